@@ -1,0 +1,1 @@
+"""How tastewave is run; the only code here is the local launcher."""

@@ -1,0 +1,1 @@
+"""What offline and stream must agree on: events and keys, waveform to genre, the release and its reader."""

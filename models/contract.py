@@ -1,0 +1,93 @@
+"""Names and layouts that other services rely on: Kafka topics, Redis keys, the fields of a track (contract 1)."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.events import TrackTagged
+
+CONTRACT = 1
+
+TRACKS_UPLOADED = "tastewave.tracks.uploaded"
+LISTENS = "tastewave.listens"
+TRACKS_TAGGED = "tastewave.tracks.tagged"
+USERS_EMBEDDED = "tastewave.users.embedded"
+TRACKS_FEATURES = "tastewave.tracks.features"
+DEAD_LETTER = "tastewave.dead-letter"
+
+LIVE_KEY = "tw:live"
+
+
+def track_key(release: str, track_id: str) -> str:
+    """Redis key of a track's answer."""
+    return f"tw:{release}:track:{{{track_id}}}"
+
+
+def taggram_key(release: str, track_id: str) -> str:
+    """Redis key of a track's taggram."""
+    return f"tw:{release}:taggram:{{{track_id}}}"
+
+
+_TEXT = ("status", "genre", "reason", "title", "artist_id")
+_NUMBERS = ("event_time", "tagged_at")
+_RANKED = ("genres", "tags")
+
+
+def track_fields(answer: TrackTagged) -> dict[str, bytes]:
+    """The fields of the Redis hash for an answer; absent values have no field."""
+    fields: dict[str, bytes] = {}
+    for name in _TEXT:
+        if (text := getattr(answer, name)) is not None:
+            fields[name] = text.encode()
+    for name in _NUMBERS:
+        fields[name] = str(getattr(answer, name)).encode()
+    for name in _RANKED:
+        fields[name] = msgspec.json.encode(getattr(answer, name))
+    if answer.confidence is not None:
+        fields["confidence"] = repr(answer.confidence).encode()
+    if answer.embedding is not None:
+        fields["embedding"] = np.asarray(answer.embedding, "<f4").tobytes()
+    return fields
+
+
+def track_answer(track_id: str, release: str, fields: dict[bytes, bytes]) -> TrackTagged:
+    """The answer in a Redis hash, as redis-py gives it (bytes to bytes). Inverse of track_fields."""
+    values: dict[str, object] = {}
+    for name in _TEXT:
+        if (text := fields.get(name.encode())) is not None:
+            values[name] = text.decode()
+    for name in _NUMBERS:
+        values[name] = int(fields[name.encode()])
+    for name in _RANKED:
+        values[name] = msgspec.json.decode(fields[name.encode()], type=tuple[tuple[str, float], ...])
+    if (confidence := fields.get(b"confidence")) is not None:
+        values["confidence"] = float(confidence)
+    if (embedding := fields.get(b"embedding")) is not None:
+        values["embedding"] = tuple(np.frombuffer(embedding, "<f4").tolist())
+    return TrackTagged(track_id=track_id, release=release, **values)  # type: ignore[arg-type]
+
+
+_TAGGRAM_HEADER = struct.Struct("<4sBBH")  # magic, version, tags, patches
+_TAGGRAM_MAGIC = b"TWTG"
+
+
+def encode_taggram(taggram: NDArray[np.float32]) -> bytes:
+    """taggram (patches x tags, 0 to 1) as an 8-byte header and one uint8 per value (round of 255 p)."""
+    patches, tags = taggram.shape
+    values = np.rint(np.clip(taggram, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return _TAGGRAM_HEADER.pack(_TAGGRAM_MAGIC, 1, tags, patches) + values.tobytes()
+
+
+def decode_taggram(data: bytes) -> NDArray[np.float32]:
+    """Inverse of encode_taggram, within half a step of 1/255. Raises ValueError on other bytes."""
+    if len(data) < _TAGGRAM_HEADER.size:
+        raise ValueError(f"a taggram has a header of {_TAGGRAM_HEADER.size} bytes, got {len(data)} bytes in all")
+    magic, version, tags, patches = _TAGGRAM_HEADER.unpack_from(data)
+    if magic != _TAGGRAM_MAGIC or version != 1 or len(data) != _TAGGRAM_HEADER.size + tags * patches:
+        raise ValueError(f"not a version 1 taggram: magic {magic!r}, version {version}, {len(data)} bytes")
+    values = np.frombuffer(data, np.uint8, offset=_TAGGRAM_HEADER.size).reshape(patches, tags)
+    return values.astype(np.float32) / np.float32(255.0)

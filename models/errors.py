@@ -1,0 +1,132 @@
+"""Every error that tastewave raises on purpose.
+
+TastewaveError
+├── EventError            malformed_event    the bytes are not an event of the contract
+│   └── FutureEvent       future_event       dated beyond the tolerance into the future
+├── FetchError            (stream.fetch)     the audio could not be brought here
+│   ├── FetchRefused      refused_uri        a scheme, address, bucket or file that settings do not allow
+│   ├── NotFound          not_found          the address answers, the audio is not there
+│   ├── TooLarge          too_large          more bytes than allowed
+│   └── FetchFailed       fetch_failed       the other side failed for good, or every retry did
+├── AudioError                               the bytes were fetched, and cannot be tagged
+│   ├── NotAudio          not_audio          no decoder reads it
+│   ├── TooShort          too_short          under 3 s of decodable audio
+│   ├── TooLong           too_long           over the set length
+│   └── Silent            silent             digital silence
+├── ProcessingError                          the pool process that worked on it did not come back
+│   ├── ProcessCrashed    process_crashed    it died (signal, crash of a decoder), and again when tried anew
+│   ├── ProcessTimedOut   process_timed_out  it ran past its time and was ended
+│   └── OutOfMemory       out_of_memory      it asked for more memory than it may have
+├── ReleaseError                             a release is missing, damaged or of another shape
+└── SettingsError                            a setting or an argument cannot be used
+
+The message says what was wrong, what was got and what to do, in one sentence. `reason` is the code in
+dead letters, metrics and the `reason` field of Redis; anything that is not a TastewaveError ends as
+`internal`.
+"""
+
+from typing import ClassVar
+
+
+class TastewaveError(Exception):
+    """Root of the tree."""
+
+    reason: ClassVar[str] = "internal"
+
+
+class EventError(TastewaveError):
+    """The bytes are not an event of the contract."""
+
+    reason = "malformed_event"
+
+
+class FutureEvent(EventError):
+    """The event is dated beyond the tolerance into the future."""
+
+    reason = "future_event"
+
+
+class FetchError(TastewaveError):
+    """The audio could not be brought here."""
+
+    reason = "fetch_failed"
+
+
+class FetchRefused(FetchError):
+    """Settings do not allow this scheme, address, bucket or file."""
+
+    reason = "refused_uri"
+
+
+class NotFound(FetchError):
+    """The address answers, the audio is not there."""
+
+    reason = "not_found"
+
+
+class TooLarge(FetchError):
+    """The audio has more bytes than allowed."""
+
+    reason = "too_large"
+
+
+class FetchFailed(FetchError):
+    """The other side failed for good, or in every retry."""
+
+
+class AudioError(TastewaveError):
+    """The bytes were fetched, and cannot be tagged."""
+
+    reason = "not_audio"
+
+
+class NotAudio(AudioError):
+    """No decoder reads it."""
+
+
+class TooShort(AudioError):
+    """Under 3 s of decodable audio."""
+
+    reason = "too_short"
+
+
+class TooLong(AudioError):
+    """Over the set length."""
+
+    reason = "too_long"
+
+
+class Silent(AudioError):
+    """Digital silence."""
+
+    reason = "silent"
+
+
+class ProcessingError(TastewaveError):
+    """The pool process that worked on it did not come back."""
+
+    reason = "process_crashed"
+
+
+class ProcessCrashed(ProcessingError):
+    """The process died, and again when the work was tried anew."""
+
+
+class ProcessTimedOut(ProcessingError):
+    """The process ran past its time and was ended."""
+
+    reason = "process_timed_out"
+
+
+class OutOfMemory(ProcessingError):
+    """The process asked for more memory than it may have."""
+
+    reason = "out_of_memory"
+
+
+class ReleaseError(TastewaveError):
+    """A release is missing, damaged or of another shape."""
+
+
+class SettingsError(TastewaveError):
+    """A setting or an argument cannot be used."""

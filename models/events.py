@@ -1,0 +1,138 @@
+"""The events on Kafka: JSON structs, and the msgpack features. Readers ignore unknown fields, refuse missing ones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from models.errors import EventError
+
+MAX_ID_BYTES = 256
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="opaque, 1 to 256 bytes of UTF-8")]
+Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999, description="milliseconds since 1970, UTC")]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+Status = Literal["tagged", "abstained", "failed"]
+Kind = Literal["play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add"]
+
+
+def _check_ids(**ids: str) -> None:
+    for name, value in ids.items():
+        if (size := len(value.encode())) > MAX_ID_BYTES:
+            raise ValueError(f"{name} has {size} bytes of UTF-8, and an id may have {MAX_ID_BYTES}")
+
+
+class TrackUploaded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A track was uploaded: fetch it, hear it, answer."""
+
+    event_id: Id
+    track_id: Id
+    uri: Annotated[str, Meta(min_length=1, max_length=8192)]
+    uploaded_at: Time
+    title: Annotated[str, Meta(max_length=4096)] | None = None
+    artist_id: Id | None = None
+    duration_ms: Milliseconds | None = None
+
+    def __post_init__(self) -> None:
+        _check_ids(event_id=self.event_id, track_id=self.track_id, artist_id=self.artist_id or "")
+
+
+class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A person listened, liked, skipped ...; played_ms and duration_ms are required for play and skip."""
+
+    event_id: Id
+    user_id: Id
+    track_id: Id
+    kind: Kind
+    at: Time
+    played_ms: Milliseconds | None = None
+    duration_ms: Milliseconds | None = None
+
+    def __post_init__(self) -> None:
+        _check_ids(event_id=self.event_id, user_id=self.user_id, track_id=self.track_id)
+        if self.kind in ("play", "skip") and (self.played_ms is None or self.duration_ms is None):
+            raise ValueError(f"a {self.kind} needs played_ms and duration_ms")
+
+
+class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The answer to an upload, exactly what Redis holds after the write.
+
+    genre is there only when status is tagged; genres and tags are the top k, best first; embedding
+    (unit norm) only where the release has a taste space; reason only when status is failed.
+    """
+
+    track_id: Id
+    release: str
+    status: Status
+    event_time: Time
+    tagged_at: Time
+    genre: str | None = None
+    confidence: Probability | None = None
+    genres: tuple[tuple[str, float], ...] = ()
+    tags: tuple[tuple[str, float], ...] = ()
+    embedding: tuple[float, ...] | None = None
+    reason: str | None = None
+    title: str | None = None
+    artist_id: str | None = None
+
+
+class UserEmbedded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A user's place in taste space, exactly what Redis holds after the write."""
+
+    user_id: Id
+    release: str
+    embedding: tuple[float, ...]
+    source: Literal["history", "global"]
+    listens: int
+    event_time: Time
+    revision: int
+    refreshed_at: Time
+
+
+class WindowFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """One 30-s window: float16 little-endian vectors of one musicnn model."""
+
+    start_ms: int
+    max_pool: bytes
+    taggram_mean: bytes
+    taggram_spread: bytes
+
+
+class TrackFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of the features topic (msgpack): a new genre head scores the track from it, without its audio.
+
+    windows: for each musicnn model (msd, mtt) that the release runs, its windows in time order.
+    """
+
+    track_id: Id
+    front_end: str
+    content_hash: str
+    windows: dict[str, tuple[WindowFeatures, ...]]
+
+
+JSON_EVENTS: dict[str, type[msgspec.Struct]] = {
+    "tracks.uploaded": TrackUploaded,
+    "listens": Listen,
+    "tracks.tagged": TrackTagged,
+    "users.embedded": UserEmbedded,
+}
+E_ = TypeVar("E_", bound=msgspec.Struct)
+_decoders = {kind: msgspec.json.Decoder(kind) for kind in JSON_EVENTS.values()}
+_encoder = msgspec.json.Encoder()
+
+
+def decode_event(value: bytes | None, kind: type[E_]) -> E_:
+    """The event in a Kafka value. Raises EventError, saying what is wrong and where."""
+    if not value:
+        raise EventError(f"a {kind.__name__} event needs a JSON value, got an empty one; publish the event again")
+    try:
+        return _decoders[kind].decode(value)  # type: ignore[return-value]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise EventError(f"not a {kind.__name__} event: {error}; see its schema in deploy/schemas") from error
+
+
+def encode_event(event: msgspec.Struct) -> bytes:
+    """JSON bytes of an event; fields at their defaults are left out."""
+    return _encoder.encode(event)

@@ -1,0 +1,1 @@
+"""How a model is made: converting networks, training, evaluation, building a release, synthetic material."""

@@ -1,0 +1,1 @@
+"""How a model is used on events: the Faust app and its agents, fetching, the Redis store, health, the commands."""
