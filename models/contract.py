@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -54,7 +55,7 @@ def track_fields(answer: TrackTagged) -> dict[str, bytes]:
     return fields
 
 
-def track_answer(track_id: str, release: str, fields: dict[bytes, bytes]) -> TrackTagged:
+def track_answer(track_id: str, release: str, fields: Mapping[bytes, bytes]) -> TrackTagged:
     """The answer in a Redis hash, as redis-py gives it (bytes to bytes). Inverse of track_fields."""
     values: dict[str, object] = {}
     for name in _TEXT:
@@ -76,7 +77,7 @@ _TAGGRAM_MAGIC = b"TWTG"
 
 
 def encode_taggram(taggram: NDArray[np.float32]) -> bytes:
-    """taggram (patches x tags, 0 to 1) as an 8-byte header and one uint8 per value (round of 255 p)."""
+    """Taggram (patches x tags, 0 to 1) as an 8-byte header and one uint8 per value (round of 255 p)."""
     patches, tags = taggram.shape
     values = np.rint(np.clip(taggram, 0.0, 1.0) * 255.0).astype(np.uint8)
     return _TAGGRAM_HEADER.pack(_TAGGRAM_MAGIC, 1, tags, patches) + values.tobytes()

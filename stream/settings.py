@@ -76,9 +76,7 @@ class Settings(BaseSettings):
     dead_letter_retention_h: Positive = Field(720, description="hours that dead letters are kept")
     topic_max_bytes: Positive = Field(1_048_576, description="largest message (max.message.bytes)")
 
-    @field_validator(
-        "kafka_brokers", "file_roots", "allowed_hosts", "allowed_buckets", mode="before"
-    )
+    @field_validator("kafka_brokers", "file_roots", "allowed_hosts", "allowed_buckets", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -1,0 +1,325 @@
+"""A Faust app whose agents take whole fetched batches, and commit a record when it is done, never before.
+
+Faust acknowledges an event when its agent asks for the next one, also when the agent raised, and spends
+75 to 100 us on each. Here a batch is one Faust message: Faust moves it from the consumer to the agent, and
+the offset that is committed comes from the records themselves. `BatchApp.consume` is the only way in, so
+that no agent can forget to say what is done.
+
+It overrides private parts of Faust's aiokafka driver (_getmany, _to_message, _add_gap, _new_offset,
+_filter_tps_with_pending_acks, _commit), so faust-streaming is pinned exactly, and
+tests/integration/test_batches.py holds the behaviour on a real broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import faust
+import structlog
+from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+    wait_random,
+)
+
+log = structlog.get_logger(__name__)
+
+UNEXPECTED_TRIES = 3
+
+
+class Batch(ConsumerMessage):
+    """One Faust message for all records fetched from a partition in one go."""
+
+    def __init__(self, tp: TP, records: Sequence[ConsumerRecord], generation_id: int) -> None:
+        first = records[0]
+        super().__init__(
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=first.offset,
+            timestamp=first.timestamp / 1000.0,
+            timestamp_type=first.timestamp_type,
+            headers=[],
+            key=None,
+            value=None,
+            checksum=None,
+            tp=tp,
+            generation_id=generation_id,
+        )
+        self.records = records
+        self.revoked = False
+        self._end = records[-1].offset + 1
+        self._pending = {record.offset: None for record in records}
+
+    def finish(self, record: ConsumerRecord) -> None:
+        """The effect of a record is durable."""
+        self._pending.pop(record.offset, None)
+
+    @property
+    def committable(self) -> int:
+        """All offsets before this one are done."""
+        return next(iter(self._pending), self._end)
+
+    @property
+    def done(self) -> bool:
+        """Every record is."""
+        return not self._pending
+
+
+class _BatchSchema(faust.Schema):
+    """The stream's value is the batch itself."""
+
+    def loads_key(self, *_: Any, **__: Any) -> None:
+        return None
+
+    def loads_value(self, _app: Any, message: Any, **_: Any) -> Batch:
+        return message
+
+
+class _BatchConsumer(driver.Consumer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._inflight: defaultdict[TP, deque[Batch]] = defaultdict(deque)
+        self.joined = False
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
+        fetched = await super()._getmany(active_partitions, timeout)
+        return {tp: [records] for tp, records in fetched.items() if records}
+
+    def _to_message(self, tp: TP, record: Any) -> Batch:
+        batch = Batch(tp, record, self.app.consumer_generation_id)
+        self._inflight[tp].append(batch)
+        return batch
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """A batch knows its next offset: what compaction took away does not matter."""
+
+    def ack(self, message: Any) -> bool:
+        message.acked = True
+        self._unacked_messages.discard(message)
+        return True
+
+    def first_pending(self, tp: TP) -> int | None:
+        """Offset of the first record that is handed out and not done; None when there is none."""
+        for batch in self._inflight.get(tp, ()):
+            if not batch.done:
+                return batch.committable
+        return None
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: readiness looks at progress against lag itself."""
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in list(self._inflight) if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        offset = None
+        for batch in self._inflight[tp]:
+            offset = batch.committable
+            if not batch.done:
+                break
+        return offset
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        committed = await super()._commit(offsets)
+        for tp in offsets if committed else ():
+            inflight = self._inflight[tp]
+            while inflight and inflight[0].done and inflight[0].committable <= offsets[tp]:
+                inflight.popleft()
+        return committed
+
+    def _forget(self, tps: Any) -> None:
+        for tp in list(tps):
+            for batch in self._inflight.pop(tp, ()):
+                batch.revoked = True
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await self.commit()  # before the base class forgets what was committed
+        self._forget(revoked)
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.joined = True
+        self._forget(self._inflight)  # Faust seeks to the committed offsets: all else is read anew
+        await super().on_partitions_assigned(assigned, generation_id)
+
+
+class _BatchTransport(driver.Transport):
+    Consumer = _BatchConsumer
+
+
+class Handler(NamedTuple):
+    """What an agent does with a record.
+
+    handle returns when the effect of the record is durable. is_away says of an exception that a server is
+    not there: then the record waits, however long. Any other exception gets a few tries, then give_up,
+    which must leave the record somewhere durable. order gives the key under which records wait for one
+    another; None waits for nobody. on_wait hears of every wait.
+    """
+
+    handle: Callable[[ConsumerRecord], Awaitable[None]]
+    give_up: Callable[[ConsumerRecord, Exception, int], Awaitable[None]]
+    is_away: Callable[[BaseException], bool]
+    order: Callable[[ConsumerRecord], Hashable | None]
+    on_wait: Callable[[BaseException], None]
+
+
+class Progress(NamedTuple):
+    """Where a partition stands: the next record to finish, and the end of the log."""
+
+    next_offset: int
+    end_offset: int
+
+
+class _Window:
+    """At most `size` records in flight over all batches, side by side; those of one key in order."""
+
+    def __init__(self, handler: Handler, *, size: int) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._handler = handler
+        self._free = asyncio.Semaphore(size)
+        self._last: dict[Hashable, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self, stream: Any) -> None:
+        async for batch in stream:
+            for record in batch.records:
+                await self._free.acquire()
+                if batch.revoked or self._stopping.is_set():
+                    self._free.release()
+                    break
+                self._start(batch, record)
+
+    def _start(self, batch: Batch, record: ConsumerRecord) -> None:
+        key = self._handler.order(record)
+        task = asyncio.create_task(self._one(batch, record, self._last.get(key)))
+        self.tasks.add(task)
+        if key is not None:
+            self._last[key] = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._free.release()
+            self.tasks.discard(task)
+            if self._last.get(key) is task:
+                del self._last[key]
+            if not task.cancelled() and (error := task.exception()) and not self._handler.is_away(error):
+                log.error("record.left", topic=record.topic, partition=record.partition, offset=record.offset,
+                          error=repr(error))  # fmt: skip
+
+        task.add_done_callback(ended)
+
+    async def _one(self, batch: Batch, record: ConsumerRecord, before: asyncio.Task[None] | None) -> None:
+        if before:
+            await asyncio.wait([before])
+
+        if batch.revoked:
+            return
+
+        def wait_noted(state: RetryCallState) -> None:
+            if state.outcome and (error := state.outcome.exception()):
+                self._handler.on_wait(error)
+
+        waiting = AsyncRetrying(
+            retry=retry_if_exception(self._handler.is_away),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
+            stop=lambda _: batch.revoked or self._stopping.is_set(),
+            sleep=self._sleep,
+            before_sleep=wait_noted,
+            reraise=True,
+        )
+        await waiting(self._settle, record)
+        batch.finish(record)
+
+    async def _settle(self, record: ConsumerRecord) -> None:
+        tries = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Exception) and not self._handler.is_away(error)),
+            wait=wait_random(0.05, 0.5),
+            stop=stop_after_attempt(UNEXPECTED_TRIES),
+            reraise=True,
+        )
+        try:
+            await tries(self._handler.handle, record)
+        except Exception as error:
+            if self._handler.is_away(error):
+                raise
+            log.exception("record.unexpected_error", topic=record.topic, partition=record.partition,
+                          offset=record.offset)  # fmt: skip
+            await self._handler.give_up(record, error, UNEXPECTED_TRIES)
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    async def drain(self, *, timeout_s: float) -> None:
+        self._stopping.set()
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+
+
+class BatchApp(faust.App):
+    """A Faust app that consumes through `consume` alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, table_standby_replicas=0, topic_disable_leader=True, **kwargs)
+        self._windows: list[_Window] = []
+
+    def _new_transport(self) -> _BatchTransport:
+        return _BatchTransport(self.conf.broker_consumer, self)
+
+    def _create_directories(self) -> None:
+        """None: workers keep no state of their own."""
+
+    def agent(self, *_: Any, **__: Any) -> Any:
+        """Refused: an agent that Faust feeds loses the events that it raises on."""
+        raise TypeError("a BatchApp has no plain agents; use BatchApp.consume(topic, handler, window=...)")
+
+    def consume(self, topic: str, handler: Handler, *, window: int) -> None:
+        """Register the agent of a topic.
+
+        Args:
+            topic: name of an existing topic.
+            handler: what to do with a record.
+            window: how many records may be in flight.
+        """
+        records = _Window(handler, size=window)
+        self._windows.append(records)
+        super().agent(self.topic(topic, schema=_BatchSchema()), name=f"tastewave.{topic}")(records.run)
+
+    @property
+    def in_flight(self) -> int:
+        """Records that are being handled."""
+        return sum(len(window.tasks) for window in self._windows)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the consumer group has given this worker its partitions, be it none."""
+        return self.consumer.joined
+
+    async def progress(self) -> dict[TP, Progress]:
+        """Of every assigned partition, with the end of its log as the broker tells it now."""
+        consumer = self.consumer
+        tps = consumer.assignment()
+        ends = await consumer.highwaters(*tps) if tps else {}
+        progress = {}
+        for tp, end in ends.items():
+            pending = consumer.first_pending(tp)
+            position = await consumer.position(tp) if pending is None else pending
+            progress[tp] = Progress(position, end)
+        return progress
+
+    async def drain(self, *, timeout_s: float) -> None:
+        """Take nothing new, finish what is in hand within the time, commit it."""
+        await asyncio.gather(*(window.drain(timeout_s=timeout_s) for window in self._windows))
+        await self.consumer.commit()

@@ -1,0 +1,27 @@
+"""What /metrics tells (Prometheus). One registry, so that tests and commands see only what is ours."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+REGISTRY = CollectorRegistry()
+
+EVENTS = Counter(
+    "tastewave_events", "Events done, by outcome (tagged, abstained, cached, failed, refused) and reason.",
+    ("agent", "outcome", "reason"), registry=REGISTRY,
+)  # fmt: skip
+STAGE_SECONDS = Histogram(
+    "tastewave_stage_seconds", "Time of a stage: fetch, queue, decode, log_mel, network, genre, store.",
+    ("stage",), registry=REGISTRY, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)  # fmt: skip
+EVENT_TO_CACHE_SECONDS = Histogram(
+    "tastewave_event_to_cache_seconds", "From event_time to the answer in Redis.", registry=REGISTRY,
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
+)  # fmt: skip
+WINDOW = Gauge("tastewave_window_records", "Records in flight.", registry=REGISTRY)
+LAG = Gauge("tastewave_lag_records", "Records not yet done in a partition.", ("topic", "partition"), registry=REGISTRY)
+POOL_RESTARTS = Counter("tastewave_pool_restarts", "Pool processes lost and replaced.", registry=REGISTRY)
+WAITING = Gauge(
+    "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY
+)
+RELEASE = Info("tastewave_release", "The release this worker is pinned to.", registry=REGISTRY)

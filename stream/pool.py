@@ -1,0 +1,127 @@
+"""The process pool that hears tracks: single-threaded processes, each task with a time and a memory limit."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pebble import ProcessExpired, ProcessPool
+
+from models.errors import OutOfMemory, ProcessCrashed, ProcessTimedOut
+
+if TYPE_CHECKING:
+    from models.tagger import Tagger, Tagging
+
+log = structlog.get_logger(__name__)
+
+CRASH_TRIES = 2
+_PR_SET_PDEATHSIG = 1
+_tagger: Tagger | None = None
+
+
+def _start_process(release: str | None, max_duration_s: float, memory_bytes: int) -> None:
+    """In a new process: die with the parent, leave Ctrl-C to it, load the release, then bound memory."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from models.release import load_release
+    from models.tagger import Tagger
+
+    global _tagger  # noqa: PLW0603
+    _tagger = Tagger(load_release(release), max_duration_s=max_duration_s)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _tag(path: str) -> Tagging:
+    if _tagger is None:
+        raise RuntimeError("the process was not started by TaggerPool")
+    try:
+        return _tagger.tag(Path(path))
+    except MemoryError:
+        raise OutOfMemory(
+            "hearing the track needs more memory than task_memory_mb; check the file or raise it"
+        ) from None
+
+
+def _ready() -> int:
+    return os.getpid()
+
+
+class TaggerPool:
+    """Hears tracks in other processes; a crash, a hang or a bloated decoder costs its own track alone.
+
+    Args:
+        release: folder or URL of the release, as load_release takes it.
+        processes: how many.
+        timeout_s: for one track, then its process is ended.
+        memory_mb: MiB that a process may add to what it has with the release loaded.
+        max_duration_s: longest track.
+        on_restart: called for every process that was lost.
+    """
+
+    def __init__(
+        self,
+        release: str | None,
+        *,
+        processes: int,
+        timeout_s: float,
+        memory_mb: int,
+        max_duration_s: float,
+        on_restart: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.processes = processes
+        self._timeout_s = timeout_s
+        self._on_restart = on_restart
+        self._pool = ProcessPool(
+            max_workers=processes,
+            initializer=_start_process,
+            initargs=(release, max_duration_s, memory_mb * 2**20),
+            context=multiprocessing.get_context("spawn"),  # pyright: ignore[reportArgumentType]
+        )
+
+    async def start(self) -> None:
+        """Return when a process has loaded the release (the others are loading beside it)."""
+        await asyncio.gather(*(self._run(_ready) for _ in range(self.processes)))
+
+    async def tag(self, path: str) -> Tagging:
+        """Hear the file at path, which a process of the same user can open.
+
+        Raises:
+            AudioError: what models.audio says of the file.
+            ProcessingError: the process died, twice; ran past its time; or wanted too much memory.
+        """
+        for tries in range(1, CRASH_TRIES + 1):
+            try:
+                return await self._run(_tag, path)
+            except TimeoutError:
+                self._on_restart()
+                raise ProcessTimedOut(
+                    f"hearing the track took over {self._timeout_s:g} s and was ended; check the file"
+                ) from None
+            except ProcessExpired as error:
+                self._on_restart()
+                log.warning("pool.process_lost", exit_code=error.exitcode, tries=tries)
+                if tries == CRASH_TRIES:
+                    raise ProcessCrashed(
+                        f"the process hearing the track died {tries} times (exit code {error.exitcode}); check the file"
+                    ) from None
+        raise AssertionError  # pragma: no cover
+
+    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        future: Future[Any] = self._pool.schedule(function, args=arguments, timeout=self._timeout_s)
+        return await asyncio.wrap_future(future)
+
+    def stop(self) -> None:
+        """End the processes; what they were hearing is given up."""
+        self._pool.stop()
+        self._pool.join()
