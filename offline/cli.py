@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,56 @@ from models.errors import TastewaveError
 @click.version_option(package_name="tastewave")
 def cli() -> None:
     """Convert networks, train and score the genre head, build a release, make synthetic audio."""
+
+
+@cli.group()
+def synth() -> None:
+    """Make the parts of a music platform that nobody may ship."""
+
+
+@synth.command("audio")
+@click.argument("folder", metavar="OUT_DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--tracks", type=click.IntRange(1), default=8, show_default=True, help="How many, round the styles.")
+@click.option("--seconds", type=click.FloatRange(0.5, 3600.0), default=30.0, show_default=True, help="Length of each.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other music.")
+@click.option("--format", "audio_format", type=click.Choice(["wav", "flac", "ogg", "mp3"]), default="flac",
+              show_default=True, help="File format.")  # fmt: skip
+def synth_audio(folder: Path, tracks: int, seconds: float, seed: int, audio_format: str) -> None:
+    """Write short pieces of music in different styles to OUT_DIR: blues, classical, country, disco, hiphop ...
+
+    Equal options give equal music.
+
+    \b
+    Examples:
+      tastewave-offline synth audio music
+      tastewave-offline synth audio music --tracks 24 --seconds 45 --format mp3
+    """  # noqa: D301 (click wants the character itself)
+    from rich.progress import track
+
+    from offline.synth_audio import write_tracks
+
+    paths = write_tracks(folder, tracks=tracks, duration_s=seconds, seed=seed, audio_format=audio_format)
+    for path in track(paths, description="Synthesising", total=tracks, transient=True):
+        click.echo(path)
+
+
+@cli.command("convert-musicnn")
+@click.argument("out_dir", required=False, type=click.Path(file_okay=False, path_type=Path))
+def convert_musicnn_command(out_dir: Path | None) -> None:
+    """Convert the published musicnn checkpoints to musicnn-msd.onnx and musicnn-mtt.onnx in OUT_DIR.
+
+    OUT_DIR is the release that ships with the project when it is not given. The checkpoints come from the
+    installed musicnn package, and TensorFlow reads them.
+
+    \b
+    Examples:
+      tastewave-offline convert-musicnn
+      tastewave-offline convert-musicnn build/networks
+    """  # noqa: D301 (click wants the character itself)
+    from offline.convert import DEFAULT_RELEASE, convert_musicnn
+
+    for file in convert_musicnn(out_dir or DEFAULT_RELEASE):
+        click.echo(f"{file.path}  {file.size_bytes / 1e6:.1f} MB  sha256 {file.sha256}")
 
 
 def main() -> None:

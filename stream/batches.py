@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import faust
 import structlog
@@ -82,7 +82,7 @@ class _BatchSchema(faust.Schema):
     def loads_key(self, *_: Any, **__: Any) -> None:
         return None
 
-    def loads_value(self, _app: Any, message: Any, **_: Any) -> Batch:
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002
         return message
 
 
@@ -90,6 +90,7 @@ class _BatchConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inflight: defaultdict[TP, deque[Batch]] = defaultdict(deque)
+        self._handed_out: dict[TP, int] = {}
         self.joined = False
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
@@ -99,6 +100,7 @@ class _BatchConsumer(driver.Consumer):
     def _to_message(self, tp: TP, record: Any) -> Batch:
         batch = Batch(tp, record, self.app.consumer_generation_id)
         self._inflight[tp].append(batch)
+        self._handed_out[tp] = record[-1].offset + 1
         return batch
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -109,12 +111,12 @@ class _BatchConsumer(driver.Consumer):
         self._unacked_messages.discard(message)
         return True
 
-    def first_pending(self, tp: TP) -> int | None:
-        """Offset of the first record that is handed out and not done; None when there is none."""
+    def next_offset(self, tp: TP) -> int | None:
+        """Offset of the first record that is not done; None before the first batch of an assignment."""
         for batch in self._inflight.get(tp, ()):
             if not batch.done:
                 return batch.committable
-        return None
+        return self._handed_out.get(tp)
 
     async def verify_all_partitions_active(self) -> None:
         """Nothing: readiness looks at progress against lag itself."""
@@ -140,6 +142,7 @@ class _BatchConsumer(driver.Consumer):
 
     def _forget(self, tps: Any) -> None:
         for tp in list(tps):
+            self._handed_out.pop(tp, None)
             for batch in self._inflight.pop(tp, ()):
                 batch.revoked = True
 
@@ -150,7 +153,7 @@ class _BatchConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.joined = True
-        self._forget(self._inflight)  # Faust seeks to the committed offsets: all else is read anew
+        self._forget(self._handed_out)  # Faust seeks to the committed offsets: all else is read anew
         await super().on_partitions_assigned(assigned, generation_id)
 
 
@@ -305,18 +308,19 @@ class BatchApp(faust.App):
     @property
     def joined(self) -> bool:
         """Whether the consumer group has given this worker its partitions, be it none."""
-        return self.consumer.joined
+        return cast(_BatchConsumer, self.consumer).joined
 
     async def progress(self) -> dict[TP, Progress]:
         """Of every assigned partition, with the end of its log as the broker tells it now."""
-        consumer = self.consumer
+        consumer = cast(_BatchConsumer, self.consumer)
         tps = consumer.assignment()
         ends = await consumer.highwaters(*tps) if tps else {}
         progress = {}
         for tp, end in ends.items():
-            pending = consumer.first_pending(tp)
-            position = await consumer.position(tp) if pending is None else pending
-            progress[tp] = Progress(position, end)
+            next_offset = consumer.next_offset(tp)
+            if next_offset is None:
+                next_offset = await consumer.position(tp) or 0
+            progress[tp] = Progress(next_offset, end)
         return progress
 
     async def drain(self, *, timeout_s: float) -> None:

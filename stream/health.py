@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -31,16 +32,21 @@ class Health:
         settings: where to serve, and how long a partition may stand still.
         release: the release that the worker is pinned to.
         role: tracks or listens.
+        monotonic: the clock, in seconds.
     """
 
-    def __init__(self, settings: Settings, *, release: str, role: str) -> None:
+    def __init__(
+        self, settings: Settings, *, release: str, role: str, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._monotonic = monotonic
         self._settings = settings
         self._release = release
         self._role = role
         self._problems = {"worker": "starting"}
-        self._checked_at = time.monotonic()
+        self._checked_at = self._monotonic()
         self._moved: dict[TP, tuple[int, float]] = {}
         self._progress: dict[TP, Progress] = {}
+        self._asking: asyncio.Task[dict[TP, Progress]] | None = None
         self._runner: web.AppRunner | None = None
         metrics.RELEASE.info({"release": release, "role": role})
 
@@ -60,13 +66,21 @@ class Health:
         """A record is waiting because of this error."""
         self.waiting("redis" if is_redis_away(error) else "kafka", error)
 
-    async def watch(self, app: BatchApp, store: TrackStore) -> None:
-        """Check for ever, once the app has started."""
+    def started(self) -> None:
+        """The worker has started: from here on it is the checks that speak."""
         self._problems.pop("worker", None)
+        self.checked()
+
+    def checked(self) -> None:
+        """A round of checks has ended."""
+        self._checked_at = self._monotonic()
+
+    async def watch(self, app: BatchApp, store: TrackStore) -> None:
+        """Check for ever."""
         while True:
             await asyncio.gather(self._check_redis(store), self._check_kafka(app))
             metrics.WINDOW.set(app.in_flight)
-            self._checked_at = time.monotonic()
+            self.checked()
             await asyncio.sleep(CHECK_EVERY_S)
 
     async def _check_redis(self, store: TrackStore) -> None:
@@ -78,16 +92,21 @@ class Health:
             self.waiting("redis", None)
 
     async def _check_kafka(self, app: BatchApp) -> None:
-        try:
-            progress = await asyncio.wait_for(app.progress(), _CHECK_TIMEOUT_S)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker is not ready
+        self._asking = self._asking or asyncio.create_task(app.progress())
+        done, _ = await asyncio.wait([self._asking], timeout=_CHECK_TIMEOUT_S)
+        if not done:  # asked once: questions would pile up in the consumer's thread while the broker is away
+            self.waiting("kafka", f"no answer in {_CHECK_TIMEOUT_S:g} s")
+            return
+        asked, self._asking = self._asking, None
+        if error := asked.exception():
             self.waiting("kafka", repr(error))
             return
         self.waiting("kafka", None if app.joined else "not yet in the consumer group")
-        self._note_progress(progress)
+        self.note_progress(asked.result())
 
-    def _note_progress(self, progress: dict[TP, Progress]) -> None:
-        now = time.monotonic()
+    def note_progress(self, progress: dict[TP, Progress]) -> None:
+        """Where the assigned partitions stand now."""
+        now = self._monotonic()
         for tp in self._progress.keys() - progress.keys():
             metrics.LAG.remove(tp.topic, tp.partition)
             self._moved.pop(tp, None)
@@ -100,7 +119,7 @@ class Health:
 
     def report(self) -> dict[str, Any]:
         """What /ready answers; ready is true when there is no problem."""
-        now = time.monotonic()
+        now = self._monotonic()
         problems = dict(self._problems)
         if now - self._checked_at > CHECK_EVERY_S + 2 * _CHECK_TIMEOUT_S:
             problems["worker"] = f"no check for {now - self._checked_at:.0f} s"
@@ -133,16 +152,17 @@ class Health:
 
         site = web.Application()
         site.add_routes([web.get("/live", live), web.get("/ready", ready), web.get("/metrics", scrape)])
-        self._runner = web.AppRunner(site, access_log=None)
-        await self._runner.setup()
+        runner = self._runner = web.AppRunner(site, access_log=None)
+        await runner.setup()
         host, port = self._settings.health_host, self._settings.health_port
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await web.TCPSite(runner, host, port).start()
         except OSError as error:
             raise SettingsError(
-                f"cannot serve health at {host}:{port} ({error.strerror}); set TASTEWAVE_HEALTH_PORT, 0 takes a free one"
+                f"cannot serve health at {host}:{port} ({error.strerror}); "
+                "set TASTEWAVE_HEALTH_PORT, 0 takes a free one"
             ) from error
-        return self._runner.addresses[0][1]
+        return runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Close the port."""

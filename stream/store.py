@@ -12,7 +12,8 @@ from models.contract import CONTRACT, LIVE_KEY, taggram_key, track_answer, track
 from models.events import TrackTagged
 
 # An answer that heard the audio (tagged, abstained) stands above a failure; among equals the later event
-# stands, and of one event the first answer. The order in which answers arrive does not matter.
+# stands, and of one event the first answer. The order in which answers arrive does not matter. HSET is the
+# first write, since Redis refuses a script for want of memory only before it has written.
 _PUT_TRACK = """
 local held = redis.call('HMGET', KEYS[1], 'status', 'event_time')
 local good, event_time, taggram = ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]
@@ -22,8 +23,11 @@ if held[1] then
   if held_good ~= good then keep = held_good else keep = tonumber(held[2]) >= event_time end
 end
 if not keep then
-  redis.call('DEL', KEYS[1])
+  local stale = {}
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do stale[field] = true end
   redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+  for at = 4, #ARGV, 2 do stale[ARGV[at]] = nil end
+  for field in pairs(stale) do redis.call('HDEL', KEYS[1], field) end
   if KEYS[2] then
     if taggram == '' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], taggram) end
   end
@@ -31,7 +35,7 @@ end
 return redis.call('HGETALL', KEYS[1])
 """
 
-_SET_LIVE = """
+SET_LIVE = """
 local held = redis.call('HGET', KEYS[1], 'release')
 if held and (ARGV[4] == '1' or held == ARGV[2]) then return held end
 redis.call('HSET', KEYS[1], 'contract', ARGV[1], 'release', ARGV[2], 'previous', held or '', 'since', ARGV[3])
@@ -80,7 +84,7 @@ class TrackStore:
         self._release = release
         self._keep_taggrams = keep_taggrams
         self._put = client.register_script(_PUT_TRACK)
-        self._set_live = client.register_script(_SET_LIVE)
+        self._set_live = client.register_script(SET_LIVE)
 
     async def check_writable(self) -> None:
         """Raises what is_redis_away knows when Redis does not answer, or takes no writes."""
@@ -113,9 +117,14 @@ class TrackStore:
 
     async def go_live(self, *, only_if_none: bool = False) -> str:
         """Point readers at this release; with only_if_none, where no release is live. Returns the live release."""
-        arguments = [CONTRACT, self._release, time.time_ns() // 1_000_000, int(only_if_none)]
+        arguments = live_arguments(self._release, only_if_none=only_if_none)
         live: bytes = await self._set_live(keys=[LIVE_KEY], args=arguments)
         return live.decode()
+
+
+def live_arguments(release: str, *, only_if_none: bool = False) -> list[str | int]:
+    """Arguments of SET_LIVE."""
+    return [CONTRACT, release, time.time_ns() // 1_000_000, int(only_if_none)]
 
 
 def _features_key(track_id: str) -> str:

@@ -92,6 +92,8 @@ async def _serve(
     app: BatchApp, health: Health, store: TrackStore, stopping: asyncio.Event, *, drain_timeout_s: float
 ) -> None:
     await app.start()
+    health.waiting("kafka", "not yet in the consumer group")
+    health.started()
     log.info("worker.started")
     watch = asyncio.create_task(health.watch(app, store))
     try:

@@ -1,0 +1,73 @@
+"""Clients of kafka-python for the commands of operators: quick to say that Kafka is not there, silent otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError, KafkaTimeoutError
+
+from models.errors import TastewaveError
+from stream.settings import Settings
+
+_BOOTSTRAP_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 30.0
+
+Client_ = TypeVar("Client_")
+
+
+class KafkaUnusable(TastewaveError):
+    """Kafka is not there, or does not do what it is asked."""
+
+
+@contextlib.contextmanager
+def kafka_client(kind: Callable[..., Client_], settings: Settings, **options: Any) -> Iterator[Client_]:
+    """A KafkaAdminClient, KafkaProducer or KafkaConsumer, closed at the end.
+
+    Raises KafkaUnusable when Kafka does not answer within 5 s, or fails inside the block.
+    """
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs what it raises, and each try
+    try:
+        client: Any = kind(
+            **settings.kafka_client(),
+            client_id="tastewave",
+            bootstrap_timeout_ms=int(_BOOTSTRAP_TIMEOUT_S * 1000),
+            **options,
+        )
+        with contextlib.closing(client):
+            yield client
+    except KafkaError as error:
+        raise KafkaUnusable(
+            f"Kafka at {', '.join(settings.kafka_brokers)} does not do it ({type(error).__name__}: {error}); "
+            "check that it runs, TASTEWAVE_KAFKA_BROKERS and the credentials"
+        ) from error
+
+
+def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic. Raises KafkaUnusable where it is missing."""
+    numbers = consumer.partitions_for_topic(topic)
+    if not numbers:
+        raise KafkaUnusable(f"Kafka has no topic {topic}; run `tastewave topics create`")
+    return [TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+def records_between(
+    consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> Iterator[ConsumerRecord]:
+    """The records from starts to before ends, and what a fetch brings beyond. Raises KafkaTimeoutError after 30 s."""
+    unread = [place for place in ends if starts[place] < ends[place]]
+    consumer.assign(unread)
+    for place in unread:
+        consumer.seek(place, starts[place])
+    deadline = time.monotonic() + _READ_TIMEOUT_S
+    while unread:
+        if time.monotonic() > deadline:
+            raise KafkaTimeoutError(f"the records did not come within {_READ_TIMEOUT_S:.0f} s")
+        for records in consumer.poll(timeout_ms=500).values():
+            yield from records
+        unread = [place for place in unread if consumer.position(place) < ends[place]]

@@ -1,0 +1,155 @@
+"""The store's scripts on a real Redis."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+import redis.asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.contract import LIVE_KEY, decode_taggram, encode_taggram, taggram_key, track_fields, track_key
+from models.events import TrackTagged
+from stream.store import TrackStore, is_redis_away
+
+pytestmark = pytest.mark.servers
+RELEASE = "0123456789ab"
+
+
+def answer(status: str = "tagged", event_time: int = 1000, **values) -> TrackTagged:
+    values.setdefault("tagged_at", event_time + 5)
+    if status == "tagged":
+        values.setdefault("genre", "jazz")
+        values.setdefault("confidence", 0.75)
+    if status == "failed":
+        values.setdefault("reason", "not_audio")
+    else:
+        values.setdefault("genres", (("jazz", 0.75), ("blues", 0.25)))
+        values.setdefault("tags", (("saxophone", 0.5),))
+    return TrackTagged(track_id="t1", release=RELEASE, status=status, event_time=event_time, **values)
+
+
+@pytest.fixture
+async def client(environment: dict[str, str]) -> AsyncIterator[redis.asyncio.Redis]:
+    client = redis.asyncio.Redis.from_url(environment["TASTEWAVE_REDIS_URL"])
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def store(client) -> TrackStore:
+    return TrackStore(client, RELEASE)
+
+
+async def test_what_is_put_is_what_is_held_and_what_other_services_read(store, client) -> None:
+    written = answer(title="Ünïcode", artist_id="a1", embedding=(0.6, 0.8))
+    held = await store.put(written)
+    assert held == await store.get("t1")
+    assert held.embedding == pytest.approx((0.6, 0.8))
+    fields = await client.hgetall(track_key(RELEASE, "t1"))
+    assert fields == {name.encode(): value for name, value in track_fields(written).items()}
+    assert fields[b"genre"] == b"jazz"
+    assert fields[b"confidence"] == b"0.75"
+    assert fields[b"tags"] == b'[["saxophone",0.5]]'
+    assert len(fields[b"embedding"]) == 8
+
+
+async def test_an_unknown_track_is_none(store) -> None:
+    assert await store.get("nobody") is None
+
+
+async def test_an_older_event_never_replaces_a_newer_answer(store) -> None:
+    newer = await store.put(answer(event_time=2000))
+    assert await store.put(answer(event_time=1000, genre="rock")) == newer
+
+
+async def test_the_same_event_again_changes_nothing(store) -> None:
+    first = await store.put(answer())
+    assert await store.put(answer(tagged_at=9999)) == first
+
+
+async def test_a_newer_answer_leaves_no_field_of_the_older_one(store) -> None:
+    await store.put(answer(title="old title", artist_id="a1"))
+    held = await store.put(answer("abstained", 2000, confidence=0.3))
+    assert held.genre is None
+    assert held.title is None
+
+
+async def test_a_failure_never_replaces_a_good_answer_and_a_good_answer_replaces_a_newer_failure(store) -> None:
+    good = await store.put(answer("abstained", 1000, confidence=0.2))
+    assert await store.put(answer("failed", 2000)) == good
+    await store.put(TrackTagged(track_id="t2", release=RELEASE, status="failed", event_time=2, tagged_at=3, reason="x"))
+    redriven = TrackTagged(track_id="t2", release=RELEASE, status="tagged", event_time=1, tagged_at=9, genre="pop")
+    assert (await store.put(redriven)).status == "tagged"
+
+
+def test_answers_in_any_order_end_the_same(environment) -> None:
+    statuses = st.sampled_from(["tagged", "abstained", "failed"])
+    events = st.lists(st.tuples(statuses, st.integers(1, 6)), min_size=1, max_size=8, unique_by=lambda event: event[1])
+
+    @settings(max_examples=60, deadline=None)
+    @given(events=events, seed=st.integers(0, 2**16))
+    def ends_the_same(events: list[tuple[str, int]], seed: int) -> None:
+        async def ending(order: list[tuple[str, int]]) -> TrackTagged:
+            async with redis.asyncio.Redis.from_url(environment["TASTEWAVE_REDIS_URL"]) as client:
+                await client.delete(track_key(RELEASE, "t1"))
+                store = TrackStore(client, RELEASE)
+                held = None
+                for status, event_time in order:
+                    held = await store.put(answer(status, event_time))
+                return held
+
+        shuffled = random.Random(seed).sample(events, len(events))
+        held = asyncio.run(ending(events))
+        assert held == asyncio.run(ending(shuffled))
+        good = [event for event in events if event[0] != "failed"]
+        assert (held.status, held.event_time) == max(good or events, key=lambda event: event[1])
+
+    ends_the_same()
+
+
+async def test_taggrams_are_kept_when_asked_for_and_follow_their_answer(client) -> None:
+    import numpy as np
+
+    store = TrackStore(client, RELEASE, keep_taggrams=True)
+    first, second = np.full((3, 50), 0.25, np.float32), np.full((2, 50), 0.5, np.float32)
+    key = taggram_key(RELEASE, "t1")
+    await store.put(answer(event_time=2), taggram=encode_taggram(first))
+    await store.put(answer(event_time=1), taggram=encode_taggram(second))
+    assert decode_taggram(await client.get(key)) == pytest.approx(first, abs=0.002)
+    await store.put(answer(event_time=3), taggram=encode_taggram(second))
+    assert decode_taggram(await client.get(key)) == pytest.approx(second, abs=0.002)
+
+
+async def test_the_first_worker_makes_its_release_live_and_later_ones_do_not(client) -> None:
+    first, second = TrackStore(client, "aaaaaaaaaaaa"), TrackStore(client, "bbbbbbbbbbbb")
+    assert await first.go_live(only_if_none=True) == "aaaaaaaaaaaa"
+    assert await second.go_live(only_if_none=True) == "aaaaaaaaaaaa"
+    assert await second.go_live() == "bbbbbbbbbbbb"
+    live = await client.hgetall(LIVE_KEY)
+    assert (live[b"contract"], live[b"release"], live[b"previous"]) == (b"1", b"bbbbbbbbbbbb", b"aaaaaaaaaaaa")
+    assert await second.go_live() == "bbbbbbbbbbbb"
+    assert await client.hget(LIVE_KEY, "previous") == b"aaaaaaaaaaaa"  # going live again is no change
+
+
+async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
+    async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+        store = TrackStore(client, RELEASE)
+        await store.put(answer())
+        await client.config_set("maxmemory", "1")
+        with pytest.raises(redis.exceptions.OutOfMemoryError) as full:
+            await store.put(msgspec.structs.replace(answer(), track_id="t2"))
+        assert is_redis_away(full.value)
+        await client.config_set("maxmemory", "0")
+        await client.config_set("min-replicas-to-write", "1")
+        with pytest.raises(Exception, match="NOREPLICAS") as lonely:
+            await store.check_writable()
+        assert is_redis_away(lonely.value)
+        await client.config_set("min-replicas-to-write", "0")
+        redis_server.kill()
+        with pytest.raises(Exception) as dead:  # noqa: PT011 - its kind is what is asked
+            await store.get("t1")
+        assert is_redis_away(dead.value)
+    assert not is_redis_away(KeyError("a fault of ours"))

@@ -1,0 +1,276 @@
+"""The whole path on real parts: events on Kafka, a worker process, answers in Redis, dead letters."""
+
+import http.server
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from tracks_platform import Platform, now_ms, until, worker_environment, write_music
+
+from models.contract import (
+    LIVE_KEY,
+    TRACKS_FEATURES,
+    TRACKS_TAGGED,
+    TRACKS_UPLOADED,
+)
+from models.events import TrackFeatures, TrackUploaded, encode_event
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def platform(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
+    platform = Platform(worker_environment(environment, tmp_path), tmp_path)
+    yield platform
+    platform.close()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A web server on loopback with the test's folder."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+FORMATS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm")
+
+
+def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: str) -> None:
+    files = [write_music(platform.folder / f"track{suffix}") for suffix in FORMATS]
+    platform.start_worker()
+    events = [platform.upload(file.as_uri(), title=file.stem, artist_id="a1") for file in files]
+    events.append(platform.upload(f"{web}/track.mp3", title="over the web"))
+    answers = [platform.wait_for(event) for event in events]
+    for event, answer in zip(events, answers, strict=True):
+        assert answer.status in ("tagged", "abstained"), (event.uri, answer)
+        assert (answer.genre is not None) == (answer.status == "tagged")
+        assert 0 <= answer.confidence <= 1
+        assert len(answer.genres) == len(answer.tags) == platform.settings.top_k
+        assert (answer.title, answer.release) == (event.title, platform.release)
+        assert event.uploaded_at <= answer.tagged_at <= now_ms()
+    until(lambda: platform.lag() == 0)
+    assert platform.output().keys() == {event.track_id for event in events}
+    features = [msgspec.msgpack.decode(record.value, type=TrackFeatures) for record in platform.read(TRACKS_FEATURES)]
+    assert {feature.track_id for feature in features} == {event.track_id for event in events}
+    for feature in features:
+        (window,) = feature.windows["msd"]
+        assert len(window.max_pool) == 2 * 753
+        assert len(window.taggram_mean) == len(window.taggram_spread) == 2 * 50
+    assert platform.redis.hget(LIVE_KEY, "release") == platform.release.encode()
+    assert platform.dead_letters() == []
+    status, scraped = platform.health("/metrics")
+    assert status == 200
+    for stage in ("fetch", "queue", "decode", "log_mel", "network", "genre", "store"):
+        assert f'tastewave_stage_seconds_count{{stage="{stage}"}} {len(events)}.0' in scraped
+    assert f'release="{platform.release}"' in scraped
+
+
+def test_what_cannot_be_tagged_is_a_dead_letter_with_its_reason_and_its_neighbours_are_tagged(
+    platform: Platform, web: str
+) -> None:
+    good = write_music(platform.folder / "good.wav")
+    (platform.folder / "text.mp3").write_text("not music at all\n" * 100)
+    (platform.folder / "empty.mp3").touch()
+    write_music(platform.folder / "short.wav", seconds=1.0)
+    soundfile.write(platform.folder / "silent.flac", np.zeros(22_050 * 5, np.float32), 22_050)
+    platform.start_worker()
+    reasons = {
+        platform.upload((platform.folder / "text.mp3").as_uri()).track_id: "not_audio",
+        platform.upload((platform.folder / "empty.mp3").as_uri()).track_id: "not_audio",
+        platform.upload((platform.folder / "short.wav").as_uri()).track_id: "too_short",
+        platform.upload((platform.folder / "silent.flac").as_uri()).track_id: "silent",
+        platform.upload(f"{web}/missing.mp3").track_id: "not_found",
+        platform.upload((platform.folder / "missing.wav").as_uri()).track_id: "not_found",
+        platform.upload("gopher://example.invalid/song").track_id: "refused_uri",
+        platform.upload("file:///etc/hostname").track_id: "refused_uri",
+    }
+    malformed = {
+        b"{not json": "malformed_event",
+        b'{"track_id": "no more"}': "malformed_event",
+        None: "malformed_event",
+    }
+    for value in malformed:
+        platform.send(value)
+    ahead = platform.upload(good.as_uri(), at=now_ms() + 3_600_000)
+    neighbours = [platform.upload(good.as_uri()) for _ in range(3)]
+    for event in neighbours:
+        assert platform.wait_for(event).status != "failed"
+    until(lambda: platform.lag() == 0)
+    letters = platform.dead_letters()
+    assert len(letters) == len(reasons) + len(malformed) + 1
+    found = {letter["value"]: letter for letter in letters}
+    for value, reason in malformed.items():
+        assert found[value]["reason"] == reason
+    for letter in letters:
+        assert letter["source_topic"] == platform.settings.topic(TRACKS_UPLOADED)
+        assert letter["message"]
+        assert letter["release"] == platform.release
+    assert found[encode_event(ahead)]["reason"] == "future_event"
+    assert platform.held(ahead.track_id) is None
+    for track_id, reason in reasons.items():
+        held = platform.held(track_id)
+        assert (held.status, held.reason) == ("failed", reason)
+        assert [letter["reason"] for letter in letters if letter["key"] == track_id.encode()] == [reason]
+    assert platform.output().keys() == {*reasons, *(event.track_id for event in neighbours)}
+
+
+def test_a_redelivered_event_costs_no_inference_and_is_published_again(platform: Platform) -> None:
+    file = write_music(platform.folder / "track.wav")
+    platform.start_worker()
+    event = platform.upload(file.as_uri())
+    first = platform.wait_for(event)
+    file.unlink()  # a second fetch would fail
+    platform.send(encode_event(event), key=event.track_id.encode())
+    until(lambda: platform.lag() == 0 and len(platform.read(TRACKS_TAGGED)) == 2)
+    assert [json.loads(record.value)["tagged_at"] for record in platform.read(TRACKS_TAGGED)] == [first.tagged_at] * 2
+    assert len(platform.read(TRACKS_FEATURES)) == 1
+    assert platform.dead_letters() == []
+
+
+def test_an_older_event_after_a_newer_one_changes_nothing(platform: Platform) -> None:
+    newer, older = (
+        write_music(platform.folder / "newer.wav", seed=1),
+        write_music(platform.folder / "older.wav", seed=2),
+    )
+    platform.start_worker()
+    at = now_ms()
+    event = platform.upload(newer.as_uri(), track_id="t1", at=at, title="newer")
+    first = platform.wait_for(event)
+    platform.upload(older.as_uri(), track_id="t1", at=at - 1000, title="older")
+    until(lambda: platform.lag() == 0 and len(platform.read(TRACKS_TAGGED)) == 2)
+    assert platform.output() == {"t1": first}
+
+
+def test_two_events_of_one_track_at_once_end_on_the_later_one(platform: Platform) -> None:
+    file = write_music(platform.folder / "track.wav")
+    at = now_ms() - 1000
+    events = [platform.upload(file.as_uri(), track_id="t1", at=at + number, title=str(number)) for number in range(6)]
+    platform.start_worker(window="8")
+    assert platform.wait_for(events[-1]).title == "5"
+    until(lambda: platform.lag() == 0)
+    assert platform.output()["t1"].title == "5"
+    assert len(platform.read(TRACKS_FEATURES)) == 1  # one content, one front end
+
+
+def test_a_good_answer_outlives_a_failed_upload_of_its_track(platform: Platform) -> None:
+    file = write_music(platform.folder / "track.wav")
+    platform.start_worker()
+    event = platform.upload(file.as_uri(), track_id="t1")
+    first = platform.wait_for(event)
+    platform.upload((platform.folder / "missing.wav").as_uri(), track_id="t1", at=event.uploaded_at + 1)
+    until(platform.dead_letters)
+    assert platform.output() == {"t1": first}
+
+
+def test_a_worker_killed_in_mid_batch_loses_nothing(platform: Platform) -> None:
+    files = [write_music(platform.folder / f"{number}.wav", seed=number, seconds=4) for number in range(3)]
+    events: list[TrackUploaded] = []
+    stop = threading.Event()
+
+    def produce() -> None:
+        while not stop.is_set() and len(events) < 150:
+            events.append(platform.upload(files[len(events) % 3].as_uri()))
+            stop.wait(0.05)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        for number in range(4):
+            worker = platform.start_worker()
+            platform.until_ready(number)
+            before = len(platform.redis.keys("tw:*:track:*"))
+            until(lambda before=before: len(platform.redis.keys("tw:*:track:*")) >= before + 3)
+            worker.send_signal(signal.SIGKILL)
+            worker.wait(30)
+    finally:
+        stop.set()
+        producer.join()
+    platform.start_worker()
+    for event in events:
+        platform.wait_for(event, timeout_s=120)
+    until(lambda: platform.lag(4) == 0)
+    answers = platform.output()
+    assert answers.keys() == {event.track_id for event in events}
+    by_content: dict[str, set[Any]] = {}
+    for event in events:
+        answer = answers[event.track_id]
+        by_content.setdefault(event.uri, set()).add((answer.status, answer.genres, answer.tags))
+    assert {len(of_one_file) for of_one_file in by_content.values()} == {1}
+    assert platform.dead_letters() == []
+
+
+def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_zero(platform: Platform) -> None:
+    file = write_music(platform.folder / "track.wav", seconds=4)
+    events = [platform.upload(file.as_uri()) for _ in range(120)]
+    worker = platform.start_worker()
+    until(lambda: platform.redis.keys("tw:*:track:*"))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    first = len(platform.redis.keys("tw:*:track:*"))
+    assert 0 < first < len(events)
+    platform.start_worker()
+    for event in events:
+        platform.wait_for(event)
+    until(lambda: platform.lag(1) == 0)
+    assert len(platform.read(TRACKS_TAGGED)) == len(events)  # nothing twice
+    assert "Traceback" not in platform.worker_log(0)
+
+
+@pytest.fixture
+def fragile(environment: dict[str, str], redis_server, tmp_path: Path) -> Iterator[Platform]:
+    """A platform whose Redis the test may hurt."""
+    platform = Platform(worker_environment(environment | {"TASTEWAVE_REDIS_URL": redis_server.url}, tmp_path), tmp_path)
+    yield platform
+    platform.close()
+
+
+def test_while_redis_is_away_the_worker_waits_says_so_and_goes_on_by_itself(fragile: Platform, redis_server) -> None:
+    file = write_music(fragile.folder / "track.wav", seconds=4)
+    fragile.start_worker()
+    fragile.until_ready()
+    first = [fragile.upload(file.as_uri()) for _ in range(5)]
+    for event in first:
+        fragile.wait_for(event)
+    redis_server.kill()
+    later = [fragile.upload(file.as_uri()) for _ in range(5)]
+    until(lambda: fragile.health("/ready")[0] == 503)
+    assert "redis" in json.loads(fragile.health("/ready")[1])["problems"]
+    assert fragile.health("/live")[0] == 200
+    redis_server.restart()
+    for event in first + later:
+        assert fragile.wait_for(event).status != "failed"
+    fragile.until_ready()
+    until(lambda: fragile.lag() == 0)
+    assert fragile.output().keys() == {event.track_id for event in first + later}
+    assert fragile.dead_letters() == []
+
+
+def test_a_worker_started_before_its_servers_have_topics_waits_for_them(environment, tmp_path: Path) -> None:
+    platform = Platform(worker_environment(environment, tmp_path), tmp_path)
+    platform.environment["TASTEWAVE_TOPIC_PREFIX"] += "late."
+    try:
+        platform.start_worker()
+        until(lambda: (found := platform.health("/ready"))[0] == 503 and "topics create" in found[1] and found)
+        platform.run("topics", "create")
+        platform.until_ready()
+        assert platform.workers[0].poll() is None
+    finally:
+        platform.close()

@@ -1,0 +1,81 @@
+"""Settings: the environment, refusals, and secrets that stay secret."""
+
+import pytest
+
+from models.errors import SettingsError
+from stream.settings import Settings, load_settings
+
+PASSWORD = "c4nary-passw0rd"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("TASTEWAVE_"):
+            monkeypatch.delenv(name)
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert len(Settings.model_fields) > 30
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASTEWAVE_KAFKA_BROKERS", "a:9092, b:9092,")
+    monkeypatch.setenv("TASTEWAVE_FILE_ROOTS", "/srv/a,/srv/b")
+    settings = load_settings()
+    assert settings.kafka_brokers == ("a:9092", "b:9092")
+    assert settings.file_roots == ("/srv/a", "/srv/b")
+
+
+def test_overrides_win_over_the_environment_where_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASTEWAVE_POOL_SIZE", "3")
+    assert load_settings(pool_size=None).pool_size == 3
+    assert load_settings(pool_size=2).pool_size == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POOL_SIZE", "0"),
+        ("POOL_SIZE", "many"),
+        ("KAFKA_BROKERS", " , "),
+        ("KAFKA_SECURITY", "TLS"),
+        ("TOPIC_PREFIX", "no/slash"),
+        ("REDIS_URL", f"postgres://user:{PASSWORD}@host/0"),
+        ("HEALTH_PORT", "70000"),
+        ("FETCH_TIMEOUT_S", "-1"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_one_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"TASTEWAVE_{name}", value)
+    with pytest.raises(SettingsError, match=f"TASTEWAVE_{name}: ") as error:
+        load_settings()
+    assert "\n" not in str(error.value)
+    assert PASSWORD not in str(error.value)
+
+
+def test_no_secret_shows_in_a_printed_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASTEWAVE_REDIS_URL", f"rediss://worker:{PASSWORD}@redis:6380/0")
+    monkeypatch.setenv("TASTEWAVE_KAFKA_PASSWORD", PASSWORD)
+    settings = load_settings()
+    assert PASSWORD not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert settings.redis_url.get_secret_value().count(PASSWORD) == 1
+
+
+def test_kafka_clients_share_one_set_of_connection_arguments() -> None:
+    plain = load_settings(kafka_brokers=("a:1",)).kafka_client()
+    assert plain == {"bootstrap_servers": ["a:1"], "security_protocol": "PLAINTEXT"}
+    secure = load_settings(kafka_security="SASL_SSL", kafka_username="u", kafka_password=PASSWORD).kafka_client()
+    assert secure["sasl_mechanism"] == "SCRAM-SHA-512"
+    assert (secure["sasl_plain_username"], secure["sasl_plain_password"]) == ("u", PASSWORD)
+    assert secure["ssl_context"].check_hostname
+
+
+def test_topics_take_the_prefix() -> None:
+    assert load_settings(topic_prefix="eu-").topic("tastewave.listens") == "eu-tastewave.listens"
