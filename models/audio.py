@@ -46,10 +46,10 @@ SAMPLE_RATES_HZ = (1_000, 768_000)
 MAX_CHANNELS = 64
 _HELD_AT = 16.0  # +24 dB over full scale
 _SILENCE = 2.0**-16  # half a step of 16 bits
-_BLOCK_SAMPLES = 2**18
+_BLOCK_SAMPLES = 2**15  # of all channels; the block in which libsndfile stumbles is lost
 _JOINED_SAMPLES = 2**15
 _SLACK_S = 0.5  # a window that ends up shorter by more shows that the track is not as long as its header says
-_PRE_ROLL_S = 0.5  # decoded and dropped after a seek: codecs need what came before (Opus 80 ms, MP3 and AAC frames)
+_PRE_ROLL_S = 0.5  # decoded and dropped after a seek: codecs build on what came before (Opus for 80 ms)
 
 _SNDFILE_FORMATS = {"AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX"}
 _PYAV_CODECS = (
@@ -264,6 +264,17 @@ def _read(reader: _Reader, start: int, frames: int, sample_rate: int) -> Float32
     return np.pad(samples, (0, max(0, math.ceil(read * sample_rate / reader.sample_rate) - len(samples))))
 
 
+def _cut(blocks: Iterator[Float32], position: int, start: int, frames: int) -> Iterator[Float32]:
+    """What lies in [start, start + frames) of blocks that begin at position."""
+    for block in blocks:
+        part = block[max(0, start - position) : max(0, start + frames - position)]
+        position += len(block)
+        if len(part):
+            yield part
+        if position >= start + frames:
+            return
+
+
 def _mono(samples: Float32) -> Float32:
     """The mean of (channels, frames)."""
     with np.errstate(invalid="ignore", over="ignore"):
@@ -276,28 +287,32 @@ class _Unfit(Exception):
 
 
 class _SndfileReader:
-    """What libsndfile reads. Its seeks are exact to the frame."""
+    """What libsndfile reads. Each part comes from a file opened anew: it does not find back from the end of a FLAC."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._sound: Any = soundfile.SoundFile(_nameless(file))
-        if self._sound.format not in _SNDFILE_FORMATS:
-            raise _Unfit("not a format of music")
-        if self._sound.frames == 0:
-            raise _Unfit("the header was never finished")
-        if self._sound.format == "MP3" and not _states_length(file):
-            raise _Unfit("its length is guessed from the first frame, and no more would be read")
-        self.sample_rate: int = self._sound.samplerate
-        self.channels: int = self._sound.channels
-        self.claimed_frames: int | None = self._sound.frames
+        self._file = file
+        with self._open() as sound:
+            if sound.format not in _SNDFILE_FORMATS:
+                raise _Unfit("not a format of music")
+            if sound.frames == 0:
+                raise _Unfit("the header was never finished")
+            if sound.format == "MP3" and not _states_length(file):
+                raise _Unfit("its length is guessed from the first frame, and no more would be read")
+            self.sample_rate: int = sound.samplerate
+            self.channels: int = sound.channels
+            self.claimed_frames: int | None = sound.frames
+
+    def _open(self) -> Any:
+        return soundfile.SoundFile(_nameless(self._file))
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
-        with suppress(soundfile.LibsndfileError):  # the audio ends where the decoder gives up
-            self._sound.seek(start)
-            while frames > 0:
-                block = self._sound.read(min(frames, _BLOCK_SAMPLES // self.channels), dtype="float32", always_2d=True)
-                if len(block) == 0:
-                    return
-                frames -= len(block)
+        begin = max(0, start - round(_PRE_ROLL_S * self.sample_rate))
+        yield from _cut(self._from(begin), begin, start, frames)
+
+    def _from(self, start: int) -> Iterator[Float32]:
+        with self._open() as sound, suppress(soundfile.LibsndfileError):  # the audio ends where the decoder gives up
+            sound.seek(start)
+            while len(block := sound.read(_BLOCK_SAMPLES // self.channels, dtype="float32", always_2d=True)):
                 yield _mono(block.T)
 
     def count(self, limit: int) -> int:
@@ -306,18 +321,16 @@ class _SndfileReader:
 
 def _states_length(file: BinaryIO) -> bool:
     """Whether an MP3 file starts with the frame in which encoders note its length (Xing, LAME, Fraunhofer)."""
-    position = file.tell()
     file.seek(0)
     head = file.read(10)
     if head[:3] == b"ID3":  # a tag and its length, 7 bits a byte, come first
         file.seek(10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)))
     first_frame = file.read(1500)
-    file.seek(position)
     return any(mark in first_frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 class _PyavReader:
-    """What FFmpeg reads, audio alone. Each part comes from a container opened anew: seeking back leaves traces."""
+    """What FFmpeg reads, audio alone. Each part comes from a file opened anew: seeking leaves traces in decoders."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -361,14 +374,8 @@ class _PyavReader:
             if first is None:
                 return
             position = round((_time_s(first) - self._first_s) * self.sample_rate)
-            for frame in _joined(chain([first], decoded)):
-                mono = _mono(_samples(frame))
-                part = mono[max(0, start - position) : max(0, start + frames - position)]
-                position += len(mono)
-                if len(part):
-                    yield part
-                if position >= start + frames:
-                    return
+            blocks = (_mono(_samples(frame)) for frame in _joined(chain([first], decoded)))
+            yield from _cut(blocks, position, start, frames)
 
     def count(self, limit: int) -> int:
         end = 0

@@ -132,7 +132,7 @@ def mel_power(waveform: Float32, config: MelConfig) -> Float32:
     Raises:
         TooShort: there is not one whole frame.
     """
-    if config.center:
+    if config.center and len(waveform):
         waveform = np.pad(waveform, config.n_fft // 2, mode=config.pad_mode)
     if len(waveform) < config.n_fft:
         raise TooShort(f"the waveform has {len(waveform)} samples, and one frame takes {config.n_fft}; give more audio")

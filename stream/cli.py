@@ -22,7 +22,7 @@ def worker() -> None:
 
 @worker.command("tracks")
 def worker_tracks() -> None:
-    r"""Answer uploaded tracks until SIGTERM.
+    """Answer uploaded tracks until SIGTERM.
 
     Needs the topics (`tastewave topics create`), Kafka and Redis; waits for what is away.
 
@@ -45,7 +45,7 @@ def release() -> None:
 @click.argument("path", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as it is.")
 def release_show(path: str | None, as_json: bool) -> None:
-    r"""Verify the release at PATH (a folder or URL; the configured one when absent) and describe it.
+    """Verify the release at PATH (a folder or URL; the configured one when absent) and describe it.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def release_show(path: str | None, as_json: bool) -> None:
 @release.command("activate")
 @click.argument("release_id", required=False)
 def release_activate(release_id: str | None) -> None:
-    r"""Point readers at RELEASE_ID (the configured release when absent) through tw:live.
+    """Point readers at RELEASE_ID (the configured release when absent) through tw:live.
 
     Workers are not touched: run those of both releases side by side, activate the new one when it has
     answered, and go back by activating the previous one.
@@ -75,6 +75,82 @@ def release_activate(release_id: str | None) -> None:
     from stream.settings import load_settings
 
     activate_release(load_settings(), release_id)
+
+
+@cli.group()
+def topics() -> None:
+    """Provision the Kafka topics, and compare them with the settings."""
+
+
+@topics.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing; those that are there stay as they are.
+
+    \b
+    Example:
+      TASTEWAVE_TOPIC_REPLICATION=3 TASTEWAVE_TOPIC_MIN_INSYNC=2 tastewave topics create
+    """
+    from stream.settings import load_settings
+    from stream.topics import create_topics, print_topics
+
+    print_topics(create_topics(load_settings()))
+
+
+@topics.command("check")
+def topics_check() -> None:
+    """Report topics that are missing or differ from the settings; exit status 1 if there are any.
+
+    \b
+    Example:
+      tastewave topics check || tastewave topics create
+    """
+    from stream.settings import load_settings
+    from stream.topics import check_topics, print_topics
+
+    states = check_topics(load_settings())
+    print_topics(states)
+    if any(state.state != "there" for state in states):
+        sys.exit(1)
+
+
+@cli.command("dead-letters")
+@click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON line each, with the original value.")
+def dead_letters(last: int, as_json: bool) -> None:
+    """List the latest dead letters: events that could not be answered, and why.
+
+    \b
+    Examples:
+      tastewave dead-letters
+      tastewave dead-letters --last 500 --json | jq -r .reason | sort | uniq -c
+    """
+    from stream.dead_letters import show_dead_letters
+    from stream.settings import load_settings
+
+    show_dead_letters(load_settings(), last=last, as_json=as_json)
+
+
+@cli.group()
+def get() -> None:
+    """Read an answer from Redis."""
+
+
+@get.command("track")
+@click.argument("track_id")
+@click.option("--release", help="The release to ask; the live one when absent.")
+@click.option("--json", "as_json", is_flag=True, help="The answer as it is on the output topic.")
+def get_track(track_id: str, release: str | None, as_json: bool) -> None:
+    """Show what is known of TRACK_ID; exit status 1 where nothing is.
+
+    \b
+    Examples:
+      tastewave get track 5d41402abc4b2a76b9719d911017c592
+      tastewave get track my-track --json | jq .genre
+    """
+    from stream.answers import show_track
+    from stream.settings import load_settings
+
+    show_track(load_settings(), track_id, release=release, as_json=as_json)
 
 
 def main() -> None:

@@ -76,11 +76,16 @@ class Health:
         self._checked_at = self._monotonic()
 
     async def watch(self, app: BatchApp, store: TrackStore) -> None:
-        """Check for ever."""
+        """Check for ever, and log when readiness changes."""
+        was_ready = False
         while True:
             await asyncio.gather(self._check_redis(store), self._check_kafka(app))
             metrics.WINDOW.set(app.in_flight)
             self.checked()
+            report = self.report()
+            if report["ready"] != was_ready:
+                was_ready = report["ready"]
+                log.info("worker.ready" if was_ready else "worker.not_ready", problems=report["problems"])
             await asyncio.sleep(CHECK_EVERY_S)
 
     async def _check_redis(self, store: TrackStore) -> None:

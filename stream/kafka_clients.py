@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.structs import TopicPartition
 
 from models.errors import TastewaveError
 from stream.settings import Settings
@@ -43,7 +44,7 @@ def kafka_client(kind: Callable[..., Client_], settings: Settings, **options: An
             yield client
     except KafkaError as error:
         raise KafkaUnusable(
-            f"Kafka at {', '.join(settings.kafka_brokers)} does not do it ({type(error).__name__}: {error}); "
+            f"Kafka at {', '.join(settings.kafka_brokers)} cannot be used ({error}); "
             "check that it runs, TASTEWAVE_KAFKA_BROKERS and the credentials"
         ) from error
 
@@ -70,4 +71,4 @@ def records_between(
             raise KafkaTimeoutError(f"the records did not come within {_READ_TIMEOUT_S:.0f} s")
         for records in consumer.poll(timeout_ms=500).values():
             yield from records
-        unread = [place for place in unread if consumer.position(place) < ends[place]]
+        unread = [place for place in unread if (consumer.position(place) or 0) < ends[place]]

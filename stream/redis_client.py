@@ -49,7 +49,7 @@ def sync_client(settings: Settings) -> Iterator[redis.Redis | redis.RedisCluster
         url = urlsplit(settings.redis_url.get_secret_value())
         place = url.path if url.scheme == "unix" else url.netloc.rpartition("@")[2]
         raise RedisUnusable(
-            f"Redis at {place} does not do it ({error}); start it, or correct TASTEWAVE_REDIS_URL"
+            f"Redis at {place} cannot be used ({error}); start it, or correct TASTEWAVE_REDIS_URL"
         ) from error
 
 

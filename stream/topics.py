@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -71,7 +72,7 @@ def differences(wanted: Topic, found: Topic) -> tuple[str, ...]:
 
 def create_topics(settings: Settings) -> list[TopicState]:
     """Create the topics that are missing; those that are there stay as they are. Raises KafkaUnusable."""
-    with kafka_client(KafkaAdminClient, settings) as admin:
+    with _admin(settings) as admin:
         states = _compare(admin, settings)
         missing = [state.topic for state in states if state.state == "missing"]
         if not missing:
@@ -86,7 +87,7 @@ def create_topics(settings: Settings) -> list[TopicState]:
 
 def check_topics(settings: Settings) -> list[TopicState]:
     """Compare the topics with the settings. Raises KafkaUnusable."""
-    with kafka_client(KafkaAdminClient, settings) as admin:
+    with _admin(settings) as admin:
         return _compare(admin, settings)
 
 
@@ -101,18 +102,25 @@ def print_topics(states: list[TopicState]) -> None:
     for state in states:
         configs = state.topic.configs
         kept = f"{int(configs['retention.ms']) // _HOUR_MS} h" if "retention.ms" in configs else "latest per key"
-        told = "; ".join([state.state, *state.differences]) if state.differences else state.state
         table.add_row(
             state.topic.name,
             str(state.topic.partitions),
             str(state.topic.replication),
             kept,
-            f"[{style[state.state]}]{told}",
+            f"[{style[state.state]}]{state.state}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for state in states:
+        for difference in state.differences:
+            console.print(f"{state.topic.name}: {difference}", style="yellow", soft_wrap=True, highlight=False)
 
 
-def _create(admin: KafkaAdminClient, topics: list[Topic]) -> None:
+def _admin(settings: Settings) -> AbstractContextManager[Any]:
+    return kafka_client(KafkaAdminClient, settings)  # Any: the stubs that type checkers bring know an older client
+
+
+def _create(admin: Any, topics: list[Topic]) -> None:
     answer = admin.create_topics(
         {
             topic.name: {
@@ -134,7 +142,7 @@ def _create(admin: KafkaAdminClient, topics: list[Topic]) -> None:
     admin.wait_for_topics([topic.name for topic in topics])
 
 
-def _compare(admin: KafkaAdminClient, settings: Settings) -> list[TopicState]:
+def _compare(admin: Any, settings: Settings) -> list[TopicState]:
     wanted = wanted_topics(settings)
     found = _describe(admin, [topic.name for topic in wanted])
     states: list[TopicState] = []
@@ -147,7 +155,7 @@ def _compare(admin: KafkaAdminClient, settings: Settings) -> list[TopicState]:
     return states
 
 
-def _describe(admin: KafkaAdminClient, names: list[str]) -> dict[str, Topic]:
+def _describe(admin: Any, names: list[str]) -> dict[str, Topic]:
     there = set(admin.list_topics()) & set(names)
     if not there:
         return {}

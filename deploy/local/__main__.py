@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from deploy.local import Kafka, LaunchError, Redis, Server
+from deploy.local import Kafka, LaunchError, Redis, Server, kafka_server
 from deploy.local.process import BUILD, is_free, locked
 
 FOLDER = BUILD / "local"
@@ -31,6 +31,12 @@ class Started(msgspec.Struct, frozen=True):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Kafka and Redis on this machine, on the usual ports where they are free."""
+
+
+@cli.command()
+def prepare() -> None:
+    """Fetch Kafka's jars and prepare its quick start; nothing happens the second time."""
+    kafka_server.prepare()
 
 
 @cli.command()
@@ -54,7 +60,7 @@ def up() -> None:
                 server.stop()
             raise
     _show(running)
-    click.echo('\nTo use them from this shell:  eval "$(python -m deploy.local env)"')
+    click.echo('\nTo use them from this shell:  eval "$(.venv/bin/python -m deploy.local env)"')
 
 
 @cli.command()

@@ -1,0 +1,74 @@
+# `make` alone prints what there is. Set-up happens by itself and is remembered in .venv.
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+UV := $(BIN)/uv
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python --no-deps
+LOCKED := $(INSTALL) --compile-bytecode --require-hashes
+COMPILE := $(UV) pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	--python-version 3.11
+LOCKS := deploy/locks
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench up down locks clean system
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; your own with AUDIO=folder
+	@$(BIN)/python -m deploy.local.demo $(if $(AUDIO),"$(AUDIO)")
+
+test: .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"
+	@$(BIN)/python -m deploy.local prepare
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: .venv/.dev ## Style, types and the arrows between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+bench: .venv/.dev ## Measure speed and memory: a line per figure, and build/bench.json
+	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+up: .venv/.worker ## Start Kafka and Redis, and leave them running
+	@$(BIN)/python -m deploy.local up
+
+down: .venv/.worker ## Stop what `make up` started
+	@$(BIN)/python -m deploy.local down
+
+locks: .venv/.build ## Renew the locked versions of all dependencies
+	$(COMPILE) pyproject.toml --extra offline --extra dev -o $(LOCKS)/dev.txt
+	$(COMPILE) pyproject.toml --extra offline -c $(LOCKS)/dev.txt -o $(LOCKS)/offline.txt
+	$(COMPILE) pyproject.toml -c $(LOCKS)/dev.txt -o $(LOCKS)/worker.txt
+	echo musicnn==0.1.0 | $(COMPILE) --no-deps - -o $(LOCKS)/musicnn.txt
+	printf '%s\n' uv hatchling editables | $(COMPILE) - -o $(LOCKS)/build.txt
+
+clean: ## Remove everything that make made, the environment included
+	@if [ -e .venv/.worker ]; then $(BIN)/python -m deploy.local down; fi
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system:
+	@PYTHON=$(PYTHON) deploy/local/system.sh
+
+.venv/.build: $(LOCKS)/build.txt | system
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or \
+	sys.exit(f"tastewave needs Python 3.11 or newer, $(PYTHON) is {v}; name another one: make PYTHON=python3.11")'
+	@echo "Making .venv ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.venv/.worker: .venv/.build $(LOCKS)/worker.txt pyproject.toml
+	@echo "Installing the worker's dependencies ..."
+	@$(LOCKED) -r $(LOCKS)/worker.txt
+	@$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+# The developer's set holds the worker's: what it installed need not be looked at again.
+.venv/.dev: .venv/.build $(LOCKS)/dev.txt $(LOCKS)/musicnn.txt pyproject.toml
+	@echo "Installing the developer's dependencies (minutes the first time) ..."
+	@$(LOCKED) -r $(LOCKS)/dev.txt -r $(LOCKS)/musicnn.txt
+	@$(INSTALL) --no-build-isolation --editable .
+	@touch .venv/.worker $@

@@ -1,0 +1,170 @@
+"""`make demo`: a real Kafka, a real Redis and a real worker tag a few tracks, and everything is cleaned up.
+
+Whatever can start side by side does: the servers boot while the music is synthesised.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import click
+
+from deploy.local import Kafka, LaunchError, Redis, Server
+from models.errors import TastewaveError
+
+BIN = Path(sys.executable).parent
+TRACKS = 8
+
+
+class Worker(Server):
+    """`tastewave worker tracks`, its port being that of its health."""
+
+    name: ClassVar[str] = "tastewave worker tracks"
+
+    def _command(self) -> list[str]:
+        return [str(BIN / "tastewave"), "worker", "tracks"]
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=1.0) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class _NothingHere(BaseHTTPRequestHandler):
+    """A web server that has no track."""
+
+    def do_GET(self) -> None:  # noqa: N802 - the library's name
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        """Say nothing."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument(
+    "audio", required=False, type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
+)
+def demo(audio: Path | None) -> None:
+    """Upload AUDIO, a folder of music (synthesised when absent), a broken file and a missing URL; show the answers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="tastewave-demo-") as name, ExitStack() as stack:
+        try:
+            run(stack, Path(name), audio)
+        finally:  # nothing interrupts the cleaning up
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
+    """The demo itself; what has to be stopped or closed is left with the stack."""
+    kafka, redis = Kafka(folder=scratch / "kafka"), Redis(folder=scratch / "redis")
+    worker = Worker(folder=scratch / "worker")
+    for server in (redis, kafka, worker):
+        stack.callback(server.close)
+    use_servers(kafka, redis, roots=(audio or scratch / "music", scratch), health_port=worker.port)
+    say("Starting Kafka and Redis" + ("" if audio else f", synthesising {TRACKS} pieces of music") + " ...")
+    redis.launch()
+    kafka.launch()
+    synthesis = None
+    if audio is None:
+        synthesis = subprocess.Popen(tastewave("-offline", "synth", "audio", scratch / "music", "--tracks", TRACKS),
+                                     stdout=subprocess.DEVNULL)  # fmt: skip
+    redis.wait()
+    kafka.wait()
+    say("Creating topics, starting a worker ...")
+    subprocess.run(tastewave("", "topics", "create"), check=True, stdout=subprocess.DEVNULL)
+    worker.launch()
+    if synthesis and synthesis.wait():
+        raise LaunchError(f"the music could not be synthesised (status {synthesis.returncode}); see above")
+    worker.wait()
+
+    broken = scratch / "broken.mp3"
+    broken.write_bytes(b"ID3" + os.urandom(50_000))
+    missing = f"http://127.0.0.1:{serve_nothing(stack)}/missing.mp3"
+    show("", "upload", audio or scratch / "music", broken, missing, "--wait")
+    show("", "dead-letters")
+    say(NEXT_STEPS)
+
+
+def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path], health_port: int) -> None:
+    """Point the commands that this process starts at its own servers, whatever the shell had set."""
+    for name in [name for name in os.environ if name.startswith("TASTEWAVE_")]:
+        del os.environ[name]
+    os.environ |= {
+        "TASTEWAVE_KAFKA_BROKERS": kafka.brokers,
+        "TASTEWAVE_REDIS_URL": redis.url,
+        "TASTEWAVE_FILE_ROOTS": ",".join(map(str, roots)),
+        "TASTEWAVE_ALLOWED_HOSTS": "127.0.0.1",
+        "TASTEWAVE_HEALTH_PORT": str(health_port),
+    }
+
+
+def serve_nothing(stack: ExitStack) -> int:
+    """Port of a web server on loopback that answers 404."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _NothingHere)
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+
+def tastewave(suffix: str, *arguments: object) -> list[str]:
+    """Command line of tastewave or tastewave-offline."""
+    return [str(BIN / f"tastewave{suffix}"), *map(str, arguments)]
+
+
+def show(suffix: str, *arguments: object) -> None:
+    """Run a command as a person would, with its command line above what it prints."""
+    command = tastewave(suffix, *arguments)
+    say(f"\n$ {Path(command[0]).name} {' '.join(command[1:])}")
+    subprocess.run(command, check=True)
+
+
+def say(text: str) -> None:
+    """Print, before what the next command prints."""
+    click.echo(text)
+    sys.stdout.flush()
+
+
+NEXT_STEPS = """
+Where to look next
+  make demo AUDIO=/path/to/music          the same with your own tracks
+  .venv/bin/tastewave tag FILE...         genre and tags of files, without any server
+  make up                                 Kafka and Redis that stay; then, in a shell with their addresses:
+    eval "$(.venv/bin/python -m deploy.local env)"
+    .venv/bin/tastewave topics create
+    TASTEWAVE_FILE_ROOTS=/path/to/music .venv/bin/tastewave worker tracks
+    .venv/bin/tastewave upload /path/to/music --wait
+    redis-cli -u "$TASTEWAVE_REDIS_URL" --scan --pattern 'tw:*:track:*'
+  README.md                               topics, Redis keys, settings, honest limits"""
+
+
+def main() -> None:
+    """Entry point: an error of ours is one sentence and exit status 1, a failed command ends with its own."""
+    try:
+        demo.main(standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        say("\nStopped; everything is cleaned up.")
+        sys.exit(130)
+    except (TastewaveError, click.ClickException) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+#!/bin/sh
+# The programs that tastewave is run and tested with: installed where missing on Debian and its kin when root,
+# otherwise named in one sentence.
+set -eu
+
+missing=""
+need() {
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need redis-server redis-server
+need java default-jre-headless
+need mvn maven
+need setpriv util-linux
+"${PYTHON:-python3}" -c "import ensurepip" 2>/dev/null || missing="$missing python3-venv"
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "Installing$missing ..."
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # shellcheck disable=SC2086 # one word per package
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null
+else
+    echo "tastewave needs Redis 7, Java 17, Maven and venv; install what is missing: sudo apt-get install$missing" >&2
+    exit 1
+fi

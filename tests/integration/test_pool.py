@@ -1,0 +1,122 @@
+"""The process pool on real processes: a crash, a hang and a bloated decoder cost their own track alone."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tracks_platform import write_music
+
+from models.errors import NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut
+from stream.pool import TaggerPool
+
+
+def pool_of(*, timeout_s: float = 60.0, memory_mb: int = 1024, processes: int = 1) -> TaggerPool:
+    restarts: list[int] = []
+    pool = TaggerPool(
+        None,
+        processes=processes,
+        timeout_s=timeout_s,
+        memory_mb=memory_mb,
+        max_duration_s=3600.0,
+        on_restart=lambda: restarts.append(1),
+    )
+    pool.restarts = restarts
+    return pool
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[TaggerPool]:
+    pool = pool_of()
+    await pool.start()
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture
+def track(tmp_path: Path) -> Path:
+    return write_music(tmp_path / "track.wav", seconds=4)
+
+
+def hearing_process() -> psutil.Process:
+    """The pool process of this test."""
+    (process,) = [
+        child for child in psutil.Process().children() if any("spawn_main" in part for part in child.cmdline())
+    ]
+    return process
+
+
+async def until_working(path: Path) -> psutil.Process:
+    while True:
+        process = hearing_process()
+        if any(Path(file.path) == path for file in process.open_files()):
+            return process
+        await asyncio.sleep(0.002)
+
+
+async def test_a_track_is_heard_and_an_error_of_its_audio_comes_back_as_it_is(pool, track, tmp_path) -> None:
+    assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+    text = tmp_path / "text.mp3"
+    text.write_text("no music")
+    with pytest.raises(NotAudio):
+        await pool.tag(str(text))
+    assert pool.restarts == []
+
+
+async def test_a_process_that_is_killed_is_replaced_and_its_track_tried_again(pool, tmp_path) -> None:
+    long = write_music(tmp_path / "long.flac", seconds=200)
+    hearing = asyncio.create_task(pool.tag(str(long)))
+    (await until_working(long)).kill()
+    assert (await hearing).status in ("tagged", "abstained")
+    assert pool.restarts == [1]
+
+
+async def test_a_track_that_kills_its_process_twice_is_given_up_and_the_next_one_heard(pool, track, tmp_path) -> None:
+    long = write_music(tmp_path / "long.flac", seconds=200)
+    hearing = asyncio.create_task(pool.tag(str(long)))
+    first = await until_working(long)
+    first.kill()
+    while (second := [child for child in psutil.Process().children() if child.pid != first.pid]) == []:
+        await asyncio.sleep(0.01)
+    (await until_working(long)).kill()
+    with pytest.raises(ProcessCrashed, match="died 2 times"):
+        await hearing
+    assert second
+    assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+
+
+async def test_a_decoder_that_hangs_is_ended_and_the_next_track_is_heard(track, tmp_path) -> None:
+    pool = pool_of(timeout_s=2.0)
+    try:
+        await pool.start()
+        fifo = tmp_path / "never.wav"
+        os.mkfifo(fifo)  # opening it for reading blocks for ever
+        with pytest.raises(ProcessTimedOut, match="over 2 s"):
+            await pool.tag(str(fifo))
+        assert pool.restarts == [1]
+        assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+    finally:
+        pool.stop()
+
+
+async def test_a_track_that_needs_more_memory_than_allowed_is_given_up_alone(track, tmp_path) -> None:
+    pool = pool_of(memory_mb=40)
+    try:
+        await pool.start()
+        big = write_music(tmp_path / "big.flac", seconds=600, sample_rate=48_000)
+        with pytest.raises(OutOfMemory, match="task_memory_mb"):
+            await pool.tag(str(big))
+        assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+    finally:
+        pool.stop()
+
+
+async def test_no_process_is_left_behind(track) -> None:
+    pool = pool_of(processes=2)
+    await pool.start()
+    processes = psutil.Process().children()
+    assert len(processes) >= 2
+    pool.stop()
+    assert psutil.wait_procs(processes, timeout=10)[1] == []

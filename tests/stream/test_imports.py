@@ -1,0 +1,33 @@
+"""Workers start fast and stay small: what importing stream and models pulls in."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "tensorflow", "sklearn", "librosa", "matplotlib", "musicnn", "onnx", "polars")
+
+
+def imported_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import stream.worker", "import stream.cli", "from models.tagger import Tagger", "import stream.upload, stream.tag"],
+)
+def test_importing_the_worker_and_the_commands_pulls_none_of_the_heavy_libraries(statement: str) -> None:
+    modules = imported_by(statement)
+    assert len(modules) > 50
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_the_main_process_of_a_worker_has_neither_network_nor_decoders() -> None:
+    assert imported_by("import stream.worker").isdisjoint({"onnxruntime", "av", "scipy"})
+
+
+def test_help_imports_next_to_nothing() -> None:
+    modules = imported_by("import stream.cli")
+    assert modules.isdisjoint({"faust", "aiokafka", "kafka", "redis", "numpy", "pydantic", "rich", "aiohttp"})
