@@ -29,7 +29,7 @@ lint: .venv/.dev ## Style, types and the arrows between the rooms
 	$(BIN)/lint-imports
 
 bench: .venv/.dev ## Measure speed and memory: a line per figure, and build/bench.json
-	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 up: .venv/.worker ## Start Kafka and Redis, and leave them running
 	@$(BIN)/python -m deploy.local up

@@ -42,6 +42,11 @@ Source = str | PathLike[str] | bytes | BinaryIO
 MIN_DURATION_S = 3.0
 """Less cannot be tagged: musicnn hears 3 s at a time."""
 
+SUFFIXES = frozenset(
+    [".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"]
+)
+"""What music files in a folder end in. A file that is named on its own may end in anything."""
+
 SAMPLE_RATES_HZ = (1_000, 768_000)
 MAX_CHANNELS = 64
 _HELD_AT = 16.0  # +24 dB over full scale
@@ -286,6 +291,15 @@ class _Unfit(Exception):
     """libsndfile opens the file, and it should not be the one to read it."""
 
 
+class _Sound(soundfile.SoundFile):
+    """A SoundFile that lets blocks follow one another: after each read it would seek to where it is, which costs time
+    and makes the MP3 decoder forget what the next frames build on.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 class _SndfileReader:
     """What libsndfile reads. Each part comes from a file opened anew: it does not find back from the end of a FLAC."""
 
@@ -303,7 +317,7 @@ class _SndfileReader:
             self.claimed_frames: int | None = sound.frames
 
     def _open(self) -> Any:
-        return soundfile.SoundFile(_nameless(self._file))
+        return _Sound(_nameless(self._file))
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
         begin = max(0, start - round(_PRE_ROLL_S * self.sample_rate))
@@ -358,7 +372,8 @@ class _PyavReader:
             raise NotAudio(f"no decoder reads a file that begins with {self._file.read(12)}; {_ADVICE}") from error
         with container:
             stream = container.streams.best("audio")
-            if not isinstance(stream, av.AudioStream) or stream.codec_context.name not in _PYAV_CODECS.split(","):
+            codec = stream.codec_context if isinstance(stream, av.AudioStream) else None
+            if codec is None or codec.name not in _PYAV_CODECS.split(","):
                 raise NotAudio(f"the {container.format.name} file has no audio that can be decoded; {_ADVICE}")
             stream.codec_context.thread_count = 1
             yield container, stream

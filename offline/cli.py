@@ -66,6 +66,54 @@ def convert_musicnn_command(out_dir: Path | None) -> None:
         click.echo(f"{file.path}  {file.size_bytes / 1e6:.1f} MB  sha256 {file.sha256}")
 
 
+@cli.command("build-release")
+@click.argument("taggrams_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the release; the one that ships with the project when absent.")  # fmt: skip
+@click.option("--networks", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of the converted networks; that of the shipped release when absent.")  # fmt: skip
+def build_release_command(taggrams_dir: Path, out: Path | None, networks: Path | None) -> None:
+    """Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
+
+    Takes about a minute. The same data give the same release id on the same machine.
+
+    \b
+    Examples:
+      tastewave-offline build-release gtzan-musicnn-taggram
+      tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11
+    """
+    from models.release import DEFAULT
+    from offline.release import build_release
+
+    release = build_release(taggrams_dir, out=out or DEFAULT, networks_dir=networks or DEFAULT)
+    for name, value in release.manifest.metrics.items():
+        click.echo(f"{name} {value:.3f}")
+    click.echo(f"release {release.release_id} in {release.folder}")
+
+
+@cli.command("score-genre")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--release", help="Folder or URL of the release; the one that ships with the project when absent.")
+def score_genre_command(file: Path, release: str | None) -> None:
+    """Score the genre head of a release on the labelled musicnn MSD taggrams of FILE (an npz with X, Y, IDS).
+
+    X (patches, 50), Y the genre's number in the order of the head's genres, IDS the track of each patch. The
+    best guess for every track counts, whether the head would abstain or not.
+
+    \b
+    Examples:
+      tastewave-offline score-genre test.npz
+      tastewave-offline score-genre test.npz --release releases/2026-11
+    """
+    from models.release import load_release
+    from offline.genre_score import score_genre
+    from offline.taggrams import read_taggrams
+
+    head = load_release(release).genre_head()
+    score = score_genre(head, read_taggrams(file, classes=len(head.classes)))
+    click.echo("\n".join(score.lines()))
+
+
 def main() -> None:
     """Entry point: an error of ours is one sentence and exit status 1."""
     try:

@@ -52,7 +52,7 @@ POINTS: Mapping[tuple[int, int], tuple[Fraction, ...]] = MappingProxyType(
     }
 )
 """The finite points in use for (m, r). Pairs of opposite signs, near 1 and of few bits, keep rounding errors
-small (Barabasz et al., section 5); these were the best of a search over such fractions in float32."""
+small (Barabasz et al.); these were the best of a search over such fractions in float32."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,7 +84,7 @@ def toom_cook(m: int, r: int, points: Sequence[Fraction] | None = None) -> ToomC
     Raises:
         SettingsError: there is another number of points, or one comes twice.
     """
-    output, kernel, data = rational_toom_cook(m, r, POINTS[m, r] if points is None else points)
+    output, kernel, data = rational_toom_cook(m, r, POINTS.get((m, r), ()) if points is None else points)
     scale = np.array([[2.0 ** round(math.log2(sum(value**2 for value in row)) / 2)] for row in data])
     return ToomCook(output=_float64(output), kernel=_float64(kernel) * scale, data=_float64(data) / scale)
 

@@ -33,6 +33,8 @@ def tracks_app(settings: Settings, release: str) -> BatchApp:
         broker=[f"kafka://{broker}" for broker in settings.kafka_brokers],
         broker_credentials=credentials,
         broker_commit_interval=1.0,
+        broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
+        broker_heartbeat_interval=2.0,
         broker_max_poll_records=_RECORDS_PER_FETCH,
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
         consumer_auto_offset_reset="earliest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -151,6 +152,66 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
     from stream.settings import load_settings
 
     show_track(load_settings(), track_id, release=release, as_json=as_json)
+
+
+@cli.command("upload")
+@click.argument("audio", nargs=-1, required=True, metavar="FILE|FOLDER|URL...")
+@click.option("--track-id", help="Id of the track, where only one is uploaded; from the content's hash when absent.")
+@click.option("--wait", is_flag=True, help="Follow the uploads to their answers; exit status 1 if any failed.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --wait: give up when no answer came for so many seconds.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON line for each upload.")
+def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeout_s: float, as_json: bool) -> None:
+    r"""Publish an upload event for each file, each audio file in a folder, and each URL.
+
+    The worker fetches the audio itself: files must lie in its TASTEWAVE_FILE_ROOTS.
+
+    \b
+    Examples:
+      tastewave upload song.mp3 --wait
+      tastewave upload /srv/uploads --wait --json > answers.jsonl
+      tastewave upload https://example.org/song.mp3 --track-id song-1
+    """
+    from stream.settings import load_settings
+    from stream.upload import upload
+
+    upload(load_settings(), audio, track_id=track_id, wait=wait, timeout_s=timeout_s, as_json=as_json)
+
+
+@cli.command("tag")
+@click.argument("audio", nargs=-1, required=True, metavar="FILE|FOLDER...")
+@click.option("--json", "as_json", is_flag=True, help="A JSON line for each file, as soon as it is known.")
+@click.option("--top-k", default=5, show_default=True, type=click.IntRange(1, 50), help="Genres and tags to tell.")
+@click.option("--release", metavar="PATH|URL", help="The release to hear with; the shipped one when absent.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the taggram of one file (PNG).")
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write log-mel, taggram, tags, max_pool, mean_pool and penultimate of one whole file (npz).",
+)
+def tag_audio(
+    audio: tuple[str, ...], as_json: bool, top_k: int, release: str | None, plot: Path | None, features: Path | None
+) -> None:
+    r"""Tell genre, confidence and tags of audio files. Needs no service.
+
+    Of a folder, the audio files in it at any depth. A file that cannot be tagged does not stop the others,
+    and makes the exit status 1.
+
+    \b
+    Examples:
+      tastewave tag song.mp3
+      tastewave tag ~/Music --json > tags.jsonl
+      tastewave tag song.mp3 --plot taggram.png --features song.npz
+    """
+    from stream.tag import tag_files
+
+    tag_files(audio, release=release, top_k=top_k, as_json=as_json, plot=plot, features=features)
 
 
 def main() -> None:

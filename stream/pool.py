@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 _tagger: Tagger | None = None
 
 
-def _start_process(release: str | None, max_duration_s: float, memory_bytes: int) -> None:
+def _start_process(release: str, max_duration_s: float, memory_bytes: int) -> None:
     """In a new process: die with the parent, leave Ctrl-C to it, load the release, then bound memory."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -61,7 +61,7 @@ class TaggerPool:
     """Hears tracks in other processes; a crash, a hang or a bloated decoder costs its own track alone.
 
     Args:
-        release: folder or URL of the release, as load_release takes it.
+        release: folder of the release.
         processes: how many.
         timeout_s: for one track, then its process is ended.
         memory_mb: MiB that a process may add to what it has with the release loaded.
@@ -71,7 +71,7 @@ class TaggerPool:
 
     def __init__(
         self,
-        release: str | None,
+        release: str,
         *,
         processes: int,
         timeout_s: float,

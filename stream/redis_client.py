@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import redis
 import redis.asyncio
 import redis.asyncio.retry
+import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -45,7 +46,7 @@ def sync_client(settings: Settings) -> Iterator[redis.Redis | redis.RedisCluster
         )
         with contextlib.closing(client):
             yield client
-    except redis.RedisError as error:
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         url = urlsplit(settings.redis_url.get_secret_value())
         place = url.path if url.scheme == "unix" else url.netloc.rpartition("@")[2]
         raise RedisUnusable(

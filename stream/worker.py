@@ -54,7 +54,7 @@ async def _run_tracks(settings: Settings) -> None:
         stack.push_async_callback(health.stop)
         log.info("worker.starting", role="tracks", release=release.release_id, health=f"{settings.health_host}:{port}")
         pool = TaggerPool(
-            settings.release,
+            str(release.folder),
             processes=processes,
             timeout_s=settings.task_timeout_s,
             memory_mb=settings.task_memory_mb,
@@ -72,7 +72,7 @@ async def _run_tracks(settings: Settings) -> None:
         app = tracks_app(settings, release.release_id)
         handler = TrackHandler(
             release=release.release_id,
-            front_end=release.manifest.front_end,
+            front_end=release.configuration.front_end,
             fetcher=fetcher,
             pool=pool,
             store=store,

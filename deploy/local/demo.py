@@ -6,6 +6,7 @@ Whatever can start side by side does: the servers boot while the music is synthe
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from typing import ClassVar
 import click
 
 from deploy.local import Kafka, LaunchError, Redis, Server
+from deploy.local.process import bound, tail
 from models.errors import TastewaveError
 
 BIN = Path(sys.executable).parent
 TRACKS = 8
+FOLDER = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 
 
 class Worker(Server):
@@ -33,7 +36,7 @@ class Worker(Server):
     name: ClassVar[str] = "tastewave worker tracks"
 
     def _command(self) -> list[str]:
-        return [str(BIN / "tastewave"), "worker", "tracks"]
+        return program("tastewave", "worker", "tracks")
 
     def _answers(self) -> bool:
         try:
@@ -46,7 +49,7 @@ class Worker(Server):
 class _NothingHere(BaseHTTPRequestHandler):
     """A web server that has no track."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         self.send_error(404)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
@@ -54,9 +57,7 @@ class _NothingHere(BaseHTTPRequestHandler):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument(
-    "audio", required=False, type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
-)
+@click.argument("audio", required=False, type=FOLDER)
 def demo(audio: Path | None) -> None:
     """Upload AUDIO, a folder of music (synthesised when absent), a broken file and a missing URL; show the answers."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -74,28 +75,35 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
     worker = Worker(folder=scratch / "worker")
     for server in (redis, kafka, worker):
         stack.callback(server.close)
-    use_servers(kafka, redis, roots=(audio or scratch / "music", scratch), health_port=worker.port)
+    music = audio or scratch / "music"
+    use_servers(kafka, redis, roots=(music, scratch), health_port=worker.port)
     say("Starting Kafka and Redis" + ("" if audio else f", synthesising {TRACKS} pieces of music") + " ...")
     redis.launch()
     kafka.launch()
     synthesis = None
     if audio is None:
-        synthesis = subprocess.Popen(tastewave("-offline", "synth", "audio", scratch / "music", "--tracks", TRACKS),
-                                     stdout=subprocess.DEVNULL)  # fmt: skip
+        command = program("tastewave-offline", "synth", "audio", music, "--tracks", TRACKS)
+        synthesis = subprocess.Popen(bound(command), stdout=subprocess.DEVNULL)
+        stack.callback(synthesis.kill)
     redis.wait()
     kafka.wait()
     say("Creating topics, starting a worker ...")
-    subprocess.run(tastewave("", "topics", "create"), check=True, stdout=subprocess.DEVNULL)
-    worker.launch()
+    worker.launch()  # it waits for the topics
+    subprocess.run(bound(program("tastewave", "topics", "create")), check=True, stdout=subprocess.DEVNULL)
     if synthesis and synthesis.wait():
         raise LaunchError(f"the music could not be synthesised (status {synthesis.returncode}); see above")
     worker.wait()
 
-    broken = scratch / "broken.mp3"
-    broken.write_bytes(b"ID3" + os.urandom(50_000))
+    (scratch / "broken.mp3").write_text("This was an mp3 once.\n" * 1000)
     missing = f"http://127.0.0.1:{serve_nothing(stack)}/missing.mp3"
-    show("", "upload", audio or scratch / "music", broken, missing, "--wait")
-    show("", "dead-letters")
+    try:
+        uploads = (audio or "music", "broken.mp3", missing)
+        show(program("tastewave", "upload", *uploads, "--wait"), folder=scratch, failures_expected=True)
+        show(program("tastewave", "dead-letters"))
+    except subprocess.CalledProcessError:
+        click.echo(f"The worker's last words:\n{tail(worker.log)}", err=True)
+        raise
+    show(["redis-cli", "-p", str(redis.port), "hgetall", answered_key(redis)])
     say(NEXT_STEPS)
 
 
@@ -121,16 +129,26 @@ def serve_nothing(stack: ExitStack) -> int:
     return server.server_port
 
 
-def tastewave(suffix: str, *arguments: object) -> list[str]:
-    """Command line of tastewave or tastewave-offline."""
-    return [str(BIN / f"tastewave{suffix}"), *map(str, arguments)]
+def program(name: str, *arguments: object) -> list[str]:
+    """Command line of a program of this environment."""
+    return [str(BIN / name), *map(str, arguments)]
 
 
-def show(suffix: str, *arguments: object) -> None:
-    """Run a command as a person would, with its command line above what it prints."""
-    command = tastewave(suffix, *arguments)
-    say(f"\n$ {Path(command[0]).name} {' '.join(command[1:])}")
-    subprocess.run(command, check=True)
+def show(command: list[str], *, folder: Path | None = None, failures_expected: bool = False) -> None:
+    """Run a command with its command line above what it prints."""
+    say(f"\n$ {shlex.join([Path(command[0]).name, *command[1:]])}")
+    status = subprocess.run(bound(command), cwd=folder, check=False).returncode
+    if status and not (failures_expected and status == 1):
+        raise subprocess.CalledProcessError(status, command)
+
+
+def answered_key(redis: Redis) -> str:
+    """Redis key of a track that was heard, for another program to read."""
+    from redis import Redis as Client
+
+    with Client.from_url(redis.url, decode_responses=True) as client:
+        keys = sorted(client.scan_iter("tw:*:track:*"))
+        return max(keys, key=lambda key: client.hget(key, "status") == "tagged")
 
 
 def say(text: str) -> None:
@@ -159,9 +177,12 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         say("\nStopped; everything is cleaned up.")
         sys.exit(130)
-    except (TastewaveError, click.ClickException) as error:
+    except TastewaveError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
 

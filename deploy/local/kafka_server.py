@@ -43,7 +43,8 @@ class Kafka(Server):
     def _java(self, home: Path, archive_option: str) -> list[str]:
         data = self.folder / "data"
         if not data.exists():
-            shutil.copytree(home / "formatted", data)
+            draft = self.folder / "data.draft"
+            shutil.copytree(home / "formatted", draft, dirs_exist_ok=True).rename(data)
         properties = write_properties(self.folder, port=self.port, controller_port=self._controller_port)
         return ["java", *JVM, archive_option, "-cp", classpath(home), "kafka.Kafka", str(properties)]
 
@@ -54,7 +55,8 @@ class Kafka(Server):
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
             with closing(KafkaAdminClient(bootstrap_servers=self.brokers)) as client:
-                return len(client.describe_cluster()["brokers"]) == 1
+                client.describe_groups(["any"])  # an answer needs the group coordinator, which is there last
+                return True
         except (OSError, KafkaError):
             return False
 

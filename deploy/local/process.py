@@ -63,6 +63,11 @@ def tail(log: Path, *, lines: int = LOG_LINES) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
 
+def bound(command: list[str]) -> list[str]:
+    """The command line of a process that is killed when the thread that started it ends, however that comes about."""
+    return ["setpriv", "--pdeathsig", "KILL", "--", *command]
+
+
 class Server(ABC):
     """One server on loopback with a folder of its own; a context manager that starts it and cleans up.
 
@@ -113,7 +118,7 @@ class Server(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         command = self._command()
         if not self._outlives:
-            command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
+            command = bound(command)
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(

@@ -10,13 +10,14 @@ import pytest
 from tracks_platform import write_music
 
 from models.errors import NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut
+from models.release import DEFAULT
 from stream.pool import TaggerPool
 
 
 def pool_of(*, timeout_s: float = 60.0, memory_mb: int = 1024, processes: int = 1) -> TaggerPool:
     restarts: list[int] = []
     pool = TaggerPool(
-        None,
+        str(DEFAULT),
         processes=processes,
         timeout_s=timeout_s,
         memory_mb=memory_mb,

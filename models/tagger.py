@@ -1,0 +1,172 @@
+"""A track from its file to its genre: decode -> log-mel -> musicnn -> genre head, with what a release carries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.audio import Source, WindowPlan, decode_whole, decode_windows
+from models.errors import ReleaseError
+from models.events import WindowFeatures
+from models.genre import window_features
+from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
+from models.musicnn import OUTPUTS, TAGS
+from models.release import Release
+
+Float32 = NDArray[np.float32]
+
+MAX_DURATION_S = 3 * 3600.0
+_DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Tagging:
+    """What was heard in a track.
+
+    Attributes:
+        status: abstained where the genre head does not know, or does not know such music.
+        genre: the best guess where tagged, else None.
+        confidence: probability of the best guess, 0 to 1.
+        genres: every genre of the release with its probability, best first.
+        tags: the 50 tags of the release's first network with their mean over the patches, 0 to 1, best first.
+        taggram: (patches, 50) float32, the tags of that network (in the order of models.musicnn.TAGS) over
+            the patches of all windows, in time order.
+        windows: what each network heard in each window, for the features topic.
+        duration_s: of the track.
+        timings_ms: time taken by decode, log_mel, network and genre.
+    """
+
+    status: Literal["tagged", "abstained"]
+    genre: str | None
+    confidence: float
+    genres: tuple[tuple[str, float], ...]
+    tags: tuple[tuple[str, float], ...]
+    taggram: Float32
+    windows: dict[str, tuple[WindowFeatures, ...]]
+    duration_s: float
+    timings_ms: dict[str, float]
+
+
+class Tagger:
+    """A release, loaded and ready to hear tracks one after another; about 100 MB, one thread.
+
+    Args:
+        release: whose networks, windows and genre head are used.
+        max_duration_s: longest track.
+
+    Raises:
+        ReleaseError: the release was made for another front end, or its parts do not fit together.
+    """
+
+    def __init__(self, release: Release, *, max_duration_s: float = MAX_DURATION_S) -> None:
+        _check_front_end(release)
+        configuration = release.configuration
+        self._plan = WindowPlan(count=configuration.windows, window_s=configuration.window_s)
+        self._max_duration_s = max_duration_s
+        self._networks = {model: release.network(model) for model in configuration.run}
+        self._head = release.genre_head()
+
+    def tag(self, source: Source) -> Tagging:
+        """Hear a track.
+
+        Args:
+            source: its file: a path, bytes, or an open binary file that can seek.
+
+        Raises:
+            NotAudio, TooShort, TooLong, Silent, OSError: as models.audio.decode_windows.
+        """
+        timings_ms: dict[str, float] = {}
+        with _timed(timings_ms, "decode"):
+            audio = decode_windows(
+                source, plan=self._plan, sample_rate=MUSICNN.sample_rate, max_duration_s=self._max_duration_s
+            )
+        with _timed(timings_ms, "log_mel"):
+            log_mels = [musicnn_log_mel(waveform) for waveform in audio.waveforms]
+        with _timed(timings_ms, "network"):
+            heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
+        with _timed(timings_ms, "genre"):
+            features = {
+                model: [window_features(model, window) for window in windows] for model, windows in heard.items()
+            }
+            by_window = [
+                {name: row[name] for row in rows for name in row} for rows in zip(*features.values(), strict=True)
+            ]
+            decision = self._head.decide(self._head.stack(by_window))
+        first = next(iter(heard))
+        taggram = np.concatenate([window.taggram for window in heard[first]])
+        return Tagging(
+            status="abstained" if decision.genre is None else "tagged",
+            genre=decision.genre,
+            confidence=round(decision.confidence, _DIGITS),
+            genres=tuple((genre, round(probability, _DIGITS)) for genre, probability in decision.genres),
+            tags=_ranked_tags(first, taggram),
+            taggram=taggram,
+            windows={
+                model: tuple(map(_packed, rows, audio.starts_ms, [model] * len(rows)))
+                for model, rows in features.items()
+            },
+            duration_s=audio.duration_s,
+            timings_ms=timings_ms,
+        )
+
+
+def whole_features(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> dict[str, Float32]:
+    """What musicnn's own extractor gives for a whole file, by every network of the release, without windows.
+
+    Returns:
+        `log_mel` (frames, 96), and for each network (`mtt`, `msd`), a row per patch of 187 frames without
+        overlap: `<model>_taggram` (patches, 50), `<model>_max_pool` and `<model>_mean_pool` (patches, 753),
+        `<model>_penultimate` (patches, 200), and `<model>_tags` (50,), the mean of the taggram.
+
+    Raises:
+        ReleaseError: as Tagger.
+        NotAudio, TooShort, TooLong, OSError: as models.audio.decode_whole.
+    """
+    _check_front_end(release)
+    waveform = decode_whole(source, sample_rate=MUSICNN.sample_rate, max_duration_s=max_duration_s)
+    arrays = {"log_mel": musicnn_log_mel(waveform)}
+    for model in release.configuration.networks:
+        heard = release.network(model)(arrays["log_mel"])
+        arrays |= {f"{model}_{what}": getattr(heard, what) for what in ("taggram", *OUTPUTS)}
+    return arrays
+
+
+def _check_front_end(release: Release) -> None:
+    configuration = release.configuration
+    needed, found = (configuration.front_end, configuration.sample_rate), (FRONT_END, MUSICNN.sample_rate)
+    if needed != found:
+        raise ReleaseError(
+            f"release {release.release_id} hears through front end {needed}, this program has {found}; "
+            "use the version of tastewave that built it, or build it again"
+        )
+
+
+def _ranked_tags(model: str, taggram: Float32) -> tuple[tuple[str, float], ...]:
+    means: list[float] = taggram.mean(axis=0, dtype=np.float64).tolist()
+    ranked = sorted(zip(TAGS[model], means, strict=True), key=lambda pair: -pair[1])
+    return tuple((tag, round(mean, _DIGITS)) for tag, mean in ranked)
+
+
+def _packed(row: Mapping[str, Float32], start_ms: int, model: str) -> WindowFeatures:
+    def packed(name: str) -> bytes:
+        return row[f"{model}.{name}"].astype("<f2").tobytes()
+
+    return WindowFeatures(
+        start_ms=start_ms,
+        max_pool=packed("max_pool"),
+        taggram_mean=packed("taggram.mean"),
+        taggram_spread=packed("taggram.spread"),
+    )
+
+
+@contextmanager
+def _timed(timings_ms: dict[str, float], stage: str) -> Generator[None]:
+    started = time.perf_counter()
+    yield
+    timings_ms[stage] = (time.perf_counter() - started) * 1000.0

@@ -1,0 +1,118 @@
+"""Building a release: the converted networks and a trained genre head in one folder, with its manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from models.audio import WindowPlan
+from models.contract import CONTRACT
+from models.errors import SettingsError
+from models.mel import FRONT_END, MUSICNN
+from models.release import MANIFEST, Configuration, Manifest, Release, describe_file, load_release, release_id
+from offline.genre import GenreTraining, Trained, run
+from offline.taggrams import LabelledTaggrams, read_artists, read_taggrams
+
+NETWORKS = {"msd": "musicnn-msd.onnx", "mtt": "musicnn-mtt.onnx"}
+GENRE_HEAD = "genre.npz"
+NOTICE = "LICENSE-musicnn.txt"
+
+
+def build_release(taggrams_dir: Path, *, out: Path, networks_dir: Path, config: GenreTraining | None = None) -> Release:
+    """Train the genre head and write a release: the same release_id from the same data on the same machine.
+
+    Args:
+        taggrams_dir: folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).
+        out: folder to make; a release there is replaced.
+        networks_dir: folder of the converted networks and their licence (offline.convert); may be `out`.
+        config: of the training.
+
+    Raises:
+        SettingsError: the data or the networks cannot be used, or `out` is a folder of something else.
+    """
+    config = config or GenreTraining()
+    for name in (*NETWORKS.values(), NOTICE):
+        if not (networks_dir / name).is_file():
+            raise SettingsError(
+                f"{networks_dir} has no {name}; convert the networks with `tastewave-offline convert-musicnn`"
+            )
+    foreign = out.exists() and out.resolve() != networks_dir.resolve() and not (out / MANIFEST).exists()
+    if foreign and any(out.iterdir()):
+        raise SettingsError(f"{out} holds files that are no release; name a new folder with --out")
+    tracks = read_taggrams(taggrams_dir / "train.npz", classes=len(config.classes))
+    artists = read_artists(taggrams_dir / "train_artists.csv", tracks.ids)
+    trained = run(config, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
+    return _write(out, networks_dir=networks_dir, trained=trained, training=_training(config, tracks, trained))
+
+
+def _training(config: GenreTraining, tracks: LabelledTaggrams, trained: Trained) -> dict[str, Any]:
+    return {
+        "data_sha256": tracks.fingerprint,
+        "tracks": len(tracks.ids),
+        "patches": sum(map(len, tracks.taggrams)),
+        "gamma": trained.gamma,
+        "ridge": trained.ridge,
+        "config": msgspec.to_builtins(config),
+    }
+
+
+def _write(out: Path, *, networks_dir: Path, trained: Trained, training: dict[str, Any]) -> Release:
+    """Write a folder beside `out`, to disk, and give it the name: nobody reads half a release."""
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        folder = Path(scratch, "new")
+        folder.mkdir()
+        for name in (*NETWORKS.values(), NOTICE):
+            shutil.copyfile(networks_dir / name, folder / name)
+        (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
+        (folder / MANIFEST).write_bytes(_manifest(folder, trained=trained, training=training))
+        load_release(folder).genre_head()
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
+        if out.exists():
+            out.rename(Path(scratch, "old"))
+        folder.rename(out)
+        _sync(out.parent)
+    return load_release(out)
+
+
+def _manifest(folder: Path, *, trained: Trained, training: dict[str, Any]) -> bytes:
+    plan = WindowPlan()
+    configuration = Configuration(
+        front_end=FRONT_END,
+        sample_rate=MUSICNN.sample_rate,
+        windows=plan.count,
+        window_s=plan.window_s,
+        networks=NETWORKS,
+        run=("msd",),
+        genre_head=GENRE_HEAD,
+        genres=trained.head.classes,
+    )
+    files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
+    manifest = Manifest(
+        contract=CONTRACT,
+        release_id=release_id(configuration, files),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        code_version=version("tastewave"),
+        configuration=configuration,
+        files=files,
+        training=training,
+        metrics={name: round(value, 4) for name, value in trained.metrics.items()},
+    )
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

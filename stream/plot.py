@@ -1,0 +1,79 @@
+"""A taggram as a picture: which tags are heard when."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import IO
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+from numpy.typing import NDArray
+
+from models.mel import MUSICNN, PATCH_FRAMES
+
+_ROWS = 16
+_TITLE_CHARACTERS = 80
+_TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
+_MOST_TICKS = 12
+
+
+def draw_taggram(
+    out: IO[bytes],
+    taggram: NDArray[np.float32],
+    *,
+    tags: Sequence[str],
+    column_s: float,
+    title: str,
+    subtitle: str,
+) -> None:
+    """Write a PNG of the tags that are heard most over time, the highest mean on top.
+
+    Args:
+        out: an open binary file.
+        taggram: (patches, tags), 0 to 1.
+        tags: names of its columns.
+        column_s: from the start of one patch to that of the next, s.
+        title: of the picture; its middle is left out where it is long.
+        subtitle: under it.
+    """
+    best = np.argsort(-taggram.mean(axis=0), kind="stable")[:_ROWS]
+    patch_s = PATCH_FRAMES * MUSICNN.hop_length / MUSICNN.sample_rate
+    start_s = (patch_s - column_s) / 2  # a patch is drawn at its middle
+    end_s = start_s + column_s * len(taggram)
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        taggram[:, best].T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        vmin=0.0,
+        vmax=max(0.1, float(taggram.max())),
+        extent=(start_s, end_s, len(best) - 0.5, -0.5),
+    )
+    axes.set_yticks(range(len(best)), [tags[tag] for tag in best])
+    axes.xaxis.set_major_locator(MultipleLocator(_tick_step_s(end_s - start_s)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02d}"))
+    axes.set_xlabel("time (m:ss)")
+    axes.tick_params(length=3, color="#888888")
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, label="probability")
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    figure.suptitle(_cut(title), x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
+    axes.set_title(subtitle, loc="left", fontsize=11, color="#555555", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # titles are in every script
+        FigureCanvasAgg(figure).print_png(out, pil_kwargs={"dpi": (150, 150)})
+
+
+def _tick_step_s(duration_s: float) -> int:
+    return next((step for step in _TICK_STEPS_S if duration_s / step <= _MOST_TICKS), _TICK_STEPS_S[-1])
+
+
+def _cut(title: str) -> str:
+    if len(title) <= _TITLE_CHARACTERS:
+        return title
+    return title[: _TITLE_CHARACTERS // 2] + "…" + title[-_TITLE_CHARACTERS // 2 + 1 :]

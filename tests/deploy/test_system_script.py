@@ -1,0 +1,63 @@
+"""deploy/local/system.sh: quiet where all is there, installs as root, says what is missing otherwise."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "deploy/local/system.sh"
+NEEDED = {
+    "redis-server": "redis-server", "java": "default-jre-headless", "mvn": "maven", "setpriv": "util-linux",
+    "python3": "python3-venv",
+}  # fmt: skip
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder of programs that is all the script finds."""
+    for name in NEEDED:
+        add(tmp_path, name, "exit 0")
+    add(tmp_path, "apt-get", 'echo "apt-get $*"')
+    add(tmp_path, "id", "echo 0")
+    return tmp_path
+
+
+def add(machine: Path, name: str, body: str) -> None:
+    (machine / name).write_text(f"#!{shutil.which('sh')}\n{body}\n")
+    (machine / name).chmod(0o755)
+
+
+def run(machine: Path) -> subprocess.CompletedProcess[str]:
+    command = [shutil.which("sh"), SCRIPT]
+    return subprocess.run(command, env={"PATH": str(machine)}, capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_nothing_is_done_or_said_where_everything_is_there(machine: Path):
+    done = run(machine)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("program", "package"), NEEDED.items())
+def test_root_gets_the_package_of_a_missing_program(machine: Path, program: str, package: str):
+    add(machine, program, "exit 1") if program == "python3" else (machine / program).unlink()
+    add(machine, "apt-get", f'echo "apt-get $*" >> {machine}/called')
+    done = run(machine)
+    assert done.returncode == 0
+    assert done.stdout == f"Installing {package} ...\n"
+    update, install = (machine / "called").read_text().splitlines()
+    assert update.startswith("apt-get update")
+    assert install.split()[:2] == ["apt-get", "install"]
+    assert [word for word in install.split()[2:] if not word.startswith("-")] == [package]
+
+
+def test_others_are_told_in_one_sentence_what_to_install(machine: Path):
+    add(machine, "id", "echo 1000")
+    (machine / "java").unlink()
+    (machine / "mvn").unlink()
+    done = run(machine)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tastewave needs Redis 7, Java 17, Maven and venv; install what is missing: "
+        "sudo apt-get install default-jre-headless maven\n"
+    )

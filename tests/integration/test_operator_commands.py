@@ -1,0 +1,442 @@
+"""The commands of operators on the real servers; a thread of the test stands for the worker."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import TopicPartition
+
+from models.contract import DEAD_LETTER, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
+from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
+from stream.dead_letters import dead_letter, latest_dead_letters
+from stream.redis_client import async_client, sync_client
+from stream.settings import Settings, load_settings
+
+pytestmark = pytest.mark.servers
+
+TASTEWAVE = Path(sys.executable).with_name("tastewave")
+RELEASE = "0123456789ab"
+
+
+class Shell:
+    """Runs `tastewave` with the settings of one test."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        others = {name: value for name, value in os.environ.items() if not name.startswith("TASTEWAVE_")}
+        self.environment = others | environment | {"TASTEWAVE_TOPIC_PARTITIONS": "3", "COLUMNS": "200"}
+
+    def __call__(self, *arguments: str | Path, rc: int = 0, **settings: str) -> str:
+        changed = {f"TASTEWAVE_{name.upper()}": value for name, value in settings.items()}
+        done = subprocess.run(
+            [TASTEWAVE, *arguments],
+            env=self.environment | changed,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == rc, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        if rc:
+            assert not done.stderr or done.stderr.strip().splitlines()[-1].startswith("Error: ")
+        self.error = done.stderr
+        return done.stdout
+
+    def lines(self, *arguments: str | Path, rc: int = 0) -> list[dict]:
+        return [json.loads(line) for line in self(*arguments, rc=rc).splitlines()]
+
+
+@pytest.fixture
+def tastewave(environment: dict[str, str]) -> Shell:
+    return Shell(environment)
+
+
+@pytest.fixture
+def settings(environment: dict[str, str]) -> Settings:
+    return load_settings(
+        kafka_brokers=environment["TASTEWAVE_KAFKA_BROKERS"],
+        redis_url=environment["TASTEWAVE_REDIS_URL"],
+        topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"],
+    )
+
+
+@pytest.fixture
+def producer(settings: Settings) -> Iterator[KafkaProducer]:
+    producer = KafkaProducer(**settings.kafka_client(), acks="all")
+    yield producer
+    producer.close()
+
+
+# --- topics
+
+
+def test_topics_are_created_once_and_drift_is_reported(tastewave: Shell, settings: Settings) -> None:
+    missing = tastewave("topics", "check", rc=1)
+    assert missing.count("missing") == 6
+    assert tastewave("topics", "create").count("created") == 6
+    assert tastewave("topics", "create").count("there") == 6
+    assert tastewave("topics", "check").count("there") == 6
+    with_admin(
+        settings,
+        lambda admin: (
+            admin.delete_topics([settings.topic(TRACKS_TAGGED)]),
+            admin.create_partitions({settings.topic(TRACKS_UPLOADED): 5}),
+            admin.alter_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, settings.topic(DEAD_LETTER), {"retention.ms": "1000"})]
+            ),
+        ),
+    )
+    report = tastewave("topics", "check", rc=1)
+    assert f"{settings.topic(TRACKS_UPLOADED)}: partitions is 5, wanted 3" in report
+    assert f"{settings.topic(DEAD_LETTER)}: retention.ms is 1000, wanted 2592000000" in report
+    assert [line for line in report.splitlines() if "missing" in line and TRACKS_TAGGED in line]
+    again = tastewave("topics", "create")
+    assert again.count("created") == 1
+    assert again.count(" differs") == 2
+
+
+def with_admin(settings: Settings, work: Callable[[KafkaAdminClient], object]) -> None:
+    admin = KafkaAdminClient(**settings.kafka_client())
+    try:
+        work(admin)
+    finally:
+        admin.close()
+
+
+def test_topics_are_made_as_the_settings_say(tastewave: Shell, settings: Settings) -> None:
+    tastewave("topics", "create", topic_partitions="2", topic_max_bytes="2000000", topic_retention_h="5")
+    names = [settings.topic(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED)]
+    admin = KafkaAdminClient(**settings.kafka_client())
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    configs = admin.describe_configs(resources, config_filter="all")["topic"]
+    topics = {topic["name"]: topic for topic in admin.describe_topics(names)}
+    admin.close()
+    uploaded, tagged = ({name: config["value"] for name, config in configs[topic].items()} for topic in names)
+    assert (uploaded["cleanup.policy"], uploaded["retention.ms"]) == ("delete", "18000000")
+    assert tagged["cleanup.policy"] == "compact"
+    assert uploaded["max.message.bytes"] == tagged["max.message.bytes"] == "2000000"
+    assert [len(topic["partitions"]) for topic in topics.values()] == [2, 2]
+
+
+def test_more_replicas_than_brokers_is_one_sentence(tastewave: Shell) -> None:
+    tastewave("topics", "create", rc=1, topic_replication="3")
+    assert "replication factor of 3" in tastewave.error.replace("\n", " ")
+    assert len(tastewave.error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["topics create", "topics check", "dead-letters", "upload http://a.example/a.mp3"])
+def test_a_kafka_that_is_away_is_one_sentence_within_seconds(tastewave: Shell, command: str) -> None:
+    started = time.monotonic()
+    tastewave(*command.split(), rc=1, kafka_brokers="127.0.0.1:1")
+    assert time.monotonic() - started < 30
+    assert "127.0.0.1:1" in tastewave.error
+    assert len(tastewave.error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["dead-letters", "upload http://a.example/a.mp3"])
+def test_a_missing_topic_names_the_command_that_makes_it(tastewave: Shell, command: str) -> None:
+    tastewave(*command.split(), rc=1)
+    assert "tastewave topics create" in tastewave.error
+
+
+# --- dead letters
+
+
+def put_dead_letter(producer: KafkaProducer, settings: Settings, offset: int, *, partition: int, at: int) -> None:
+    source = TrackUploaded(event_id="e", track_id=f"t{offset}", uri="file:///a", uploaded_at=1)
+    record = consumed(settings, key=source.track_id.encode(), value=encode_event(source), offset=offset)
+    key, value, headers = dead_letter(
+        record,
+        reason="not_found",
+        message=f"[red]number {offset}[/red]",
+        attempts=1,
+        release=RELEASE,
+        max_bytes=10_000,
+        now_ms=at,
+    )
+    send(producer, settings, DEAD_LETTER, key, value, headers=headers, partition=partition)
+
+
+def consumed(settings: Settings, *, key: bytes | None, value: bytes | None, offset: int = 0) -> object:
+    from kafka.consumer.fetcher import ConsumerRecord
+
+    return ConsumerRecord(settings.topic(TRACKS_UPLOADED), 0, None, offset, 0, 0, key, value, [], None, -1, -1, -1)
+
+
+def send(
+    producer: KafkaProducer, settings: Settings, topic: str, key: bytes | None, value: bytes | None, **options: object
+) -> None:
+    producer.send(settings.topic(topic), key=key, value=value, **options).get(30)
+
+
+def test_the_latest_dead_letters_over_all_partitions_are_listed_by_time(
+    tastewave: Shell, settings: Settings, producer: KafkaProducer
+) -> None:
+    tastewave("topics", "create")
+    assert "No dead letters" in tastewave("dead-letters")
+    now_ms = time.time_ns() // 1_000_000
+    for number in range(9):
+        put_dead_letter(producer, settings, number, partition=number % 3, at=now_ms - 60_000 * (8 - number))
+    listed = tastewave.lines("dead-letters", "--json")
+    assert [letter["source_offset"] for letter in listed] == list(range(9))
+    assert decode_event(listed[8]["value"].encode(), TrackUploaded).track_id == "t8"
+    assert listed[8] | {"time": 0, "value": ""} == {
+        "key": "t8",
+        "value": "",
+        "source_topic": settings.topic(TRACKS_UPLOADED),
+        "source_partition": 0,
+        "source_offset": 8,
+        "reason": "not_found",
+        "message": "[red]number 8[/red]",
+        "attempts": 1,
+        "release": RELEASE,
+        "time": 0,
+        "truncated": False,
+    }
+    table = tastewave("dead-letters", "--last", "2")
+    assert "[red]number 7[/red]" in table
+    assert "1 min" in table
+    assert "number 6" not in table
+
+
+def test_dead_letters_of_tombstones_and_of_strangers_are_listed(
+    tastewave: Shell, settings: Settings, producer: KafkaProducer
+) -> None:
+    tastewave("topics", "create")
+    record = consumed(settings, key=b"\xff", value=None)
+    key, value, headers = dead_letter(
+        record, reason="malformed_event", message="empty", attempts=1, release=RELEASE, max_bytes=10_000
+    )
+    send(producer, settings, DEAD_LETTER, key, value, headers=headers)
+    send(producer, settings, DEAD_LETTER, None, b"\x00stranger")
+    first, second = tastewave.lines("dead-letters", "--json")
+    assert (first["key"], first["value"], first["reason"]) == ("\\xff", None, "malformed_event")
+    assert (second["key"], second["value"], second["reason"]) == (None, "\x00stranger", "")
+    tastewave("dead-letters")
+
+
+def test_a_dead_letter_of_the_largest_event_fits_its_topic(
+    tastewave: Shell, settings: Settings, producer: KafkaProducer
+) -> None:
+    tastewave("topics", "create")
+    record = consumed(settings, key=b"k" * 100_000, value=os.urandom(2_000_000))
+    key, value, headers = dead_letter(
+        record,
+        reason="malformed_event",
+        message="x" * 5000,
+        attempts=1,
+        release=RELEASE,
+        max_bytes=settings.topic_max_bytes,
+    )
+    send(producer, settings, DEAD_LETTER, key, value, headers=headers)
+    (letter,) = latest_dead_letters(settings, last=5)
+    assert letter.truncated
+    assert record.value.startswith(letter.value)
+    assert len(letter.value) > 1_000_000
+
+
+# --- upload
+
+
+class Worker(threading.Thread):
+    """Answers uploads on the output topic, and those with "bad" in their URI as dead letters."""
+
+    def __init__(self, settings: Settings, **changed: object) -> None:
+        super().__init__(daemon=True)
+        self.settings, self.changed, self.events, self.stopping = settings, changed, [], threading.Event()
+
+    def run(self) -> None:
+        producer = KafkaProducer(**self.settings.kafka_client(), acks="all")
+        consumer = KafkaConsumer(**self.settings.kafka_client(), enable_auto_commit=False)
+        topic = self.settings.topic(TRACKS_UPLOADED)
+        places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        while not self.stopping.is_set():
+            for records in consumer.poll(timeout_ms=100).values():
+                for record in records:
+                    self.answer(producer, record)
+        consumer.close()
+        producer.close()
+
+    def answer(self, producer: KafkaProducer, record: object) -> None:
+        event = decode_event(record.value, TrackUploaded)
+        self.events.append((record.key, event))
+        answer = TrackTagged(
+            track_id=event.track_id,
+            release=RELEASE,
+            status="tagged",
+            event_time=event.uploaded_at,
+            tagged_at=event.uploaded_at + 321,
+            genre="jazz",
+            confidence=0.81,
+            tags=(("sax", 0.9), ("slow", 0.5)),
+        )
+        bad = "bad" in event.uri
+        if bad:
+            failed = {"status": "failed", "genre": None, "confidence": None, "tags": (), "reason": "refused_uri"}
+            answer = msgspec.structs.replace(answer, **failed)
+        answer = msgspec.structs.replace(answer, **self.changed)
+        send(producer, self.settings, TRACKS_TAGGED, f"{RELEASE}:{event.track_id}".encode(), encode_event(answer))
+        if bad:
+            key, value, headers = dead_letter(
+                record,
+                reason="refused_uri",
+                message="lies outside the roots",
+                attempts=1,
+                release=RELEASE,
+                max_bytes=100_000,
+            )
+            send(producer, self.settings, DEAD_LETTER, key, value, headers=headers)
+
+
+@pytest.fixture
+def start_worker(tastewave: Shell, settings: Settings) -> Iterator[Callable[..., Worker]]:
+    workers: list[Worker] = []
+
+    def start(**changed: object) -> Worker:
+        workers.append(Worker(settings, **changed))
+        workers[-1].start()
+        return workers[-1]
+
+    tastewave("topics", "create")
+    yield start
+    for worker in workers:
+        worker.stopping.set()
+        worker.join(30)
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    for name in ("one.mp3", "two #2.flac", "bad.wav"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def test_an_upload_is_an_event_of_the_contract_under_its_track(
+    tastewave: Shell, start_worker: Callable[..., Worker], music: Path
+) -> None:
+    before = time.time_ns() // 1_000_000
+    table = tastewave("upload", music, "https://example.org/three.ogg?token=1")
+    worker = start_worker()
+    deadline = time.monotonic() + 30
+    while len(worker.events) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    events = {event.title: event for _, event in worker.events}
+    assert set(events) == {"one", "two #2", "bad", "three"}
+    assert events["two #2"].uri == (music / "two #2.flac").as_uri()
+    assert events["three"].uri == "https://example.org/three.ogg?token=1"
+    assert len({event.event_id for event in events.values()}) == 4
+    for key, event in worker.events:
+        assert key == event.track_id.encode()
+        assert before <= event.uploaded_at <= time.time_ns() // 1_000_000
+        assert event.track_id in table
+
+
+def test_uploads_are_followed_to_answers_and_dead_letters(
+    tastewave: Shell, start_worker: Callable[..., Worker], music: Path
+) -> None:
+    start_worker()
+    table = tastewave("upload", music, "--wait", rc=1)
+    assert table.count("jazz") == 2
+    assert "0.81" in table
+    assert "sax, slow" in table
+    assert "321" in table
+    assert "refused_uri" in table
+    assert "lies outside the roots" in table
+    assert "1 of 3 uploads failed" in tastewave.error
+    assert f"start it with {music} there" in tastewave.error
+    lines = tastewave.lines("upload", music / "one.mp3", "--wait", "--json", "--track-id", "my-track")
+    assert len(lines) == 1
+    assert (lines[0]["track_id"], lines[0]["status"], lines[0]["genre"]) == ("my-track", "tagged", "jazz")
+    assert lines[0]["latency_ms"] == 321
+
+
+def test_an_answer_to_a_later_event_of_the_track_ends_the_wait(
+    tastewave: Shell, start_worker: Callable[..., Worker], music: Path
+) -> None:
+    later = time.time_ns() // 1_000_000 + 1_000_000
+    start_worker(event_time=later, tagged_at=later + 5)
+    assert tastewave.lines("upload", music / "one.mp3", "--wait", "--json")[0]["latency_ms"] == 5
+
+
+def test_an_upload_whose_track_has_only_an_older_answer_is_given_up_and_said_so(
+    tastewave: Shell, start_worker: Callable[..., Worker], music: Path
+) -> None:
+    start_worker(event_time=1, tagged_at=2)
+    lines = tastewave.lines("upload", music / "one.mp3", "--wait", "--timeout", "2", "--json", rc=1)
+    assert (lines[0]["status"], lines[0]["reason"]) == ("timed out", "timed out")
+    assert "no answer came for 2 s" in lines[0]["message"]
+
+
+def test_an_event_that_kafka_does_not_take_is_reported(tastewave: Shell, settings: Settings, music: Path) -> None:
+    tastewave("topics", "create")
+    with_admin(
+        settings,
+        lambda admin: admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, settings.topic(TRACKS_UPLOADED), {"max.message.bytes": "100"})]
+        ),
+    )
+    lines = tastewave.lines("upload", music / "one.mp3", "--wait", "--json", rc=1)
+    assert (lines[0]["status"], lines[0]["reason"]) == ("undelivered", "undelivered")
+    assert lines[0]["message"]
+
+
+# --- get track
+
+
+ANSWER = TrackTagged(
+    track_id="t1",
+    release=RELEASE,
+    status="tagged",
+    event_time=1_700_000_000_000,
+    tagged_at=1_700_000_000_345,
+    genre="jazz",
+    confidence=0.75,
+    genres=(("jazz", 0.75), ("blues", 0.125)),
+    tags=(("sax", 0.5),),
+    title="A [b]song[/b]",
+)
+
+
+@pytest.fixture
+def client(environment: dict[str, str]) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(environment["TASTEWAVE_REDIS_URL"]) as client:
+        yield client
+
+
+def test_a_track_is_read_from_the_live_release_or_the_one_that_is_named(tastewave: Shell, client: redis.Redis) -> None:
+    tastewave("get", "track", "t1", rc=1)
+    assert "no release is live" in tastewave.error
+    client.hset(LIVE_KEY, mapping={"contract": 1, "release": RELEASE, "previous": "", "since": 1})
+    tastewave("get", "track", "t1", rc=1)
+    assert "knows no track t1" in tastewave.error
+    client.hset(track_key(RELEASE, "t1"), mapping=track_fields(ANSWER))
+    assert decode_event(tastewave("get", "track", "t1", "--json").encode(), TrackTagged) == ANSWER
+    table = tastewave("get", "track", "t1")
+    for text in ("jazz 0.75, blues 0.12", "sax 0.50", "A [b]song[/b]", "2023-11-14 22:13:20.000 UTC", "345 ms"):
+        assert text in table
+    tastewave("get", "track", "t1", "--release", "ffffffffffff", rc=1)
+    assert "release ffffffffffff knows no track t1" in tastewave.error
+    tastewave("get", "track", "t1", rc=1, redis_url="redis://u:secret@127.0.0.1:1/0")
+    assert "secret" not in tastewave.error
+
+
+async def test_clients_reach_the_server_and_return_bytes(settings: Settings) -> None:
+    client = async_client(settings)
+    await client.set("key", "value")
+    assert await client.get("key") == b"value"
+    await client.aclose()
+    with sync_client(settings) as blocking:
+        assert blocking.get("key") == b"value"
