@@ -135,8 +135,9 @@ class GenreHead:
             )
 
     @cached_property
-    def _vector_squares(self) -> Float64:
-        return np.square(self.vectors).sum(axis=1)
+    def _vector_terms(self) -> tuple[Float64, Float64]:
+        """|v|^2 (training tracks,) and -2 v (components, training tracks): what |z - v|^2 takes from the vectors."""
+        return np.square(self.vectors).sum(axis=1), np.ascontiguousarray(-2.0 * self.vectors.T)
 
     @classmethod
     def load(cls, path: Path) -> GenreHead:
@@ -189,10 +190,14 @@ class GenreHead:
             raise ReleaseError("the features for the genre head are not finite numbers; compute them again")
         raised = np.sign(features) * np.abs(features) ** self.exponents
         points = raised @ self.projection + self.offset
-        squares = np.square(points).sum(axis=1)[:, None] + self._vector_squares - 2.0 * (points @ self.vectors.T)
+        vector_squares, minus_twice_vectors = self._vector_terms
+        squares = points @ minus_twice_vectors
+        squares += vector_squares
+        squares += np.square(points).sum(axis=1, keepdims=True)
         np.maximum(squares, 0.0, out=squares)  # rounding leaves some a little below
         nearest = np.partition(squares, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-        return np.exp(-self.gamma * squares) @ self.weights, np.sqrt(nearest).mean(axis=1)
+        squares *= -self.gamma
+        return np.exp(squares, out=squares) @ self.weights, np.sqrt(nearest).mean(axis=1)
 
     def probabilities(self, decision: Float64) -> Float64:
         """Calibrated probabilities of decision values (..., classes), the same shape."""

@@ -196,9 +196,9 @@ def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeo
     help="Write log-mel, taggram, tags, max_pool, mean_pool and penultimate of one whole file (npz).",
 )
 def tag_audio(
-    audio: tuple[str, ...], as_json: bool, top_k: int, release: str | None, plot: Path | None, features: Path | None
+    audio: tuple[str, ...], *, as_json: bool, top_k: int, release: str | None, plot: Path | None, features: Path | None
 ) -> None:
-    r"""Tell genre, confidence and tags of audio files. Needs no service.
+    """Tell genre, confidence and tags of audio files. Needs no service.
 
     Of a folder, the audio files in it at any depth. A file that cannot be tagged does not stop the others,
     and makes the exit status 1.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.mel import MUSICNN, PATCH_FRAMES
 
-_ROWS = 16
+_ROWS = 12
 _TITLE_CHARACTERS = 80
 _TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)
 _MOST_TICKS = 12
@@ -43,7 +43,7 @@ def draw_taggram(
     patch_s = PATCH_FRAMES * MUSICNN.hop_length / MUSICNN.sample_rate
     start_s = (patch_s - column_s) / 2  # a patch is drawn at its middle
     end_s = start_s + column_s * len(taggram)
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = Figure(figsize=(12, 5.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(
         taggram[:, best].T,
@@ -54,19 +54,20 @@ def draw_taggram(
         vmax=max(0.1, float(taggram.max())),
         extent=(start_s, end_s, len(best) - 0.5, -0.5),
     )
-    axes.set_yticks(range(len(best)), [tags[tag] for tag in best])
+    axes.set_yticks(range(len(best)), [str(tags[tag]) for tag in best], fontsize=11)
+    axes.hlines(np.arange(len(best) - 1) + 0.5, start_s, end_s, colors="white", linewidth=1.5)
     axes.xaxis.set_major_locator(MultipleLocator(_tick_step_s(end_s - start_s)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02d}"))
     axes.set_xlabel("time (m:ss)")
-    axes.tick_params(length=3, color="#888888")
+    axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, label="probability")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    figure.suptitle(_cut(title), x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
-    axes.set_title(subtitle, loc="left", fontsize=11, color="#555555", parse_math=False)
+    axes.set_title(_cut(title), loc="left", pad=26, fontsize=15, fontweight="bold", parse_math=False)
+    axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=12, color="#555555", parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # titles are in every script
-        FigureCanvasAgg(figure).print_png(out, pil_kwargs={"dpi": (150, 150)})
+        FigureCanvasAgg(figure).print_png(out)
 
 
 def _tick_step_s(duration_s: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import io
 import multiprocessing
 import os
 import resource
@@ -29,17 +30,28 @@ _tagger: Tagger | None = None
 
 
 def _start_process(release: str, max_duration_s: float, memory_bytes: int) -> None:
-    """In a new process: die with the parent, leave Ctrl-C to it, load the release, then bound memory."""
+    """In a new process: die with the parent, leave Ctrl-C to it, load and warm up, then bound memory."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is imported
     from models.release import load_release
     from models.tagger import Tagger
 
     global _tagger  # noqa: PLW0603
     _tagger = Tagger(load_release(release), max_duration_s=max_duration_s)
+    _tagger.tag(_noise())  # libraries take their working memory at first use, and end the process when refused
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _noise() -> bytes:
+    import numpy as np
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.random.default_rng(0).uniform(-0.1, 0.1, 64_000), 16_000, format="WAV")
+    return file.getvalue()
 
 
 def _tag(path: str) -> Tagging:

@@ -213,28 +213,28 @@ def _shown(file: Path) -> str:
     return os.fsencode(file).decode(errors="replace")
 
 
-def _print_table(answers: Iterable[TaggedFile]) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
+def _print_table(answers: Sequence[TaggedFile]) -> None:
+    folder = os.path.commonpath([Path(answer.file).parent for answer in answers]) if len(answers) > 1 else ""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"in {folder}" if folder else None, title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("length", justify="right")
     table.add_column("genre")
     table.add_column("confidence", justify="right")
-    table.add_column("top tags", overflow="fold")
+    table.add_column("top tags")
     for answer in answers:
-        if answer.status == "failed":
-            table.add_row(Text(answer.file), "", Text("failed", style="red"), "", Text(answer.error or "", style="red"))
-            continue
-        genre = Text(answer.genre, style="bold") if answer.genre else Text("abstained")
-        if not answer.genre:
-            genre.append(f" ({answer.genres[0][0]}?)", style="dim")
-        table.add_row(
-            Text(answer.file),
-            _clock(answer.duration_s or 0.0),
-            genre,
-            Text(f"{answer.confidence:.2f}", style="" if answer.genre else "dim"),
-            Text(", ".join(f"{tag} {mean:.2f}" for tag, mean in answer.tags)),
-        )
+        table.add_row(Text(os.path.relpath(answer.file, folder) if folder else answer.file), *_cells(answer))
     Console().print(table)
+
+
+def _cells(answer: TaggedFile) -> tuple[str | Text, ...]:
+    if answer.status == "failed":
+        return "", Text(f"failed: {answer.reason}", style="red"), "", Text(answer.error or "")
+    if answer.genre:
+        genre, style = Text(answer.genre, style="bold"), ""
+    else:
+        genre, style = Text.assemble("abstained ", (f"({answer.genres[0][0]}?)", "dim")), "dim"
+    tags = ", ".join(tag for tag, _ in answer.tags)
+    return _clock(answer.duration_s or 0.0), genre, Text(f"{answer.confidence:.2f}", style=style), Text(tags)
 
 
 def _clock(seconds: float) -> str:
@@ -271,7 +271,7 @@ def _draw(path: Path, release: Release, file: Path, answer: TaggedFile) -> None:
             tags=TAGS[model],
             column_s=hop * MUSICNN.hop_length / MUSICNN.sample_rate,
             title=Path(answer.file).name,
-            subtitle=f"{verdict}, {answer.confidence:.0%}",
+            subtitle=f"{verdict} · confidence {answer.confidence:.2f}",
         )
 
 
