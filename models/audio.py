@@ -146,7 +146,7 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
         if frames is not None and frames > limit and any(map(len, reader.blocks(limit, 1))):
             raise _too_long(max_duration_s)
         windows = _read_windows(reader, plan, frames, sample_rate) if frames is not None and frames <= limit else {}
-        if frames is None or not _is_complete(windows, plan.window_s * sample_rate, sample_rate):
+        if frames is None or not _is_complete(windows, min(plan.window_s, frames / reader.sample_rate), sample_rate):
             frames = reader.count(limit + 1)
             if frames > limit:
                 raise _too_long(max_duration_s)
@@ -249,10 +249,9 @@ def _read_windows(reader: _Reader, plan: WindowPlan, frames: int, sample_rate: i
     }
 
 
-def _is_complete(windows: dict[int, Float32], window_samples: int, sample_rate: int) -> bool:
-    """Whether there are windows, as long as planned; the only one of a track may be shorter."""
-    shortest = min(map(len, windows.values()), default=0)
-    return list(windows) == [0] or shortest > window_samples - _SLACK_S * sample_rate
+def _is_complete(windows: dict[int, Float32], expected_s: float, sample_rate: int) -> bool:
+    """Whether there are windows, and none is shorter than its track's claimed length lets expect."""
+    return bool(windows) and min(map(len, windows.values())) > (expected_s - _SLACK_S) * sample_rate
 
 
 def _read(reader: _Reader, start: int, frames: int, sample_rate: int) -> Float32:

@@ -2,9 +2,10 @@
 
 The support vector machine is the least-squares one (Suykens & Vandewalle, Least Squares Support Vector
 Machine Classifiers, Neural Processing Letters 9, 1999), one genre against the others: scikit-learn's
-KernelRidge on the centred labels. On the 443 tracks and nested folds that no artist spans it is right about
-.80 of the time, a hinge loss .77 to .80: a few artists fill half of some genres, and a squared loss hangs less
-on which of their tracks become support vectors.
+KernelRidge on the centred labels. With the same features, kernel and track weights, in folds that no artist
+spans, it is right for .81 of the 443 tracks of the default release, the best of a squared hinge for .80, of a
+hinge for .79, of scikit-learn's SVC (pairs of genres) for .78. A few artists fill half of some genres; a
+squared loss hangs less on which of their tracks become support vectors.
 """
 
 from __future__ import annotations
@@ -36,27 +37,35 @@ GTZAN_GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "met
 
 @dataclass(frozen=True, kw_only=True)
 class GenreTraining:
-    """What can be set; the defaults made the default release. Figures are nested accuracies on its 443 tracks."""
+    """What can be set; the defaults made the default release.
+
+    Figures are nested accuracies on its 443 tracks, .807 for the defaults; their standard error over artists is
+    .037, that of a difference about .01.
+    """
 
     classes: tuple[str, ...] = GTZAN_GENRES
 
     inputs: tuple[tuple[str, float], ...] = (("msd.taggram.mean", 1 / 3),)
-    """Features of a window, and the exponent that its values are raised to."""
+    """Features of a window, and the exponent that their values are raised to.
+
+    With the spread beside the mean .798, the spread alone .754. Exponent 1/2 .806, 1 .802: cube roots tell
+    non-music best from music (by distance 13 of 18 generated noises, square roots 8).
+    """
 
     patch_step: int = 3
-    """Every third patch: the file's patches are 61 frames apart, those that workers hear 187."""
+    """Every third patch: the file's patches are 61 frames apart, those that workers hear 187. All patches .803."""
 
     max_components: int = 128
     """Of the PCA: as many as this, the columns or the tracks, whichever is least."""
 
     gammas: tuple[float, ...] = (0.1, 0.25, 0.5)
-    """Of the RBF kernel, over the variance of a track in the space of the PCA: tried."""
+    """Of the RBF kernel, over the variance of the tracks in the space of the PCA: tried. From .03 on: .807 too."""
 
     ridges: tuple[float, ...] = (0.1, 0.3, 1.0)
     """Weight of the regulariser of the machine: tried."""
 
     artist_power: float = 0.5
-    """A track counts 1 / (tracks of its artist)^this, all genres alike: 19 tracks by one artist are not 19 artists."""
+    """A track counts 1 / (tracks of its artist)^this, all genres alike: 19 tracks by one are not 19 artists. 0: .800."""
 
     folds: int = 10
     inner_folds: int = 5

@@ -15,6 +15,7 @@ import msgspec
 from models.audio import WindowPlan
 from models.contract import CONTRACT
 from models.errors import SettingsError
+from models.genre import DISTANCE
 from models.mel import FRONT_END, MUSICNN
 from models.release import MANIFEST, Configuration, Manifest, Release, describe_file, load_release, release_id
 from offline.genre import GenreTraining, Trained, run
@@ -59,6 +60,9 @@ def _training(config: GenreTraining, tracks: LabelledTaggrams, trained: Trained)
         "patches": sum(map(len, tracks.taggrams)),
         "gamma": trained.gamma,
         "ridge": trained.ridge,
+        "min_confidence": trained.head.min_confidence,
+        "max_distance": trained.head.max_distance,
+        "distance": DISTANCE,
         "config": msgspec.to_builtins(config),
     }
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -87,6 +88,8 @@ class _BatchSchema(faust.Schema):
 
 
 class _BatchConsumer(driver.Consumer):
+    logger = logging.getLogger("faust.batches")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._inflight: defaultdict[TP, deque[Batch]] = defaultdict(deque)
@@ -117,6 +120,10 @@ class _BatchConsumer(driver.Consumer):
             if not batch.done:
                 return batch.committable
         return self._handed_out.get(tp)
+
+    def started_at(self, tp: TP, position: int) -> int:
+        """Note where a partition stands before its first batch; returns its next offset."""
+        return self._handed_out.setdefault(tp, position)
 
     async def verify_all_partitions_active(self) -> None:
         """Nothing: readiness looks at progress against lag itself."""
@@ -274,6 +281,8 @@ class _Window:
 class BatchApp(faust.App):
     """A Faust app that consumes through `consume` alone."""
 
+    logger = logging.getLogger("faust.batches")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, table_standby_replicas=0, topic_disable_leader=True, **kwargs)
         self._windows: list[_Window] = []
@@ -319,7 +328,7 @@ class BatchApp(faust.App):
         for tp, end in ends.items():
             next_offset = consumer.next_offset(tp)
             if next_offset is None:
-                next_offset = await consumer.position(tp) or 0
+                next_offset = consumer.started_at(tp, await consumer.position(tp) or 0)
             progress[tp] = Progress(next_offset, end)
         return progress
 

@@ -22,6 +22,7 @@ from stream.store import TrackStore, is_redis_away
 log = structlog.get_logger(__name__)
 
 CHECK_EVERY_S = 1.0
+_UNREADY_CHECK_EVERY_S = 0.1
 _CHECK_TIMEOUT_S = 5.0
 
 
@@ -67,9 +68,8 @@ class Health:
         self.waiting("redis" if is_redis_away(error) else "kafka", error)
 
     def started(self) -> None:
-        """The worker has started: from here on it is the checks that speak."""
+        """The worker has loaded its release and is in its consumer group."""
         self._problems.pop("worker", None)
-        self.checked()
 
     def checked(self) -> None:
         """A round of checks has ended."""
@@ -86,7 +86,7 @@ class Health:
             if report["ready"] != was_ready:
                 was_ready = report["ready"]
                 log.info("worker.ready" if was_ready else "worker.not_ready", problems=report["problems"])
-            await asyncio.sleep(CHECK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S if was_ready else _UNREADY_CHECK_EVERY_S)
 
     async def _check_redis(self, store: TrackStore) -> None:
         try:
@@ -97,6 +97,8 @@ class Health:
             self.waiting("redis", None)
 
     async def _check_kafka(self, app: BatchApp) -> None:
+        if app.joined:
+            self.started()
         self._asking = self._asking or asyncio.create_task(app.progress())
         done, _ = await asyncio.wait([self._asking], timeout=_CHECK_TIMEOUT_S)
         if not done:  # asked once: questions would pile up in the consumer's thread while the broker is away
@@ -106,7 +108,7 @@ class Health:
         if error := asked.exception():
             self.waiting("kafka", repr(error))
             return
-        self.waiting("kafka", None if app.joined else "not yet in the consumer group")
+        self.waiting("kafka", None)
         self.note_progress(asked.result())
 
     def note_progress(self, progress: dict[TP, Progress]) -> None:

@@ -214,16 +214,20 @@ def _shown(file: Path) -> str:
 
 
 def _print_table(answers: Sequence[TaggedFile]) -> None:
-    folder = os.path.commonpath([Path(answer.file).parent for answer in answers]) if len(answers) > 1 else ""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"in {folder}" if folder else None, title_justify="left")
+    console, table = Console(), Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    names = [answer.file for answer in answers]
+    if len(names) > 1:
+        folder = os.path.commonpath([Path(name).absolute().parent for name in names])
+        names = [os.path.relpath(name, folder) for name in names]
+        console.print(Text(f"in {folder}"), soft_wrap=True)
     table.add_column("file", overflow="fold")
     table.add_column("length", justify="right")
     table.add_column("genre")
     table.add_column("confidence", justify="right")
     table.add_column("top tags")
-    for answer in answers:
-        table.add_row(Text(os.path.relpath(answer.file, folder) if folder else answer.file), *_cells(answer))
-    Console().print(table)
+    for name, answer in zip(names, answers, strict=True):
+        table.add_row(Text(name), *_cells(answer))
+    console.print(table)
 
 
 def _cells(answer: TaggedFile) -> tuple[str | Text, ...]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -65,8 +66,8 @@ async def _run_tracks(settings: Settings) -> None:
         client = async_client(settings)
         stack.push_async_callback(client.aclose)
         store = TrackStore(client, release.release_id, keep_taggrams=settings.store_taggram)
-        ready = asyncio.gather(pool.start(), _servers(settings, health, store))
-        if not await _first(ready, stopping):
+        loading = asyncio.ensure_future(pool.start())
+        if not await _first(_servers(settings, health, store), stopping):
             return
         fetcher = await stack.enter_async_context(Fetcher(settings))
         app = tracks_app(settings, release.release_id)
@@ -85,15 +86,20 @@ async def _run_tracks(settings: Settings) -> None:
             Handler(handler.handle, handler.give_up, is_away, order_by_track, health.away),
             window=settings.window or 4 * processes,
         )
-        await _serve(app, health, store, stopping, drain_timeout_s=settings.drain_timeout_s)
+        await _serve(app, loading, health, store, stopping, drain_timeout_s=settings.drain_timeout_s)
 
 
 async def _serve(
-    app: BatchApp, health: Health, store: TrackStore, stopping: asyncio.Event, *, drain_timeout_s: float
+    app: BatchApp,
+    loading: asyncio.Future[None],
+    health: Health,
+    store: TrackStore,
+    stopping: asyncio.Event,
+    *,
+    drain_timeout_s: float,
 ) -> None:
-    await app.start()
-    health.waiting("kafka", "not yet in the consumer group")
-    health.started()
+    await app.start()  # joins its group while the pool is loading; records wait for the pool
+    await loading
     log.info("worker.started")
     watch = asyncio.create_task(health.watch(app, store))
     try:
@@ -109,8 +115,9 @@ async def _serve(
     log.info("worker.stopped")
 
 
-async def _first(work: asyncio.Future[Any], stopping: asyncio.Event) -> bool:
+async def _first(coroutine: Coroutine[Any, Any, None], stopping: asyncio.Event) -> bool:
     """Whether the work ended before the stop; a stop cancels it."""
+    work = asyncio.ensure_future(coroutine)
     stop = asyncio.ensure_future(stopping.wait())
     await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +247,14 @@ def test_a_score_counts_every_track_once_and_can_be_searched(tmp_path: Path):
         ["metal", "6", "15", "0"],
         ["ska", "0", "0", "15"],
     ]
+
+
+def test_scoring_needs_none_of_the_training_libraries():
+    code = "import sys, offline.genre_score, offline.taggrams; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = set(done.stdout.split())
+    assert "offline.genre_score" in modules
+    assert modules.isdisjoint({"sklearn", "torch", "librosa", "onnxruntime"})
 
 
 def test_score_genre_of_a_file_that_is_none_is_one_sentence(tmp_path: Path):

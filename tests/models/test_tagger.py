@@ -1,0 +1,172 @@
+import io
+import pickle
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+
+from models.audio import WindowPlan, decode_whole, decode_windows
+from models.errors import NotAudio, ReleaseError, Silent, TooLong, TooShort
+from models.mel import musicnn_log_mel
+from models.musicnn import TAGS
+from models.release import Release, load_release
+from models.tagger import Tagger, whole_features
+
+RATE = 16000
+
+
+def wav(waveform, rate=RATE):
+    out = io.BytesIO()
+    soundfile.write(out, waveform, rate, format="WAV", subtype="FLOAT")
+    return out.getvalue()
+
+
+def music(duration_s):
+    """A bass line, chords and noisy beats, with a change every 5 s."""
+    t = np.arange(round(duration_s * RATE)) / RATE
+    root = 110 * 2 ** (np.floor(t / 5) % 5 / 12)
+    chord = sum(np.sin(2 * np.pi * root * step * t) for step in (1, 2, 2.52, 3)) / 10
+    beat = np.random.default_rng(1).standard_normal(len(t)) * np.exp(-(t % 0.5) * 20) / 5
+    return (chord + beat).astype(np.float32)
+
+
+class ChangedRelease(Release):
+    """The shipped release with another configuration or head."""
+
+    def __init__(self, head=None, **configuration):
+        shipped = load_release()
+        changed = msgspec.structs.replace(shipped.configuration, **configuration)
+        super().__init__(msgspec.structs.replace(shipped.manifest, configuration=changed), shipped.folder)
+        self._head = head or {}
+
+    def genre_head(self):
+        return replace(super().genre_head(), **self._head)
+
+
+@pytest.fixture(scope="module")
+def release():
+    return load_release()
+
+
+@pytest.fixture(scope="module")
+def track():
+    return wav(music(100))
+
+
+@pytest.fixture(scope="module")
+def tagging(release, track):
+    return Tagger(release).tag(track)
+
+
+class TestTagger:
+    def test_genres_are_those_of_the_release_best_first(self, release, tagging):
+        names, probabilities = zip(*tagging.genres, strict=True)
+        assert sorted(names) == sorted(release.configuration.genres)
+        assert list(probabilities) == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)
+        assert tagging.confidence == probabilities[0]
+        assert tagging.genre == (names[0] if tagging.status == "tagged" else None)
+
+    def test_tags_are_the_means_of_the_taggram_best_first(self, tagging):
+        assert tagging.taggram.shape == (30, 50)
+        assert tagging.taggram.dtype == np.float32
+        means = dict(zip(TAGS["msd"], tagging.taggram.mean(axis=0), strict=True))
+        assert dict(tagging.tags) == pytest.approx(means, abs=1e-6)
+        assert [mean for _, mean in tagging.tags] == sorted((mean for _, mean in tagging.tags), reverse=True)
+
+    def test_each_window_is_heard_on_its_own(self, release, track, tagging):
+        windows = decode_windows(track, plan=WindowPlan(), sample_rate=RATE, max_duration_s=1000)
+        assert windows.starts_ms == (1000, 35000, 68000)
+        network = release.network("msd")
+        for number, waveform in enumerate(windows.waveforms):
+            alone = network(musicnn_log_mel(waveform))
+            assert np.array_equal(tagging.taggram[10 * number : 10 * (number + 1)], alone.taggram)
+            kept = tagging.windows["msd"][number]
+            assert kept.start_ms == windows.starts_ms[number]
+            for data, expected in (
+                (kept.max_pool, alone.max_pool.mean(axis=0)),
+                (kept.taggram_mean, alone.taggram.mean(axis=0)),
+                (kept.taggram_spread, alone.taggram.std(axis=0)),
+            ):
+                assert data == expected.astype("<f2").tobytes()
+
+    def test_a_short_track_is_one_window_with_the_patches_that_it_has(self, release):
+        tagging = Tagger(release).tag(wav(music(7)))
+        assert tagging.taggram.shape == (2, 50)
+        assert [window.start_ms for window in tagging.windows["msd"]] == [0]
+        assert tagging.duration_s == 7
+
+    def test_every_stage_is_timed(self, tagging):
+        assert list(tagging.timings_ms) == ["decode", "log_mel", "network", "genre"]
+        assert all(took_ms > 0 for took_ms in tagging.timings_ms.values())
+
+    def test_an_answer_travels_between_processes_and_is_small(self, tagging):
+        data = pickle.dumps(tagging)
+        assert len(data) < 30_000
+        assert pickle.loads(data).windows == tagging.windows  # noqa: S301
+
+    def test_the_head_decides_whether_it_abstains(self, track):
+        never = Tagger(ChangedRelease({"min_confidence": 1.0, "max_distance": 1e9})).tag(track)
+        always = Tagger(ChangedRelease({"min_confidence": 0.0, "max_distance": 1e9})).tag(track)
+        far = Tagger(ChangedRelease({"min_confidence": 0.0, "max_distance": 1e-9})).tag(track)
+        assert (never.status, far.status, always.status) == ("abstained", "abstained", "tagged")
+        assert never.genre is None
+        assert far.genre is None
+        assert always.genre == never.genres[0][0]
+        assert never.genres == always.genres == far.genres
+
+    def test_a_release_may_run_both_networks_and_the_first_one_names_the_tags(self, track):
+        tagging = Tagger(ChangedRelease(run=("mtt", "msd"))).tag(track)
+        assert {name for name, _ in tagging.tags} == set(TAGS["mtt"])
+        assert list(tagging.windows) == ["mtt", "msd"]
+        assert tagging.windows["mtt"][0] != tagging.windows["msd"][0]
+
+    def test_the_release_says_how_many_windows_are_heard(self, track):
+        tagging = Tagger(ChangedRelease(windows=2, window_s=10)).tag(track)
+        assert [window.start_ms for window in tagging.windows["msd"]] == [20000, 70000]
+        assert len(tagging.taggram) == 6
+
+    def test_what_cannot_be_heard_is_an_error_of_its_own(self, release):
+        tagger = Tagger(release, max_duration_s=20)
+        for data, error in (
+            (b"no audio", NotAudio),
+            (wav(music(2)), TooShort),
+            (wav(music(21)), TooLong),
+            (wav(np.zeros(5 * RATE)), Silent),
+        ):
+            with pytest.raises(error):
+                tagger.tag(data)
+        assert tagger.tag(wav(music(5))).taggram.shape == (1, 50)
+
+    @pytest.mark.parametrize("difference", [{"front_end": "musicnn-99"}, {"sample_rate": 22050}])
+    def test_a_release_for_another_front_end_is_refused(self, difference, track):
+        with pytest.raises(ReleaseError, match="front end"):
+            Tagger(ChangedRelease(**difference))
+        with pytest.raises(ReleaseError, match="front end"):
+            whole_features(ChangedRelease(**difference), track)
+
+
+class TestWholeFeatures:
+    def test_both_networks_hear_the_whole_file_without_windows(self, release):
+        track = wav(music(40))
+        arrays = whole_features(release, track)
+        log_mel = musicnn_log_mel(decode_whole(track, sample_rate=RATE, max_duration_s=1000))
+        widths = {"taggram": 50, "max_pool": 753, "mean_pool": 753, "penultimate": 200}
+        assert {name: array.shape for name, array in arrays.items()} == {
+            "log_mel": (1 + 40 * RATE // 256, 96),
+            **{f"{model}_tags": (50,) for model in ("msd", "mtt")},
+            **{f"{model}_{what}": (13, width) for model in ("msd", "mtt") for what, width in widths.items()},
+        }
+        assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+        assert np.array_equal(arrays["log_mel"], log_mel)
+        for model in ("msd", "mtt"):
+            heard = release.network(model)(log_mel)
+            assert np.array_equal(arrays[f"{model}_penultimate"], heard.penultimate)
+            assert np.allclose(arrays[f"{model}_tags"], arrays[f"{model}_taggram"].mean(axis=0))
+        assert not np.allclose(arrays["msd_max_pool"], arrays["mtt_max_pool"])
+
+    def test_a_file_over_the_set_length_is_refused(self, release):
+        with pytest.raises(TooLong):
+            whole_features(release, wav(music(10)), max_duration_s=9)
