@@ -108,7 +108,7 @@ class Windows:
     """The decoded windows of a track.
 
     Attributes:
-        waveforms: float32, mono, finite, full scale +-1 and never beyond +-16; each of the plan's length
+        waveforms: float32, mono, finite, full scale +-1 and held within about +-16; each of the plan's length
             where the track has as much, and at least 3 s.
         starts_ms: where each starts in the track.
         duration_s: length of the whole track.
@@ -143,9 +143,11 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
     with _reader(source) as reader:
         limit = int(max_duration_s * reader.sample_rate)
         frames = reader.claimed_frames
-        if frames is not None and frames > limit and any(map(len, reader.blocks(limit, 1))):
-            raise _too_long(max_duration_s)
-        windows = _read_windows(reader, plan, frames, sample_rate) if frames is not None and frames <= limit else {}
+        if frames is not None and frames > limit:
+            if any(map(len, reader.blocks(limit, 1))):
+                raise _too_long(max_duration_s)
+            frames = None
+        windows = {} if frames is None else _read_windows(reader, plan, frames, sample_rate)
         if frames is None or not _is_complete(windows, min(plan.window_s, frames / reader.sample_rate), sample_rate):
             frames = reader.count(limit + 1)
             if frames > limit:

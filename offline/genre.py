@@ -3,8 +3,8 @@
 The support vector machine is the least-squares one (Suykens & Vandewalle, Least Squares Support Vector
 Machine Classifiers, Neural Processing Letters 9, 1999), one genre against the others: scikit-learn's
 KernelRidge on the centred labels. With the same features, kernel and track weights, in folds that no artist
-spans, it is right for .81 of the 443 tracks of the default release, the best of a squared hinge for .80, of a
-hinge for .79, of scikit-learn's SVC (pairs of genres) for .78. A few artists fill half of some genres; a
+spans, it is right for .81 of the 443 tracks of the default release; a hinge for .79, one genre against the
+others, and for .78 between pairs of genres as in scikit-learn's SVC. A few artists fill half of some genres; a
 squared loss hangs less on which of their tracks become support vectors.
 """
 
@@ -65,7 +65,7 @@ class GenreTraining:
     """Weight of the regulariser of the machine: tried."""
 
     artist_power: float = 0.5
-    """A track counts 1 / (tracks of its artist)^this, all genres alike: 19 tracks by one are not 19 artists. 0: .800."""
+    """A track counts 1 / (tracks of its artist)^this, every genre the same in all. With 0 .800."""
 
     folds: int = 10
     inner_folds: int = 5

@@ -20,12 +20,24 @@ def show_release(where: str | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         return
-    table = Table(title=f"release {manifest.release_id}, verified", show_header=False, title_justify="left")
+    configuration = manifest.configuration
+    facts = {
+        "contract": manifest.contract,
+        "created": f"{manifest.created} by tastewave {manifest.code_version}",
+        "hears": f"up to {configuration.windows} windows of {configuration.window_s} s, "
+        f"front end {configuration.front_end}",
+        "networks": f"{', '.join(configuration.networks)}; workers run {', '.join(configuration.run)}",
+        "genres": ", ".join(configuration.genres),
+        "taste space": f"{configuration.embedding_dim}-d" if configuration.embedding_dim else "none",
+        "metrics": ", ".join(f"{name} {value}" for name, value in manifest.metrics.items()),
+        "training": ", ".join(f"{k} {v}" for k, v in manifest.training.items() if isinstance(v, int | float)),
+        "files": "\n".join(f"{name}  {file.bytes:,} bytes" for name, file in manifest.files.items()),
+    }
+    table = Table(title=f"release {manifest.release_id}, verified", show_header=False, title_justify="left", box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in msgspec.to_builtins(manifest).items():
-        shown = value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
-        table.add_row(name, shown)
+    for name, value in facts.items():
+        table.add_row(name, str(value))
     Console().print(table)
 
 

@@ -132,9 +132,11 @@ EVERY_FORMAT = pytest.mark.parametrize("name", [*FORMATS, *FORMATS_48K])
 def relative_error(heard, expected, *, max_shift_s=0.0):
     """RMS of the difference over the RMS of what is expected, at the best shift."""
     size, most = min(len(heard), len(expected)), round(max_shift_s * RATE)
-    lags = scipy.signal.correlation_lags(size, size)
-    likeness = scipy.signal.correlate(heard[:size], expected[:size], method="fft")
-    shift = lags[np.argmax(np.where(np.abs(lags) <= most, likeness, -np.inf))]
+    shift = 0
+    if most:
+        lags = scipy.signal.correlation_lags(size, size)
+        likeness = scipy.signal.correlate(heard[:size], expected[:size], method="fft")
+        shift = lags[np.argmax(np.where(np.abs(lags) <= most, likeness, -np.inf))]
     heard, expected = heard[most + shift : size - most + shift], expected[most : size - most]
     return np.sqrt(np.mean((heard - expected) ** 2) / np.mean(expected**2))
 
@@ -431,7 +433,7 @@ class TestHeadersThatLie:
         with pytest.raises(NotAudio):
             windows_of(wav_bytes(music(5), rate=rate))
 
-    @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 32000, 96000, 192_000, 768_000])
+    @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 32000, 96000, 192_000, 384_000])
     def test_every_other_sample_rate_is_converted(self, rate):
         expected = soxr.resample(music(3.5, rate).mean(axis=1), rate, RATE)
         heard = windows_of(sndfile(music(3.5, rate), rate, format="WAV", subtype="FLOAT")).waveforms[0]
