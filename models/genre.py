@@ -146,7 +146,7 @@ class GenreHead:
             with np.load(path, allow_pickle=False) as file:
                 found: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ReleaseError(f"{path} is not a genre head ({error}); {_ADVICE}") from error
+            raise ReleaseError(f"{path} is not a genre head ({type(error).__name__}); {_ADVICE}") from error
         for name in ("classes", "inputs"):
             found[name] = tuple(str(value) for value in found[name].ravel())
         for name in ("gamma", "temperature", "min_confidence", "max_distance"):

@@ -6,6 +6,7 @@ log-mel spectrogram can take the place of `Musicnn`: it is called with (frames, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -76,6 +77,7 @@ class Musicnn:
     """
 
     def __init__(self, model: str | Path | bytes) -> None:
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it writes and sends at import, unless told not to before
         ort: Any = import_module("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -37,7 +37,7 @@ def synth_audio(folder: Path, tracks: int, seconds: float, seed: int, audio_form
     Examples:
       tastewave-offline synth audio music
       tastewave-offline synth audio music --tracks 24 --seconds 45 --format mp3
-    """  # noqa: D301 (click wants the character itself)
+    """
     from rich.progress import track
 
     from offline.synth_audio import write_tracks
@@ -59,7 +59,7 @@ def convert_musicnn_command(out_dir: Path | None) -> None:
     Examples:
       tastewave-offline convert-musicnn
       tastewave-offline convert-musicnn build/networks
-    """  # noqa: D301 (click wants the character itself)
+    """ (click wants the character itself)
     from offline.convert import DEFAULT_RELEASE, convert_musicnn
 
     for file in convert_musicnn(out_dir or DEFAULT_RELEASE):

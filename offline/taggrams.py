@@ -50,7 +50,7 @@ def read_taggrams(path: Path, *, classes: int) -> LabelledTaggrams:
         with np.load(path, allow_pickle=False) as arrays:
             patches, labels, ids = arrays["X"], arrays["Y"], arrays["IDS"]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SettingsError(f"{path} cannot be read as taggrams ({error}); {_FORM}") from error
+        raise SettingsError(f"{path} cannot be read as taggrams ({type(error).__name__}); {_FORM}") from error
     rows = len(ids) if ids.ndim else 0
     if rows == 0 or patches.shape != (rows, TAGS) or labels.shape != (rows,) or ids.shape != (rows,):
         raise SettingsError(f"{path} has X {patches.shape}, Y {labels.shape} and IDS {ids.shape}; {_FORM}")

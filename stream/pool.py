@@ -40,6 +40,7 @@ def _start_process(release: str, max_duration_s: float, memory_bytes: int) -> No
     global _tagger  # noqa: PLW0603
     _tagger = Tagger(load_release(release), max_duration_s=max_duration_s)
     _tagger.tag(_noise())  # libraries take their working memory at first use, and end the process when refused
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write what they think of a file there
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

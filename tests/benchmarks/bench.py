@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import psutil
-import soundfile
 
 BUILD = Path(__file__).parents[2] / "build"
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
@@ -30,6 +28,9 @@ Figures = dict[str, Any]
 
 def write_mp3(path: Path, *, seconds: float = 30.0) -> Path:
     """A 44.1 kHz stereo mp3 of chords over a beat."""
+    import numpy as np
+    import soundfile
+
     rng, rate = np.random.default_rng(0), 44_100
     t = np.arange(int(seconds * rate)) / rate
     tones = sum(np.sin(2 * np.pi * f * t) for f in (110, 164.81, 220, 277.18, 329.63))
@@ -52,7 +53,7 @@ def median_ms(function: Callable[[], object], *, runs: int) -> float:
 def hear(folder: Path) -> Figures:
     """Milliseconds for a 30-s mp3 on one core, against the unmodified musicnn.extractor, run by run in turn."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    os.environ |= {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import warnings
 
     warnings.simplefilter("ignore")

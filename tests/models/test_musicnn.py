@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,11 @@ def test_the_tag_names_are_the_published_ones_in_their_order():
 def test_importing_the_module_does_not_load_onnxruntime():
     check = "import sys, models.musicnn; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_loading_a_network_leaves_nothing_behind_and_tells_nobody(tmp_path: Path) -> None:
+    code = "from models.release import load_release; load_release().network('msd')"
+    homes = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | homes
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+    assert list(tmp_path.rglob("*")) == []

@@ -16,7 +16,12 @@ def imported_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import stream.worker", "import stream.cli", "from models.tagger import Tagger", "import stream.upload, stream.tag"],
+    [
+        "import stream.worker",
+        "import stream.cli",
+        "from models.tagger import Tagger",
+        "import stream.upload, stream.tag",
+    ],
 )
 def test_importing_the_worker_and_the_commands_pulls_none_of_the_heavy_libraries(statement: str) -> None:
     modules = imported_by(statement)
