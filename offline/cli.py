@@ -59,7 +59,7 @@ def convert_musicnn_command(out_dir: Path | None) -> None:
     Examples:
       tastewave-offline convert-musicnn
       tastewave-offline convert-musicnn build/networks
-    """ (click wants the character itself)
+    """
     from offline.convert import DEFAULT_RELEASE, convert_musicnn
 
     for file in convert_musicnn(out_dir or DEFAULT_RELEASE):
