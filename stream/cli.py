@@ -168,7 +168,7 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON line for each upload.")
 def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeout_s: float, as_json: bool) -> None:
-    r"""Publish an upload event for each file, each audio file in a folder, and each URL.
+    """Publish an upload event for each file, each audio file in a folder, and each URL.
 
     The worker fetches the audio itself: files must lie in its TASTEWAVE_FILE_ROOTS.
 

@@ -146,11 +146,10 @@ def show_dead_letters(settings: Settings, *, last: int, as_json: bool) -> None:
     if not letters:
         click.echo("No dead letters.")
         return
-    table = Table("age", "reason", "key", "message", "from", box=box.SIMPLE_HEAD)
+    table = Table("age", "reason", "key", "message", box=box.SIMPLE_HEAD)
     for letter in letters:
         age = _age((time.time_ns() // 1_000_000 - letter.time) / 1000)
-        source = f"{letter.source_topic}/{letter.source_partition}@{letter.source_offset}"
-        table.add_row(*map(Text, (age, letter.reason, _text(letter.key) or "-", letter.message, source)))
+        table.add_row(*map(Text, (age, letter.reason, _text(letter.key) or "-", letter.message)))
     Console().print(table)
 
 

@@ -17,9 +17,10 @@ import re
 import socket
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -169,7 +170,7 @@ class Fetcher:
                 f"{_place(uri)} is neither file://, http(s):// nor an object in one of TASTEWAVE_ALLOWED_BUCKETS; "
                 "use such an address, or allow its bucket"
             )
-        return functools.partial(self._in_thread, self._read_bucket, scheme, f"{scheme}:{rest}", deadline)
+        return functools.partial(_in_own_thread, self._read_bucket, scheme, f"{scheme}:{rest}", deadline)
 
     async def _in_thread(self, work: Callable[..., T_], *arguments: object) -> T_:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
@@ -289,6 +290,21 @@ class _Intake:
     def finish(self) -> Fetched:
         self._file.seek(0)
         return Fetched(self._file, self._size_bytes, self._hash.hexdigest())
+
+
+async def _in_own_thread(work: Callable[..., T_], *arguments: object) -> T_:
+    """Run what may hang for minutes where it holds up neither other work nor the end of the process."""
+    outcome: Future[T_] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work(*arguments))
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="fetch-bucket", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _still_wanted(deadline: float) -> None:

@@ -95,6 +95,7 @@ class TaggerPool:
         self.processes = processes
         self._timeout_s = timeout_s
         self._on_restart = on_restart
+        self._launched: list[Future[Any]] = []
         self._pool = ProcessPool(
             max_workers=processes,
             initializer=_start_process,
@@ -102,9 +103,13 @@ class TaggerPool:
             context=multiprocessing.get_context("spawn"),  # pyright: ignore[reportArgumentType]
         )
 
-    async def start(self) -> None:
-        """Return when a process has loaded the release (the others are loading beside it)."""
-        await asyncio.gather(*(self._run(_ready) for _ in range(self.processes)))
+    def launch(self) -> None:
+        """Start the processes; they load the release while the caller goes on."""
+        self._launched = [self._schedule(_ready) for _ in range(self.processes)]
+
+    async def ready(self) -> None:
+        """Return when the processes have loaded the release."""
+        await asyncio.gather(*map(asyncio.wrap_future, self._launched))
 
     async def tag(self, path: str) -> Tagging:
         """Hear the file at path, which a process of the same user can open.
@@ -115,7 +120,7 @@ class TaggerPool:
         """
         for tries in range(1, CRASH_TRIES + 1):
             try:
-                return await self._run(_tag, path)
+                return await asyncio.wrap_future(self._schedule(_tag, path))
             except TimeoutError:
                 self._on_restart()
                 raise ProcessTimedOut(
@@ -130,9 +135,8 @@ class TaggerPool:
                     ) from None
         raise AssertionError  # pragma: no cover
 
-    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        future: Future[Any] = self._pool.schedule(function, args=arguments, timeout=self._timeout_s)
-        return await asyncio.wrap_future(future)
+    def _schedule(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        return self._pool.schedule(function, args=arguments, timeout=self._timeout_s)
 
     def stop(self) -> None:
         """End the processes; what they were hearing is given up."""

@@ -63,6 +63,7 @@ def is_redis_away(error: BaseException) -> bool:
         | redis.exceptions.TimeoutError
         | redis.exceptions.ReadOnlyError
         | redis.exceptions.OutOfMemoryError
+        | redis.exceptions.RedisClusterException
         | redis.exceptions.ClusterDownError
         | redis.exceptions.TryAgainError,
     ):

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.errors import FetchFailed, NotFound, SettingsError, TastewaveError
+from stream.audio_files import audio_in
 
 if TYPE_CHECKING:
     from models.release import Release
@@ -104,17 +105,9 @@ def tag_files(
 
 def _find(audio: Iterable[str]) -> list[Path]:
     """Files as they are named, there or not; of a folder, the files with an audio suffix at any depth."""
-    from models.audio import SUFFIXES
-
     found: list[Path] = []
     for path in map(Path, audio):
-        if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
-            if not inside:
-                raise SettingsError(f"{path} holds no audio file; name the files, or a folder of them")
-            found += inside
-        else:
-            found.append(path)
+        found += audio_in(path) if path.is_dir() else [path]
     return found
 
 

@@ -25,13 +25,11 @@ from rich.text import Text
 from models.contract import DEAD_LETTER, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.errors import EventError, FetchRefused, SettingsError, TastewaveError
 from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
+from stream.audio_files import audio_in
 from stream.dead_letters import DeadLetter, Record, read_dead_letter
 from stream.kafka_clients import kafka_client, partitions_of
 from stream.settings import Settings
 
-AUDIO_SUFFIXES = frozenset(
-    [".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm"]
-)
 _ID_DIGITS = 16
 _DELIVERY_TIMEOUT_S = 30.0
 _POLL_MS = 200
@@ -108,12 +106,7 @@ def find_audio(arguments: Iterable[str]) -> list[Path | str]:
         if "://" in argument:
             found.append(argument)
         elif path.is_dir():
-            inside = [
-                file for file in sorted(path.rglob("*")) if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
-            ]
-            if not inside:
-                raise SettingsError(f"{argument} holds no audio file; name the files, or a folder of them")
-            found += inside
+            found += audio_in(path)
         elif path.is_file():
             found.append(path)
         else:
@@ -272,7 +265,10 @@ def _report(uploads: Sequence[Upload], *, as_json: bool) -> None:
     ]
     if outside:
         folder = os.path.commonpath(outside)
-        click.echo(f"The worker reads files only in its TASTEWAVE_FILE_ROOTS; start it with {folder} there.", err=True)
+        click.echo(
+            f"The worker reads files only in its TASTEWAVE_FILE_ROOTS; add {folder} to them and start it again.",
+            err=True,
+        )
 
 
 def _answer_row(upload: Upload) -> tuple[str | None, ...]:
@@ -289,6 +285,7 @@ def _answer_row(upload: Upload) -> tuple[str | None, ...]:
 
 def _print(head: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
     table = Table(*head, box=box.SIMPLE_HEAD)
+    table.columns[0].no_wrap, table.columns[0].min_width = True, _ID_DIGITS
     for row in rows:
         table.add_row(*(Text(cell or "") for cell in row))
     Console().print(table)

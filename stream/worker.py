@@ -1,173 +1,38 @@
-"""`tastewave worker tracks`: put the pieces together, run until SIGTERM, finish what is in hand."""
+"""`tastewave worker tracks`: the pool first, so that its processes load while this one imports Faust."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
-from collections.abc import Coroutine
-from typing import Any
 
-import structlog
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
-
-from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
-from models.errors import TastewaveError
 from models.release import load_release
-from stream import metrics
-from stream.app import tracks_app
-from stream.batches import BatchApp, Handler
-from stream.fetch import Fetcher
-from stream.health import Health
 from stream.logs import configure_logs
+from stream.metrics import POOL_RESTARTS
 from stream.pool import TaggerPool
-from stream.publish import Publisher
-from stream.redis_client import async_client
 from stream.settings import Settings
-from stream.store import TrackStore, is_redis_away
-from stream.tracks import TrackHandler, is_away, order_by_track
-
-log = structlog.get_logger(__name__)
-
-
-class WorkerCrashed(TastewaveError):
-    """Faust gave up; the process ends so that its supervisor starts a new one."""
 
 
 def run_tracks_worker(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises WorkerCrashed, ReleaseError or SettingsError."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        ReleaseError: the release cannot be used.
+        WorkerCrashed, SettingsError: as stream.service.serve_tracks.
+    """
     configure_logs(settings)
-    asyncio.run(_run_tracks(settings))
-
-
-async def _run_tracks(settings: Settings) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     release = load_release(settings.release)
-    health = Health(settings, release=release.release_id, role="tracks")
-    processes = settings.pool_size or len(os.sched_getaffinity(0))
-    async with contextlib.AsyncExitStack() as stack:
-        port = await health.serve()
-        stack.push_async_callback(health.stop)
-        log.info("worker.starting", role="tracks", release=release.release_id, health=f"{settings.health_host}:{port}")
-        pool = TaggerPool(
-            str(release.folder),
-            processes=processes,
-            timeout_s=settings.task_timeout_s,
-            memory_mb=settings.task_memory_mb,
-            max_duration_s=settings.max_duration_s,
-            on_restart=metrics.POOL_RESTARTS.inc,
-        )
-        stack.callback(pool.stop)
-        client = async_client(settings)
-        stack.push_async_callback(client.aclose)
-        store = TrackStore(client, release.release_id, keep_taggrams=settings.store_taggram)
-        loading = asyncio.ensure_future(pool.start())
-        if not await _first(_servers(settings, health, store), stopping):
-            return
-        fetcher = await stack.enter_async_context(Fetcher(settings))
-        app = tracks_app(settings, release.release_id)
-        handler = TrackHandler(
-            release=release.release_id,
-            front_end=release.configuration.front_end,
-            fetcher=fetcher,
-            pool=pool,
-            store=store,
-            publisher=Publisher(app.producer, settings, release=release.release_id),
-            top_k=settings.top_k,
-            future_tolerance_ms=int(settings.future_tolerance_s * 1000),
-        )
-        app.consume(
-            settings.topic(TRACKS_UPLOADED),
-            Handler(handler.handle, handler.give_up, is_away, order_by_track, health.away),
-            window=settings.window or 4 * processes,
-        )
-        await _serve(app, loading, health, store, stopping, drain_timeout_s=settings.drain_timeout_s)
-
-
-async def _serve(
-    app: BatchApp,
-    loading: asyncio.Future[None],
-    health: Health,
-    store: TrackStore,
-    stopping: asyncio.Event,
-    *,
-    drain_timeout_s: float,
-) -> None:
-    await app.start()  # joins its group while the pool is loading; records wait for the pool
-    await loading
-    log.info("worker.started")
-    watch = asyncio.create_task(health.watch(app, store))
+    pool = TaggerPool(
+        str(release.folder),
+        processes=settings.pool_size or len(os.sched_getaffinity(0)),
+        timeout_s=settings.task_timeout_s,
+        memory_mb=settings.task_memory_mb,
+        max_duration_s=settings.max_duration_s,
+        on_restart=POOL_RESTARTS.inc,
+    )
     try:
-        await app.wait(stopping.wait())
-        if app.crashed:
-            raise WorkerCrashed(f"the consumer gave up ({app.crash_reason!r}); start the worker again, nothing is lost")
-        log.info("worker.draining", in_flight=app.in_flight)
-        await app.drain(timeout_s=drain_timeout_s)
+        pool.launch()
+        from stream.service import serve_tracks
+
+        asyncio.run(serve_tracks(settings, release, pool))
     finally:
-        watch.cancel()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(app.stop(), drain_timeout_s)
-    log.info("worker.stopped")
-
-
-async def _first(coroutine: Coroutine[Any, Any, None], stopping: asyncio.Event) -> bool:
-    """Whether the work ended before the stop; a stop cancels it."""
-    work = asyncio.ensure_future(coroutine)
-    stop = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if not work.done():
-        work.cancel()
-        return False
-    await work
-    return True
-
-
-class _MissingTopicsError(Exception):
-    pass
-
-
-async def _servers(settings: Settings, health: Health, store: TrackStore) -> None:
-    """Wait until Kafka has the topics and Redis takes writes; make the release live where none is."""
-
-    def waiting(server: str, is_away_now: Any) -> AsyncRetrying:
-        def note(state: RetryCallState) -> None:
-            if state.outcome and (error := state.outcome.exception()):
-                health.waiting(server, error)
-
-        return AsyncRetrying(
-            retry=retry_if_exception(is_away_now),
-            wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
-            before_sleep=note,
-            reraise=True,
-        )
-
-    async def go_live() -> None:
-        live = await waiting("redis", is_redis_away)(store.go_live, only_if_none=True)
-        health.waiting("redis", None)
-        log.info("release.live", release=live)
-
-    async def find_topics() -> None:
-        await waiting("kafka", lambda error: isinstance(error, (KafkaError, _MissingTopicsError)))(
-            _check_topics, settings
-        )
-        health.waiting("kafka", None)
-
-    await asyncio.gather(go_live(), find_topics())
-
-
-async def _check_topics(settings: Settings) -> None:
-    client = AIOKafkaAdminClient(**settings.kafka_client())
-    try:
-        await client.start()
-        found = set(await client.list_topics())
-    finally:
-        await client.close()
-    needed = {settings.topic(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)}
-    if missing := sorted(needed - found):
-        raise _MissingTopicsError(f"no topic {', '.join(missing)}; run `tastewave topics create`")
+        pool.stop()

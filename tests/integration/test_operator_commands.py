@@ -360,7 +360,7 @@ def test_uploads_are_followed_to_answers_and_dead_letters(
     assert "refused_uri" in table
     assert "lies outside the roots" in table
     assert "1 of 3 uploads failed" in tastewave.error
-    assert f"start it with {music} there" in tastewave.error
+    assert f"add {music} to them" in tastewave.error
     lines = tastewave.lines("upload", music / "one.mp3", "--wait", "--json", "--track-id", "my-track")
     assert len(lines) == 1
     assert (lines[0]["track_id"], lines[0]["status"], lines[0]["genre"]) == ("my-track", "tagged", "jazz")

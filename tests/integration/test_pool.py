@@ -32,7 +32,8 @@ def pool_of(*, timeout_s: float = 60.0, memory_mb: int = 1024, processes: int = 
 @pytest.fixture
 async def pool() -> AsyncIterator[TaggerPool]:
     pool = pool_of()
-    await pool.start()
+    pool.launch()
+    await pool.ready()
     yield pool
     pool.stop()
 
@@ -89,7 +90,8 @@ async def test_a_track_that_kills_its_process_twice_is_given_up_and_the_next_one
 async def test_a_decoder_that_hangs_is_ended_and_the_next_track_is_heard(track, tmp_path) -> None:
     pool = pool_of(timeout_s=2.0)
     try:
-        await pool.start()
+        pool.launch()
+        await pool.ready()
         fifo = tmp_path / "never.wav"
         os.mkfifo(fifo)  # opening it for reading blocks for ever
         with pytest.raises(ProcessTimedOut, match="over 2 s"):
@@ -103,7 +105,8 @@ async def test_a_decoder_that_hangs_is_ended_and_the_next_track_is_heard(track, 
 async def test_a_track_that_needs_more_memory_than_allowed_is_given_up_alone(track, tmp_path) -> None:
     pool = pool_of(memory_mb=8)
     try:
-        await pool.start()
+        pool.launch()
+        await pool.ready()
         big = write_music(tmp_path / "big.flac", seconds=100, sample_rate=48_000)
         with pytest.raises(OutOfMemory, match="task_memory_mb"):
             await pool.tag(str(big))
@@ -114,7 +117,8 @@ async def test_a_track_that_needs_more_memory_than_allowed_is_given_up_alone(tra
 
 async def test_no_process_is_left_behind(track) -> None:
     pool = pool_of(processes=2)
-    await pool.start()
+    pool.launch()
+    await pool.ready()
     processes = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
     assert len(processes) == 2
     pool.stop()

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -748,3 +749,35 @@ async def test_a_failing_bucket_is_tried_again_and_a_forbidden_one_is_not(
     assert "secret" not in str(caught.value)
     monkeypatch.setattr(type(memory), "open", plain_open)
     assert await contents(f"{bucket}/a b%20.mp3", allowed_buckets=(bucket,)) == AUDIO
+
+
+HANGING_BUCKET = """
+import asyncio, threading
+import fsspec
+from models.errors import FetchFailed
+from stream.fetch import Fetcher
+from stream.settings import Settings
+
+class Hanging(fsspec.AbstractFileSystem):
+    def open(self, *arguments, **options):
+        threading.Event().wait()
+
+async def main():
+    settings = Settings(allowed_buckets="hanging://music", file_roots="/etc", fetch_timeout_s=0.5)
+    async with Fetcher(settings) as fetch:
+        for _ in range(2):
+            fetches = [fetch.fetch("hanging://music/a") for _ in range(50)]
+            outcomes = await asyncio.gather(*fetches, return_exceptions=True)
+            assert all(isinstance(outcome, FetchFailed) for outcome in outcomes), outcomes
+        (await fetch.fetch("file:///etc/passwd")).close()
+
+fsspec.register_implementation("hanging", Hanging)
+asyncio.run(main())
+print("done")
+"""
+
+
+async def test_a_bucket_that_hangs_holds_up_neither_other_work_nor_the_end_of_the_process() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGING_BUCKET, stdout=subprocess.PIPE)
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, output.strip()) == (0, b"done")
