@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from models.events import TrackTagged
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CONTRACT = 1
 
@@ -51,7 +54,7 @@ def track_fields(answer: TrackTagged) -> dict[str, bytes]:
     if answer.confidence is not None:
         fields["confidence"] = repr(answer.confidence).encode()
     if answer.embedding is not None:
-        fields["embedding"] = np.asarray(answer.embedding, "<f4").tobytes()
+        fields["embedding"] = struct.pack(f"<{len(answer.embedding)}f", *answer.embedding)
     return fields
 
 
@@ -68,7 +71,7 @@ def track_answer(track_id: str, release: str, fields: Mapping[bytes, bytes]) -> 
     if (confidence := fields.get(b"confidence")) is not None:
         values["confidence"] = float(confidence)
     if (embedding := fields.get(b"embedding")) is not None:
-        values["embedding"] = tuple(np.frombuffer(embedding, "<f4").tolist())
+        values["embedding"] = struct.unpack(f"<{len(embedding) // 4}f", embedding)
     return TrackTagged(track_id=track_id, release=release, **values)  # type: ignore[arg-type]
 
 
@@ -78,6 +81,8 @@ _TAGGRAM_MAGIC = b"TWTG"
 
 def encode_taggram(taggram: NDArray[np.float32]) -> bytes:
     """Taggram (patches x tags, 0 to 1) as an 8-byte header and one uint8 per value (round of 255 p)."""
+    import numpy as np  # the main process of a worker starts without it
+
     patches, tags = taggram.shape
     values = np.rint(np.clip(taggram, 0.0, 1.0) * 255.0).astype(np.uint8)
     return _TAGGRAM_HEADER.pack(_TAGGRAM_MAGIC, 1, tags, patches) + values.tobytes()
@@ -85,6 +90,8 @@ def encode_taggram(taggram: NDArray[np.float32]) -> bytes:
 
 def decode_taggram(data: bytes) -> NDArray[np.float32]:
     """Inverse of encode_taggram, within half a step of 1/255. Raises ValueError on other bytes."""
+    import numpy as np
+
     if len(data) < _TAGGRAM_HEADER.size:
         raise ValueError(f"a taggram has a header of {_TAGGRAM_HEADER.size} bytes, got {len(data)} bytes in all")
     magic, version, tags, patches = _TAGGRAM_HEADER.unpack_from(data)

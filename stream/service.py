@@ -88,9 +88,9 @@ async def _run(
     *,
     drain_timeout_s: float,
 ) -> None:
-    await app.start()  # joins its group while the pool is loading; records wait for the pool
     await pool.ready()
-    log.info("worker.started")
+    log.info("worker.loaded")
+    await app.start()
     watch = asyncio.create_task(health.watch(app, store))
     try:
         await app.wait(stopping.wait())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import aiokafka.errors
 import msgspec
@@ -14,12 +15,14 @@ from aiokafka.structs import ConsumerRecord
 from models.contract import encode_taggram
 from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
 from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
-from models.tagger import Tagging
 from stream import metrics
-from stream.fetch import Fetcher
-from stream.pool import TaggerPool
 from stream.publish import Publisher
 from stream.store import TrackStore, is_redis_away
+
+if TYPE_CHECKING:
+    from models.tagger import Tagging
+    from stream.fetch import Fetcher
+    from stream.pool import TaggerPool
 
 log = structlog.get_logger(__name__)
 AGENT = "tracks"
