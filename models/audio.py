@@ -452,8 +452,10 @@ def _claimed_frames(container: InputContainer, stream: AudioStream, sample_rate:
     if container.format.name in _PYAV_GUESSES_LENGTH:  # from the bit rate
         return None
     if stream.duration and stream.time_base:
-        return round(stream.duration * stream.time_base * sample_rate)
-    return container.duration * sample_rate // 1_000_000 if container.duration else None
+        frames = round(stream.duration * stream.time_base * sample_rate)
+    else:
+        frames = (container.duration or 0) * sample_rate // 1_000_000
+    return frames if frames > 0 else None
 
 
 def _time_s(part: AudioFrame | Packet[AudioStream]) -> Fraction:

@@ -39,6 +39,7 @@ def tracks_app(settings: Settings, release: str) -> BatchApp:
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
+        producer_request_timeout=30.0,
         producer_max_request_size=settings.topic_max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,

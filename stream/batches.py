@@ -29,6 +29,7 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
+    retry_if_exception_type,
     stop_after_attempt,
     wait_exponential_jitter,
     wait_random,
@@ -37,6 +38,7 @@ from tenacity import (
 log = structlog.get_logger(__name__)
 
 UNEXPECTED_TRIES = 3
+_REVOKE_COMMIT_TIMEOUT_S = 5.0
 
 
 class Batch(ConsumerMessage):
@@ -65,6 +67,8 @@ class Batch(ConsumerMessage):
     def finish(self, record: ConsumerRecord) -> None:
         """The effect of a record is durable."""
         self._pending.pop(record.offset, None)
+        if self.done:
+            self.records = ()
 
     @property
     def committable(self) -> int:
@@ -154,7 +158,9 @@ class _BatchConsumer(driver.Consumer):
                 batch.revoked = True
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        await self.commit()  # before the base class forgets what was committed
+        # Before the base class forgets what was committed; a commit that does not come is a redelivery.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.commit(), _REVOKE_COMMIT_TIMEOUT_S)
         self._forget(revoked)
         await super().on_partitions_revoked(revoked)
 
@@ -222,9 +228,8 @@ class _Window:
             self.tasks.discard(task)
             if self._last.get(key) is task:
                 del self._last[key]
-            if not task.cancelled() and (error := task.exception()) and not self._handler.is_away(error):
-                log.error("record.left", topic=record.topic, partition=record.partition, offset=record.offset,
-                          error=repr(error))  # fmt: skip
+            if not task.cancelled():
+                task.exception()  # it was still waiting when its partition was taken away, or at the stop
 
         task.add_done_callback(ended)
 
@@ -236,11 +241,15 @@ class _Window:
             return
 
         def wait_noted(state: RetryCallState) -> None:
-            if state.outcome and (error := state.outcome.exception()):
+            error = state.outcome.exception() if state.outcome else None
+            if error and self._handler.is_away(error):
                 self._handler.on_wait(error)
+            else:
+                log.error("record.stuck", topic=record.topic, partition=record.partition, offset=record.offset,
+                          error=repr(error))  # fmt: skip
 
         waiting = AsyncRetrying(
-            retry=retry_if_exception(self._handler.is_away),
+            retry=retry_if_exception_type(Exception),
             wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
             stop=lambda _: batch.revoked or self._stopping.is_set(),
             sleep=self._sleep,
@@ -334,5 +343,6 @@ class BatchApp(faust.App):
 
     async def drain(self, *, timeout_s: float) -> None:
         """Take nothing new, finish what is in hand within the time, commit it."""
+        self.consumer.stop_flow()
         await asyncio.gather(*(window.drain(timeout_s=timeout_s) for window in self._windows))
         await self.consumer.commit()

@@ -261,7 +261,8 @@ class _Intake:
         self._place = place
         self._max_bytes = max_bytes
         self._copies = original is None
-        self._file = original or tempfile.TemporaryFile()  # noqa: SIM115 - Fetched owns it
+        with _disk_errors():
+            self._file = original or tempfile.TemporaryFile()  # noqa: SIM115 - Fetched owns it
         self._hash = hashlib.sha256()
         self._size_bytes = 0
 
@@ -285,11 +286,21 @@ class _Intake:
         self.expect(self._size_bytes)
         self._hash.update(block)
         if self._copies:
-            self._file.write(block)
+            with _disk_errors():
+                self._file.write(block)
 
     def finish(self) -> Fetched:
-        self._file.seek(0)
+        with _disk_errors():
+            self._file.seek(0)
         return Fetched(self._file, self._size_bytes, self._hash.hexdigest())
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _TransientError(f"cannot be kept on the worker's disk ({error.strerror})") from None
 
 
 async def _in_own_thread(work: Callable[..., T_], *arguments: object) -> T_:
@@ -387,6 +398,8 @@ def _bucket_errors(place: str) -> Iterator[None]:
     except PermissionError:
         raise FetchFailed(f"{place} may not be read with the worker's credentials; grant it read access") from None
     except Exception as error:  # noqa: BLE001 - every fsspec package raises errors of its own
+        if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):  # botocore's
+            raise FetchFailed(f"{place} needs credentials that the worker lacks; give it read access") from None
         raise _TransientError(f"failed ({type(error).__name__})") from None
 
 

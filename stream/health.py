@@ -92,7 +92,7 @@ class Health:
         try:
             await asyncio.wait_for(store.check_writable(), _CHECK_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker is not ready
-            self.waiting("redis", error or type(error).__name__)
+            self.waiting("redis", str(error) or type(error).__name__)
         else:
             self.waiting("redis", None)
 

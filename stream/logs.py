@@ -7,10 +7,12 @@ import sys
 import time
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from stream.settings import Settings
 
 _PER_MINUTE = 5
+_tracebacks_without_locals = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 class _Repeats(logging.Filter):
@@ -43,9 +45,9 @@ def configure_logs(settings: Settings) -> None:
     ]
     colour = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     finish = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if colour
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_tracebacks_without_locals, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -11,13 +11,14 @@ import resource
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from pebble import ProcessExpired, ProcessPool
 
-from models.errors import OutOfMemory, ProcessCrashed, ProcessTimedOut
+from models.errors import FetchFailed, OutOfMemory, ProcessCrashed, ProcessTimedOut, TastewaveError
 
 if TYPE_CHECKING:
     from models.tagger import Tagger, Tagging
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 CRASH_TRIES = 2
 _PR_SET_PDEATHSIG = 1
 _tagger: Tagger | None = None
+_refusal: TastewaveError | None = None
 
 
 def _start_process(release: str, max_duration_s: float, memory_bytes: int) -> None:
@@ -37,8 +39,12 @@ def _start_process(release: str, max_duration_s: float, memory_bytes: int) -> No
     from models.release import load_release
     from models.tagger import Tagger
 
-    global _tagger  # noqa: PLW0603
-    _tagger = Tagger(load_release(release), max_duration_s=max_duration_s)
+    global _tagger, _refusal  # noqa: PLW0603
+    try:
+        _tagger = Tagger(load_release(release), max_duration_s=max_duration_s)
+    except TastewaveError as error:
+        _refusal = error
+        return
     _tagger.tag(_noise())  # libraries take their working memory at first use, and end the process when refused
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write what they think of a file there
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -55,19 +61,27 @@ def _noise() -> bytes:
     return file.getvalue()
 
 
-def _tag(path: str) -> Tagging:
+def _loaded() -> Tagger:
+    if _refusal:
+        raise _refusal
     if _tagger is None:
         raise RuntimeError("the process was not started by TaggerPool")
+    return _tagger
+
+
+def _tag(path: str) -> Tagging:
     try:
-        return _tagger.tag(Path(path))
+        return _loaded().tag(Path(path))
     except MemoryError:
         raise OutOfMemory(
             "hearing the track needs more memory than task_memory_mb; check the file or raise it"
         ) from None
+    except OSError as error:
+        raise FetchFailed(f"the audio cannot be read ({error.strerror}); upload the track again") from None
 
 
-def _ready() -> int:
-    return os.getpid()
+def _ready() -> None:
+    _loaded()
 
 
 class TaggerPool:
@@ -96,19 +110,16 @@ class TaggerPool:
         self._timeout_s = timeout_s
         self._on_restart = on_restart
         self._launched: list[Future[Any]] = []
-        self._pool = ProcessPool(
-            max_workers=processes,
-            initializer=_start_process,
-            initargs=(release, max_duration_s, memory_mb * 2**20),
-            context=multiprocessing.get_context("spawn"),  # pyright: ignore[reportArgumentType]
-        )
+        self._stopped = False
+        self._start_arguments = (release, max_duration_s, memory_mb * 2**20)
+        self._pool = self._new_pool()
 
     def launch(self) -> None:
         """Start the processes; they load the release while the caller goes on."""
         self._launched = [self._schedule(_ready) for _ in range(self.processes)]
 
     async def ready(self) -> None:
-        """Return when the processes have loaded the release."""
+        """Return when the processes have loaded the release. Raises ReleaseError where they cannot."""
         await asyncio.gather(*map(asyncio.wrap_future, self._launched))
 
     async def tag(self, path: str) -> Tagging:
@@ -126,19 +137,35 @@ class TaggerPool:
                 raise ProcessTimedOut(
                     f"hearing the track took over {self._timeout_s:g} s and was ended; check the file"
                 ) from None
-            except ProcessExpired as error:
+            except (ProcessExpired, BrokenProcessPool) as error:
                 self._on_restart()
-                log.warning("pool.process_lost", exit_code=error.exitcode, tries=tries)
+                exit_code = getattr(error, "exitcode", None)
+                log.warning("pool.process_lost", exit_code=exit_code, tries=tries)
                 if tries == CRASH_TRIES:
                     raise ProcessCrashed(
-                        f"the process hearing the track died {tries} times (exit code {error.exitcode}); check the file"
+                        f"the process hearing the track died {tries} times (exit code {exit_code}); check the file"
                     ) from None
         raise AssertionError  # pragma: no cover
 
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self.processes,
+            initializer=_start_process,
+            initargs=self._start_arguments,
+            context=multiprocessing.get_context("spawn"),  # pyright: ignore[reportArgumentType]
+        )
+
     def _schedule(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        if not self._pool.active and not self._stopped:  # pebble gives up when a process dies between two tasks
+            self._on_restart()
+            log.warning("pool.replaced")
+            self._pool.stop()
+            self._pool.join()
+            self._pool = self._new_pool()
         return self._pool.schedule(function, args=arguments, timeout=self._timeout_s)
 
     def stop(self) -> None:
         """End the processes; what they were hearing is given up."""
+        self._stopped = True
         self._pool.stop()
         self._pool.join()

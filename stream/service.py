@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 from collections.abc import Coroutine
 from typing import Any
@@ -28,6 +29,8 @@ from stream.store import TrackStore, is_redis_away
 from stream.tracks import TrackHandler, is_away, order_by_track
 
 log = structlog.get_logger(__name__)
+
+_LEAST_STOP_S = 2.0
 
 
 class WorkerCrashed(TastewaveError):
@@ -88,12 +91,16 @@ async def _run(
     *,
     drain_timeout_s: float,
 ) -> None:
-    await pool.ready()
+    if not await _first(pool.ready(), stopping):
+        return
     log.info("worker.loaded")
-    await app.start()
     watch = asyncio.create_task(health.watch(app, store))
+    loop = asyncio.get_running_loop()
+    ends_at = math.inf
     try:
+        await app.start()
         await app.wait(stopping.wait())
+        ends_at = loop.time() + drain_timeout_s
         if app.crashed:
             raise WorkerCrashed(f"the consumer gave up ({app.crash_reason!r}); start the worker again, nothing is lost")
         log.info("worker.draining", in_flight=app.in_flight)
@@ -101,7 +108,8 @@ async def _run(
     finally:
         watch.cancel()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(app.stop(), drain_timeout_s)
+            left_s = min(drain_timeout_s, ends_at - loop.time())
+            await asyncio.wait_for(app.stop(), max(left_s, _LEAST_STOP_S))
     log.info("worker.stopped")
 
 

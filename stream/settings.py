@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.errors import SettingsError
@@ -94,7 +95,16 @@ class Settings(BaseSettings):
     def _brokers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("is empty, use host:port")
+        for broker in value:
+            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@]+):[0-9]{1,5}", broker):
+                raise ValueError("is not a comma-separated list of host:port")
         return value
+
+    @model_validator(mode="after")
+    def _sasl(self) -> Self:
+        if self.kafka_security.startswith("SASL") and not (self.kafka_username and self.kafka_password):
+            raise ValueError(f"needs {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD with {self.kafka_security}")
+        return self
 
     def topic(self, name: str) -> str:
         """A topic of the contract under the prefix."""
@@ -104,9 +114,15 @@ class Settings(BaseSettings):
         """For the Kafka clients; None without TLS."""
         if "SSL" not in self.kafka_security.split("_"):
             return None
-        context = ssl.create_default_context(cafile=self.kafka_ca_file)
-        if self.kafka_cert_file:
-            context.load_cert_chain(self.kafka_cert_file, self.kafka_key_file)
+        try:
+            context = ssl.create_default_context(cafile=self.kafka_ca_file)
+            if self.kafka_cert_file:
+                context.load_cert_chain(self.kafka_cert_file, self.kafka_key_file)
+        except OSError as error:
+            raise SettingsError(
+                f"TLS to Kafka cannot be set up ({error.strerror or type(error).__name__}); "
+                f"check {PREFIX}KAFKA_CA_FILE, _CERT_FILE and _KEY_FILE"
+            ) from None
         return context
 
     def kafka_client(self) -> dict[str, Any]:
@@ -132,5 +148,5 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"][:1])
+        name = str(first["loc"][0]) if first["loc"] else "kafka_security"
         raise SettingsError(f"{PREFIX}{name.upper()}: {first['msg']}; see the settings table in the README") from None

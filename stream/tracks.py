@@ -11,6 +11,7 @@ import aiokafka.errors
 import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord
+from faust.exceptions import ProducerSendError
 
 from models.contract import encode_taggram
 from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
@@ -45,7 +46,13 @@ def order_by_track(record: ConsumerRecord) -> str | None:
 
 def is_away(error: BaseException) -> bool:
     """Whether Redis or Kafka is not there now."""
-    return is_redis_away(error) or (isinstance(error, aiokafka.errors.KafkaError) and error.retriable)
+    if isinstance(error, ProducerSendError) and error.__cause__:
+        error = error.__cause__
+    return (
+        is_redis_away(error)
+        or isinstance(error, aiokafka.errors.KafkaTimeoutError)
+        or (isinstance(error, aiokafka.errors.KafkaError) and error.retriable)
+    )
 
 
 class TrackHandler:
@@ -103,8 +110,14 @@ class TrackHandler:
             event = self._accept(record)
         except EventError:
             await self._publisher.dead_letter(record, unforeseen, attempts=tries)
-        else:
+            return
+        try:
             await self._fail(record, event, unforeseen, attempts=tries)
+        except Exception as failure:
+            if is_away(failure):
+                raise
+            log.exception("track.failure_not_stored", track_id=event.track_id)
+            await self._publisher.dead_letter(record, unforeseen, attempts=tries)
 
     def _accept(self, record: ConsumerRecord) -> TrackUploaded:
         event = decode_event(record.value, TrackUploaded)
@@ -146,6 +159,9 @@ class TrackHandler:
 
     async def _publish_features(self, event: TrackUploaded, tagging: Tagging, content_hash: str) -> None:
         content = f"{self._front_end}:{content_hash}".encode()
+        held = await self._store.get(event.track_id)
+        if held and held.status != "failed" and held.event_time > event.uploaded_at:
+            return
         if await self._store.features_published(event.track_id) == content:
             return
         features = TrackFeatures(

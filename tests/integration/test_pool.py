@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import psutil
 import pytest
 from tracks_platform import write_music
 
-from models.errors import NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut
+from models.errors import NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut, ReleaseError
 from models.release import DEFAULT
 from stream.pool import TaggerPool
 
 
-def pool_of(*, timeout_s: float = 60.0, memory_mb: int = 1024, processes: int = 1) -> TaggerPool:
+def pool_of(
+    *, timeout_s: float = 60.0, memory_mb: int = 1024, processes: int = 1, release: Path = DEFAULT
+) -> TaggerPool:
     restarts: list[int] = []
     pool = TaggerPool(
-        str(DEFAULT),
+        str(release),
         processes=processes,
         timeout_s=timeout_s,
         memory_mb=memory_mb,
@@ -85,6 +88,32 @@ async def test_a_track_that_kills_its_process_twice_is_given_up_and_the_next_one
     with pytest.raises(ProcessCrashed, match="died 2 times"):
         await hearing
     assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+
+
+async def test_a_process_that_dies_between_tracks_is_replaced(track) -> None:
+    pool = pool_of(processes=2)
+    try:
+        pool.launch()
+        await pool.ready()
+        idle = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        idle[0].kill()
+        psutil.wait_procs(idle[:1], timeout=10)
+        for _ in range(6):
+            assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+    finally:
+        pool.stop()
+
+
+async def test_a_release_that_cannot_be_used_is_told_as_it_is(tmp_path) -> None:
+    shutil.copytree(DEFAULT, tmp_path / "release")
+    (tmp_path / "release" / "genre.npz").write_bytes(b"damaged")
+    pool = pool_of(release=tmp_path / "release")
+    try:
+        pool.launch()
+        with pytest.raises(ReleaseError, match=r"genre\.npz"):
+            await pool.ready()
+    finally:
+        pool.stop()
 
 
 async def test_a_decoder_that_hangs_is_ended_and_the_next_track_is_heard(track, tmp_path) -> None:

@@ -19,6 +19,7 @@ from models.contract import (
     TRACKS_FEATURES,
     TRACKS_TAGGED,
     TRACKS_UPLOADED,
+    track_key,
 )
 from models.events import TrackFeatures, TrackUploaded, encode_event
 
@@ -274,3 +275,17 @@ def test_a_worker_started_before_its_servers_have_topics_waits_for_them(environm
         assert platform.workers[0].poll() is None
     finally:
         platform.close()
+
+
+def test_a_record_that_nothing_can_be_done_with_is_a_dead_letter_and_its_neighbours_are_tagged(
+    platform: Platform,
+) -> None:
+    file = write_music(platform.folder / "track.wav", seconds=4)
+    platform.redis.set(track_key(platform.release, "poison"), "not a hash")
+    platform.start_worker()
+    platform.upload(file.as_uri(), track_id="poison")
+    assert platform.wait_for(platform.upload(file.as_uri())).status != "failed"
+    until(platform.dead_letters)
+    (letter,) = platform.dead_letters()
+    assert (letter["key"], letter["reason"], letter["attempts"]) == (b"poison", "internal", "3")
+    until(lambda: platform.lag() == 0)

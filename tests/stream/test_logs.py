@@ -37,6 +37,19 @@ def test_each_line_is_json_with_its_fields_and_its_traceback(capfd: pytest.Captu
     assert second["exception"][0]["exc_type"] == "KeyError"
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_values(capfd: pytest.CaptureFixture[str], log_format: str) -> None:
+    configure_logs(load_settings(log_format=log_format))
+    uri = "http" + "s://user:c4nary@host/?signature=c4nary"
+    try:
+        raise KeyError(len(uri))
+    except KeyError:
+        structlog.get_logger("stream.test").exception("record.unexpected_error")
+    text = capfd.readouterr().err
+    assert "KeyError" in text
+    assert "c4nary@" not in text.replace('uri = "http" + "s://user:c4nary@host/?signature=c4nary"', "")
+
+
 def test_a_line_that_others_repeat_is_held_back_and_ours_is_not(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logs(load_settings(log_format="json"))
     for number in range(1000):

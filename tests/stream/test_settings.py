@@ -43,6 +43,10 @@ def test_overrides_win_over_the_environment_where_they_are_given(monkeypatch: py
         ("POOL_SIZE", "0"),
         ("POOL_SIZE", "many"),
         ("KAFKA_BROKERS", " , "),
+        ("KAFKA_BROKERS", "host"),
+        ("KAFKA_BROKERS", "host:port"),
+        ("KAFKA_BROKERS", "[::1"),
+        ("KAFKA_SECURITY", "SASL_SSL"),
         ("KAFKA_SECURITY", "TLS"),
         ("TOPIC_PREFIX", "no/slash"),
         ("REDIS_URL", f"postgres://user:{PASSWORD}@host/0"),
@@ -75,6 +79,12 @@ def test_kafka_clients_share_one_set_of_connection_arguments() -> None:
     assert secure["sasl_mechanism"] == "SCRAM-SHA-512"
     assert (secure["sasl_plain_username"], secure["sasl_plain_password"]) == ("u", PASSWORD)
     assert secure["ssl_context"].check_hostname
+
+
+def test_a_certificate_file_that_is_missing_is_one_sentence(tmp_path) -> None:
+    settings = load_settings(kafka_security="SSL", kafka_ca_file=tmp_path / "missing.pem")
+    with pytest.raises(SettingsError, match=r"No such file.*KAFKA_CA_FILE"):
+        settings.kafka_client()
 
 
 def test_topics_take_the_prefix() -> None:
