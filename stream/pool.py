@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from pebble import ProcessExpired, ProcessPool
 
-from models.errors import FetchFailed, OutOfMemory, ProcessCrashed, ProcessTimedOut, TastewaveError
+from models.errors import FetchFailed, NotFound, OutOfMemory, ProcessCrashed, ProcessTimedOut, TastewaveError
 
 if TYPE_CHECKING:
     from models.tagger import Tagger, Tagging
@@ -76,8 +76,10 @@ def _tag(path: str) -> Tagging:
         raise OutOfMemory(
             "hearing the track needs more memory than task_memory_mb; check the file or raise it"
         ) from None
+    except FileNotFoundError:
+        raise NotFound("the audio is not there; check its address") from None
     except OSError as error:
-        raise FetchFailed(f"the audio cannot be read ({error.strerror}); upload the track again") from None
+        raise FetchFailed(f"the audio cannot be read ({error.strerror}); check its file") from None
 
 
 def _ready() -> None:
