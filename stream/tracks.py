@@ -146,7 +146,7 @@ class TrackHandler:
             status=tagging.status,
             event_time=event.uploaded_at,
             tagged_at=self._now_ms(),
-            genre=tagging.genre if tagging.status == "tagged" else None,
+            genre=tagging.genre,
             confidence=tagging.confidence,
             genres=tagging.genres[: self._top_k],
             tags=tagging.tags[: self._top_k],
