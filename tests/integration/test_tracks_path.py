@@ -27,13 +27,6 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-def platform(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
-    platform = Platform(worker_environment(environment, tmp_path), tmp_path)
-    yield platform
-    platform.close()
-
-
-@pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     """A web server on loopback with the test's folder."""
 

@@ -64,6 +64,13 @@ def write_music(path: Path, **options: Any) -> Path:
     return path
 
 
+def write_catalogue(folder: Path) -> list[str]:
+    """URIs of a few short tracks, of one that is not audio, and of one that is not there."""
+    files = [write_music(folder / f"track-{number}.wav", seed=number, seconds=3.2) for number in range(4)]
+    (folder / "text.mp3").write_text("no music at all\n" * 100)
+    return [file.as_uri() for file in (*files, folder / "text.mp3", folder / "missing.wav")]
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -181,6 +188,52 @@ class Platform:
     def lag(self, number: int = 0) -> int:
         status, report = self.health("/ready", number)
         return sum(place["lag"] for place in json.loads(report)["partitions"].values()) if status else -1
+
+    def uncommitted(self) -> int:
+        """Uploads that the consumer group has not committed."""
+        group = self.settings.topic(f"tastewave.tracks.{self.release}")
+        consumer = KafkaConsumer(
+            bootstrap_servers=list(self.settings.kafka_brokers), group_id=group, enable_auto_commit=False
+        )
+        name = self.settings.topic(TRACKS_UPLOADED)
+        partitions = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name)]
+        ends = consumer.end_offsets(partitions)
+        missing = sum(end - (consumer.committed(place) or 0) for place, end in ends.items())
+        consumer.close()
+        return missing
+
+    def settled(self, *, timeout_s: float = 120.0) -> None:
+        """Return when every upload is committed."""
+        until(lambda: self.uncommitted() == 0, timeout_s=timeout_s)
+
+    def replay_from(self, other: "Platform") -> None:
+        """Upload everything that another platform uploaded, byte for byte."""
+        for record in other.read(TRACKS_UPLOADED):
+            self.producer.send(self.settings.topic(TRACKS_UPLOADED), key=record.key, value=record.value)
+        self.producer.flush(30)
+
+    def assert_ended_like(self, undisturbed: "Platform", *, timeout_s: float = 120.0) -> None:
+        """Wait for the end, play the same events undisturbed, and compare.
+
+        The answered events, every cached answer (but for tagged_at) and the dead letters must be the same, and
+        the last value of each key on the output topic must be what Redis holds.
+        """
+        self.settled(timeout_s=timeout_s)
+        undisturbed.replay_from(self)
+        undisturbed.start_worker()
+        undisturbed.settled(timeout_s=timeout_s)
+
+        def answers(platform: Platform) -> dict[str, TrackTagged]:
+            output = platform.output()
+            held = {key.decode().partition("{")[2][:-1] for key in platform.redis.keys("tw:*:track:*")}
+            assert held == output.keys()
+            return {track_id: msgspec.structs.replace(answer, tagged_at=0) for track_id, answer in output.items()}
+
+        def letters(platform: Platform) -> set[tuple[Any, ...]]:
+            return {(letter["key"], letter["value"], letter["reason"]) for letter in platform.dead_letters()}
+
+        assert answers(self) == answers(undisturbed)
+        assert letters(self) == letters(undisturbed)
 
     def close(self) -> None:
         for worker in self.workers:
