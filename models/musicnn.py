@@ -111,10 +111,17 @@ class Musicnn:
 
         Raises:
             TooShort: there is not one whole patch (3 s).
+            MemoryError: there is not enough memory.
         """
         # One patch at a time: what a batch keeps between the layers does not fit in the caches.
-        rows: list[list[NDArray[np.float32]]] = [
-            self._session.run(list(OUTPUTS), {"log_mel": patch[None]}) for patch in patches(log_mel, hop)
-        ]
+        rows = [self._run(patch) for patch in patches(log_mel, hop)]
         taggram, max_pool, mean_pool, penultimate = (np.concatenate(output) for output in zip(*rows, strict=True))
         return MusicnnFeatures(taggram=taggram, max_pool=max_pool, mean_pool=mean_pool, penultimate=penultimate)
+
+    def _run(self, patch: Float32) -> list[NDArray[np.float32]]:
+        try:
+            return self._session.run(list(OUTPUTS), {"log_mel": patch[None]})
+        except Exception as error:
+            if "Failed to allocate memory" in str(error):  # it has no error of its own for that
+                raise MemoryError(str(error)) from None
+            raise

@@ -80,11 +80,6 @@ class Fetched:
     size_bytes: int
     content_hash: str
 
-    @property
-    def path(self) -> str:
-        """Where another process of the same user can open it, as long as it is open here."""
-        return f"/proc/{os.getpid()}/fd/{self.file.fileno()}"
-
     def close(self) -> None:
         """Let go of the file; may be called again."""
         self.file.close()

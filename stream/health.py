@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from models.errors import SettingsError
 from stream import metrics
 from stream.batches import BatchApp, Progress
+from stream.pool import PoolUnusable, TaggerPool
 from stream.settings import Settings
 from stream.store import TrackStore, is_redis_away
 
@@ -65,7 +66,8 @@ class Health:
 
     def away(self, error: BaseException) -> None:
         """A record is waiting because of this error."""
-        self.waiting("redis" if is_redis_away(error) else "kafka", error)
+        server = "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"
+        self.waiting(server, error)
 
     def started(self) -> None:
         """The worker has loaded its release and is in its consumer group."""
@@ -75,11 +77,12 @@ class Health:
         """A round of checks has ended."""
         self._checked_at = self._monotonic()
 
-    async def watch(self, app: BatchApp, store: TrackStore) -> None:
+    async def watch(self, app: BatchApp, store: TrackStore, pool: TaggerPool) -> None:
         """Check for ever, and log when readiness changes."""
         was_ready = False
         while True:
             await asyncio.gather(self._check_redis(store), self._check_kafka(app))
+            self.waiting("pool", pool.trouble)
             metrics.WINDOW.set(app.in_flight)
             self.checked()
             report = self.report()

@@ -20,6 +20,10 @@ EVENT_TO_CACHE_SECONDS = Histogram(
 )  # fmt: skip
 WINDOW = Gauge("tastewave_window_records", "Records in flight.", registry=REGISTRY)
 LAG = Gauge("tastewave_lag_records", "Records not yet done in a partition.", ("topic", "partition"), registry=REGISTRY)
+GUARD = Gauge(
+    "tastewave_guard", "1 where a guard around the pool processes (rlimit, landlock, seccomp) holds, 0 where not.",
+    ("guard",), registry=REGISTRY,
+)  # fmt: skip
 POOL_RESTARTS = Counter("tastewave_pool_restarts", "Pool processes lost and replaced.", registry=REGISTRY)
 WAITING = Gauge(
     "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY

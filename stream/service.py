@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.errors import TastewaveError
 from models.release import Release
+from stream import metrics
 from stream.app import tracks_app
 from stream.batches import BatchApp, Handler
 from stream.fetch import Fetcher
@@ -91,10 +92,10 @@ async def _run(
     *,
     drain_timeout_s: float,
 ) -> None:
-    if not await _first(pool.ready(), stopping):
+    if not await _first(_loaded(pool), stopping):
         return
     log.info("worker.loaded")
-    watch = asyncio.create_task(health.watch(app, store))
+    watch = asyncio.create_task(health.watch(app, store, pool))
     loop = asyncio.get_running_loop()
     ends_at = math.inf
     try:
@@ -111,6 +112,13 @@ async def _run(
             left_s = min(drain_timeout_s, ends_at - loop.time())
             await asyncio.wait_for(app.stop(), max(left_s, _LEAST_STOP_S))
     log.info("worker.stopped")
+
+
+async def _loaded(pool: TaggerPool) -> None:
+    for guard, holds in (await pool.ready()).items():
+        metrics.GUARD.labels(guard).set(holds)
+        if not holds:
+            log.warning("guard.off", guard=guard, advice="strangers' files are heard with more rights than needed")
 
 
 async def _first(coroutine: Coroutine[Any, Any, None], stopping: asyncio.Event) -> bool:

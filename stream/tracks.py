@@ -13,17 +13,16 @@ import structlog
 from aiokafka.structs import ConsumerRecord
 from faust.exceptions import ProducerSendError
 
-from models.contract import encode_taggram
 from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
 from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
 from stream import metrics
+from stream.pool import PoolUnusable, TaggerPool
 from stream.publish import Publisher
 from stream.store import TrackStore, is_redis_away
 
 if TYPE_CHECKING:
-    from models.tagger import Tagging
     from stream.fetch import Fetcher
-    from stream.pool import TaggerPool
+    from stream.pool_process import Heard
 
 log = structlog.get_logger(__name__)
 AGENT = "tracks"
@@ -45,12 +44,12 @@ def order_by_track(record: ConsumerRecord) -> str | None:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether Redis or Kafka is not there now."""
+    """Whether Redis, Kafka or the pool is not there now."""
     if isinstance(error, ProducerSendError) and error.__cause__:
         error = error.__cause__
     return (
         is_redis_away(error)
-        or isinstance(error, aiokafka.errors.KafkaTimeoutError)
+        or isinstance(error, (PoolUnusable, aiokafka.errors.KafkaTimeoutError))
         or (isinstance(error, aiokafka.errors.KafkaError) and error.retriable)
     )
 
@@ -134,30 +133,30 @@ class TrackHandler:
             fetched = await self._fetcher.fetch(event.uri)
         with fetched:
             started = time.monotonic()
-            tagging = await self._pool.tag(fetched.path)
-            heard_s = time.monotonic() - started
-        for stage, took_ms in tagging.timings_ms.items():
+            heard = await self._pool.tag(fetched.file)
+            took_s = time.monotonic() - started
+        for stage, took_ms in heard.timings_ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(took_ms / 1000)
-        metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, heard_s - sum(tagging.timings_ms.values()) / 1000))
-        await self._publish_features(event, tagging, fetched.content_hash)
+        metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, took_s - sum(heard.timings_ms.values()) / 1000))
+        await self._publish_features(event, heard, fetched.content_hash)
         answer = TrackTagged(
             track_id=event.track_id,
             release=self._release,
-            status=tagging.status,
+            status=heard.status,
             event_time=event.uploaded_at,
             tagged_at=self._now_ms(),
-            genre=tagging.genre,
-            confidence=tagging.confidence,
-            genres=tagging.genres[: self._top_k],
-            tags=tagging.tags[: self._top_k],
+            genre=heard.genre,
+            confidence=heard.confidence,
+            genres=heard.genres[: self._top_k],
+            tags=heard.tags[: self._top_k],
             title=event.title,
             artist_id=event.artist_id,
         )
-        await self._store_and_publish(answer, taggram=encode_taggram(tagging.taggram))
+        await self._store_and_publish(answer, taggram=heard.taggram)
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
-        metrics.EVENTS.labels(AGENT, tagging.status, "").inc()
+        metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
-    async def _publish_features(self, event: TrackUploaded, tagging: Tagging, content_hash: str) -> None:
+    async def _publish_features(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
         content = f"{self._front_end}:{content_hash}".encode()
         held = await self._store.get(event.track_id)
         if held and held.status != "failed" and held.event_time > event.uploaded_at:
@@ -165,7 +164,7 @@ class TrackHandler:
         if await self._store.features_published(event.track_id) == content:
             return
         features = TrackFeatures(
-            track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=tagging.windows
+            track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
         )
         await self._publisher.features(features)
         await self._store.mark_features_published(event.track_id, content)

@@ -4,6 +4,10 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,30 +15,48 @@ import psutil
 import pytest
 from tracks_platform import write_music
 
-from models.errors import NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut, ReleaseError
+from models.errors import FetchFailed, NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut, ReleaseError
 from models.release import DEFAULT
-from stream.pool import TaggerPool
+from stream import sandbox
+from stream.pool import PoolUnusable, TaggerPool
+from stream.pool_process import Heard
 
 
-def pool_of(
-    *, timeout_s: float = 60.0, memory_mb: int = 1024, processes: int = 1, release: Path = DEFAULT
-) -> TaggerPool:
-    restarts: list[int] = []
-    pool = TaggerPool(
-        str(release),
-        processes=processes,
-        timeout_s=timeout_s,
-        memory_mb=memory_mb,
-        max_duration_s=3600.0,
-        on_restart=lambda: restarts.append(1),
-    )
-    pool.restarts = restarts
-    return pool
+class Pool(TaggerPool):
+    """A pool that counts its restarts, and takes paths."""
+
+    def __init__(
+        self, *, timeout_s: float = 60.0, memory_mb: int = 1024, processes: int = 1, release: Path = DEFAULT
+    ) -> None:
+        self.restarts = 0
+        super().__init__(
+            str(release), processes=processes, timeout_s=timeout_s, memory_mb=memory_mb, max_duration_s=3600.0,
+            on_restart=self._count,
+        )  # fmt: skip
+
+    def _count(self) -> None:
+        self.restarts += 1
+
+    async def tag_file(self, path: Path) -> Heard:
+        with path.open("rb") as file:
+            return await self.tag(file)
+
+
+def children() -> list[psutil.Process]:
+    """The pool processes; one that has ended and was not waited for counts as well."""
+
+    def is_ours(process: psutil.Process) -> bool:
+        try:
+            return "stream.pool_process" in " ".join(process.cmdline())
+        except psutil.ZombieProcess:
+            return True
+
+    return [child for child in psutil.Process().children() if is_ours(child)]
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[TaggerPool]:
-    pool = pool_of()
+async def pool() -> AsyncIterator[Pool]:
+    pool = Pool()
     pool.launch()
     await pool.ready()
     yield pool
@@ -46,68 +68,75 @@ def track(tmp_path: Path) -> Path:
     return write_music(tmp_path / "track.wav", seconds=4)
 
 
-def holds(process: psutil.Process, path: Path) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return any(Path(file.path) == path for file in process.open_files())
-    return False
+@pytest.fixture
+def long(tmp_path: Path) -> Path:
+    return write_music(tmp_path / "long.flac", seconds=200)
 
 
 async def until_heard_by_other_than(path: Path, *pids: int) -> psutil.Process:
     """The pool process that has the file open."""
     for _ in range(10_000):
-        for child in psutil.Process().children():
-            if child.pid not in pids and holds(child, path):
-                return child
+        for child in children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.pid not in pids and any(Path(file.path) == path for file in child.open_files()):
+                    return child
         await asyncio.sleep(0.002)
     raise AssertionError("no process opened the file")
 
 
 async def test_a_track_is_heard_and_an_error_of_its_audio_comes_back_as_it_is(pool, track, tmp_path) -> None:
-    assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+    assert (await pool.tag_file(track)).status in ("tagged", "abstained")
     text = tmp_path / "text.mp3"
     text.write_text("no music")
-    with pytest.raises(NotAudio):
-        await pool.tag(str(text))
-    assert pool.restarts == []
+    with pytest.raises(NotAudio, match="b'no music'"):
+        await pool.tag_file(text)
+    assert pool.restarts == 0
 
 
-async def test_a_process_that_is_killed_is_replaced_and_its_track_tried_again(pool, tmp_path) -> None:
-    long = write_music(tmp_path / "long.flac", seconds=200)
-    hearing = asyncio.create_task(pool.tag(str(long)))
+async def test_a_process_that_is_killed_is_replaced_and_its_track_tried_again(pool, long) -> None:
+    hearing = asyncio.create_task(pool.tag_file(long))
     (await until_heard_by_other_than(long)).kill()
     assert (await hearing).status in ("tagged", "abstained")
-    assert pool.restarts == [1]
+    assert pool.restarts == 1
 
 
-async def test_a_track_that_kills_its_process_twice_is_given_up_and_the_next_one_heard(pool, track, tmp_path) -> None:
-    long = write_music(tmp_path / "long.flac", seconds=200)
-    hearing = asyncio.create_task(pool.tag(str(long)))
+async def test_a_track_that_kills_its_process_twice_is_given_up_and_the_next_one_heard(pool, track, long) -> None:
+    hearing = asyncio.create_task(pool.tag_file(long))
     first = await until_heard_by_other_than(long)
     first.kill()
     (await until_heard_by_other_than(long, first.pid)).kill()
     with pytest.raises(ProcessCrashed, match="died 2 times"):
         await hearing
-    assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+    assert (await pool.tag_file(track)).status in ("tagged", "abstained")
 
 
 async def test_a_process_that_dies_between_tracks_is_replaced(track) -> None:
-    pool = pool_of(processes=2)
+    pool = Pool(processes=2)
     try:
         pool.launch()
         await pool.ready()
-        idle = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        idle = children()
         idle[0].kill()
-        psutil.wait_procs(idle[:1], timeout=10)
         for _ in range(6):
-            assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+            assert (await pool.tag_file(track)).status in ("tagged", "abstained")
+        assert pool.restarts <= 1
     finally:
         pool.stop()
+
+
+async def test_a_track_that_nobody_waits_for_does_not_answer_for_the_next_one(pool, track, long) -> None:
+    hearing = asyncio.create_task(pool.tag_file(long))
+    await until_heard_by_other_than(long)
+    hearing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hearing
+    assert (await pool.tag_file(track)).duration_s == 4.0
 
 
 async def test_a_release_that_cannot_be_used_is_told_as_it_is(tmp_path) -> None:
     shutil.copytree(DEFAULT, tmp_path / "release")
     (tmp_path / "release" / "genre.npz").write_bytes(b"damaged")
-    pool = pool_of(release=tmp_path / "release")
+    pool = Pool(release=tmp_path / "release")
     try:
         pool.launch()
         with pytest.raises(ReleaseError, match=r"genre\.npz"):
@@ -116,39 +145,179 @@ async def test_a_release_that_cannot_be_used_is_told_as_it_is(tmp_path) -> None:
         pool.stop()
 
 
-async def test_a_decoder_that_hangs_is_ended_and_the_next_track_is_heard(track, tmp_path) -> None:
-    pool = pool_of(timeout_s=2.0)
+async def test_where_no_process_can_be_started_the_track_is_not_to_blame_and_later_all_is_well(tmp_path, track) -> None:
+    release = shutil.copytree(DEFAULT, tmp_path / "release")
+    pool = Pool(release=release)
     try:
         pool.launch()
         await pool.ready()
-        fifo = tmp_path / "never.wav"
-        os.mkfifo(fifo)  # opening it for reading blocks for ever
+        release.rename(tmp_path / "away")
+        children()[0].kill()
+        for _ in range(2):
+            with pytest.raises(PoolUnusable, match="no pool process can be started"):
+                await pool.tag_file(track)
+        assert pool.trouble
+        (tmp_path / "away").rename(release)
+        assert (await pool.tag_file(track)).status in ("tagged", "abstained")
+        assert pool.trouble is None
+    finally:
+        pool.stop()
+
+
+async def test_a_decoder_that_hangs_is_ended_and_the_next_track_is_heard(track, long) -> None:
+    pool = Pool(timeout_s=2.0)
+    try:
+        pool.launch()
+        await pool.ready()
+        hearing = asyncio.create_task(pool.tag_file(long))
+        (await until_heard_by_other_than(long)).suspend()
         with pytest.raises(ProcessTimedOut, match="over 2 s"):
-            await pool.tag(str(fifo))
-        assert pool.restarts == [1]
-        assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+            await hearing
+        assert children() == []  # nothing is left of it, not even a zombie
+        assert (await pool.tag_file(track)).status in ("tagged", "abstained")
     finally:
         pool.stop()
 
 
 async def test_a_track_that_needs_more_memory_than_allowed_is_given_up_alone(track, tmp_path) -> None:
-    pool = pool_of(memory_mb=8)
+    pool = Pool(memory_mb=8)
     try:
         pool.launch()
         await pool.ready()
         big = write_music(tmp_path / "big.flac", seconds=100, sample_rate=48_000)
-        with pytest.raises(OutOfMemory, match="task_memory_mb"):
-            await pool.tag(str(big))
-        assert (await pool.tag(str(track))).status in ("tagged", "abstained")
+        with pytest.raises(OutOfMemory, match="TASTEWAVE_TASK_MEMORY_MB"):
+            await pool.tag_file(big)
+        assert (await pool.tag_file(track)).status in ("tagged", "abstained")
     finally:
         pool.stop()
 
 
-async def test_no_process_is_left_behind(track) -> None:
-    pool = pool_of(processes=2)
+class Directory:
+    """What open() refuses to make a file of."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+async def test_a_file_that_cannot_be_read_is_told_as_such(pool, track, tmp_path) -> None:
+    with pytest.raises(FetchFailed, match="Is a directory"):
+        await pool.tag(Directory(tmp_path))
+    assert (await pool.tag_file(track)).status in ("tagged", "abstained")
+
+
+async def test_no_process_is_left_behind() -> None:
+    pool = Pool(processes=2)
     pool.launch()
     await pool.ready()
-    processes = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    processes = children()
     assert len(processes) == 2
     pool.stop()
-    assert psutil.wait_procs(processes, timeout=10)[1] == []
+    assert not any(process.is_running() for process in processes)
+
+
+async def test_all_guards_hold_here_and_a_pool_process_has_one_thread_and_none_of_the_secrets(monkeypatch) -> None:
+    monkeypatch.setenv("TASTEWAVE_KAFKA_PASSWORD", "canary")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    pool = Pool()
+    try:
+        pool.launch()
+        assert await pool.ready() == dict.fromkeys(sandbox.GUARDS, True)
+        (process,) = children()
+        assert process.num_threads() == 1
+        assert "canary" not in process.environ().values()
+    finally:
+        pool.stop()
+
+
+# What a file that has taken over its process would try next; each line is one attempt that must fail.
+ATTEMPTS = {
+    "read a file": "open(canary).read()",
+    "list a folder": "os.listdir('/')",
+    "write a file": "open(canary, 'a')",
+    "make a file": "os.open(canary + '2', os.O_CREAT | os.O_WRONLY)",
+    "make an unnamed file": "os.open(os.path.dirname(canary), os.O_TMPFILE | os.O_RDWR)",
+    "make a file in memory": "os.memfd_create('x')",
+    "remove a file": "os.unlink(canary)",
+    "rename a file": "os.rename(canary, canary + '2')",
+    "link a file": "os.link(canary, canary + '2')",
+    "change a file's rights": "os.chmod(canary, 0o777)",
+    "truncate a file": "os.truncate(canary, 0)",
+    "connect over TCP": "socket.create_connection(('127.0.0.1', port))",
+    "connect to a socket in the file system": "socket.socket(socket.AF_UNIX).connect(canary)",
+    "send over UDP": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', port))",
+    "look up a name": "socket.getaddrinfo('localhost', port)[0]",
+    "fork": "os.fork()",
+    "run a program": "os.execv('/bin/true', ['true'])",
+    "spawn a program": "os.posix_spawn('/bin/true', ['true'], {})",
+    "start a thread": "threading.Thread(target=print).start()",
+    "signal the worker": "os.kill(os.getppid(), 0)",
+    "trace the worker": "ptrace(os.getppid())",
+    "read the worker's memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
+    "change its user": "os.setuid(12345)",
+    "raise its memory limit": "resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
+    "make a pipe": "os.pipe()",
+    "make a socket pair": "socket.socketpair()",
+    "mount": "mount()",
+}
+
+INTRUDER = """
+    import ctypes, os, resource, socket, sys, threading
+    canary, port = sys.argv[1], int(sys.argv[2])
+    libc = ctypes.CDLL(None, use_errno=True)
+    def called(result):
+        if result == -1:
+            raise OSError(ctypes.get_errno(), "refused")
+    def ptrace(pid):
+        called(libc.ptrace(16, pid, None, None))
+    def mount():
+        called(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None))
+    import encodings.idna
+    from stream import sandbox
+    attempts = {attempts!r}
+    assert all(sandbox.enter(memory_bytes=2**30).values())
+    out = []
+    for name, attempt in attempts.items():
+        try:
+            eval(attempt)
+        except OSError as error:
+            out += [] if error.errno in (1, 13, socket.EAI_AGAIN) else [(name, error)]
+        except (RuntimeError, ValueError) as error:
+            out += [] if "start new thread" in str(error) or "raise maximum limit" in str(error) else [(name, error)]
+        else:
+            out.append(name)
+    os.write(1, repr(out).encode())
+    os._exit(0)
+"""
+
+
+def test_what_has_taken_over_a_pool_process_reaches_nothing(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("canary")
+    with socket.create_server(("127.0.0.1", 0)) as forbidden:
+        forbidden.setblocking(False)
+        script = textwrap.dedent(INTRUDER).replace("{attempts!r}", repr(ATTEMPTS))
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(canary), str(forbidden.getsockname()[1])],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        with pytest.raises(BlockingIOError):
+            forbidden.accept()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]", "")
+    assert canary.read_text() == "canary"
+    assert [path.name for path in tmp_path.iterdir()] == ["canary"]
+
+
+def test_a_guard_that_the_kernel_lacks_is_reported_and_the_others_hold() -> None:
+    script = """
+        import errno, pyseccomp
+        older_kernel = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+        older_kernel.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "landlock_create_ruleset")
+        older_kernel.load()
+        from stream import sandbox
+        print(sandbox.enter(memory_bytes=2**30))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{ {'rlimit': True, 'landlock': False, 'seccomp': True} }\n"

@@ -22,6 +22,7 @@ from models.contract import (
     track_key,
 )
 from models.events import TrackFeatures, TrackUploaded, encode_event
+from stream.sandbox import GUARDS
 
 pytestmark = pytest.mark.servers
 
@@ -75,6 +76,8 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
     for stage in ("fetch", "queue", "decode", "log_mel", "network", "genre", "store"):
         assert f'tastewave_stage_seconds_count{{stage="{stage}"}} {len(events)}.0' in scraped
     assert f'release="{platform.release}"' in scraped
+    for guard in GUARDS:
+        assert f'tastewave_guard{{guard="{guard}"}} 1.0' in scraped
 
 
 def test_what_cannot_be_tagged_is_a_dead_letter_with_its_reason_and_its_neighbours_are_tagged(

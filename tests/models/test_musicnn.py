@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,20 @@ def test_loading_a_network_leaves_nothing_behind_and_tells_nobody(tmp_path: Path
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | homes
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_want_of_memory_is_a_memory_error() -> None:
+    code = """
+        import resource
+        import numpy as np
+        from models.release import load_release
+        network, log_mel = load_release().network("msd"), np.zeros((187, 96), np.float32)
+        taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 2**20, -1))
+        try:
+            network(log_mel)
+        except MemoryError:
+            print("MemoryError")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.stdout == "MemoryError\n"

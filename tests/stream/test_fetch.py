@@ -134,8 +134,7 @@ async def contents(uri: str, resolver: Resolver | None = None, **settings: objec
 
 
 def checked(fetched: Fetched) -> bytes:
-    read = Path(fetched.path).read_bytes()
-    assert read == fetched.file.read()
+    read = fetched.file.read()
     assert len(read) == fetched.size_bytes
     assert hashlib.sha256(read).hexdigest() == fetched.content_hash
     return read
@@ -205,8 +204,6 @@ async def test_a_download_lies_in_an_unlinked_file_with_its_size_and_hash(
             assert checked(fetched) == AUDIO
             assert not any(tmp_path.iterdir())  # noqa: ASYNC240 - an empty folder
             assert [path for path in open_files() if path.startswith(str(tmp_path))] != []
-            other_process = await asyncio.create_subprocess_exec("sha256sum", fetched.path, stdout=subprocess.PIPE)
-            assert (await other_process.communicate())[0].split()[0].decode() == fetched.content_hash
         fetched.close()
         assert fetched.file.closed
 
