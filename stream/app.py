@@ -14,8 +14,8 @@ _FETCHES_BUFFERED = 2
 _DAY_S = 86_400.0
 
 
-def tracks_app(settings: Settings, release: str) -> BatchApp:
-    """The Faust app of a tracks worker; its consumer group carries the release."""
+def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
+    """The Faust app of a worker that has so many tracks in hand; its consumer group carries the release."""
     credentials: Any = None
     context = settings.ssl_context()
     if settings.kafka_security.startswith("SASL"):
@@ -43,4 +43,5 @@ def tracks_app(settings: Settings, release: str) -> BatchApp:
         producer_max_request_size=settings.topic_max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,
+        turns=turns,
     )

@@ -6,7 +6,7 @@ the offset that is committed comes from the records themselves. `BatchApp.consum
 that no agent can forget to say what is done.
 
 It overrides private parts of Faust's aiokafka driver (_getmany, _to_message, _add_gap, _new_offset,
-_filter_tps_with_pending_acks, _commit), so faust-streaming is pinned exactly, and
+_filter_tps_with_pending_acks, _commit_offsets), so faust-streaming is pinned exactly, and
 tests/integration/test_batches.py holds the behaviour on a real broker.
 """
 
@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import faust
@@ -143,13 +143,22 @@ class _BatchConsumer(driver.Consumer):
                 break
         return offset
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        committed = await super()._commit(offsets)
-        for tp in offsets if committed else ():
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:  # noqa: ARG002
+        """Commit what is still assigned; returns whether Kafka took it.
+
+        Faust notes offsets as committed that Kafka did not take, and would not try them again. It also waits
+        for all that is being sent, but a record is done only when Kafka has acknowledged what it sent.
+        """
+        assigned = self.assignment()
+        offsets = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        if not offsets or not await self._commit(offsets):
+            return False
+        for tp, offset in offsets.items():
+            self._committed_offset[tp] = offset
             inflight = self._inflight[tp]
-            while inflight and inflight[0].done and inflight[0].committable <= offsets[tp]:
+            while inflight and inflight[0].done and inflight[0].committable <= offset:
                 inflight.popleft()
-        return committed
+        return True
 
     def _forget(self, tps: Any) -> None:
         for tp in list(tps):
@@ -159,8 +168,8 @@ class _BatchConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # Before the base class forgets what was committed; a commit that does not come is a redelivery.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.commit(), _REVOKE_COMMIT_TIMEOUT_S)
+        # Not cancelled: a commit of Faust that is cancelled while it waits for another one starts anew.
+        await asyncio.wait([asyncio.create_task(self.commit())], timeout=_REVOKE_COMMIT_TIMEOUT_S)
         self._forget(revoked)
         await super().on_partitions_revoked(revoked)
 
@@ -174,13 +183,18 @@ class _BatchTransport(driver.Transport):
     Consumer = _BatchConsumer
 
 
+class LeftAlone(BaseException):
+    """The record is left to the next worker, since this one is draining; no retry and no dead letter catches it."""
+
+
 class Handler(NamedTuple):
     """What an agent does with a record.
 
-    handle returns when the effect of the record is durable. is_away says of an exception that a server is
-    not there: then the record waits, however long. Any other exception gets a few tries, then give_up,
-    which must leave the record somewhere durable. order gives the key under which records wait for one
-    another; None waits for nobody. on_wait hears of every wait.
+    handle returns when the effect of the record is durable; what takes long in it takes a turn
+    (BatchApp.turn). is_away says of an exception that a server is not there: then the record waits, however
+    long. Any other exception gets a few tries, then give_up, which must leave the record somewhere durable.
+    order gives the key under which records wait for one another; None waits for nobody. on_wait hears of
+    every wait.
     """
 
     handle: Callable[[ConsumerRecord], Awaitable[None]]
@@ -200,9 +214,10 @@ class Progress(NamedTuple):
 class _Window:
     """At most `size` records in flight over all batches, side by side; those of one key in order."""
 
-    def __init__(self, handler: Handler, *, size: int) -> None:
+    def __init__(self, handler: Handler, *, size: int, on_done: Callable[[ConsumerRecord], None]) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self._handler = handler
+        self._on_done = on_done
         self._free = asyncio.Semaphore(size)
         self._last: dict[Hashable, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
@@ -229,7 +244,7 @@ class _Window:
             if self._last.get(key) is task:
                 del self._last[key]
             if not task.cancelled():
-                task.exception()  # it was still waiting when its partition was taken away, or at the stop
+                task.exception()  # waiting when its partition was taken away or at the stop, or left alone
 
         task.add_done_callback(ended)
 
@@ -239,6 +254,21 @@ class _Window:
 
         if batch.revoked:
             return
+        try:
+            await self._handler.handle(record)  # all there is to it, nearly always; what retries is slower than this
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is dealt with
+            await self._retry(batch, record, error)
+        batch.finish(record)
+        self._on_done(record)
+
+    async def _retry(self, batch: Batch, record: ConsumerRecord, first: Exception) -> None:
+        """Go on after a first try that failed; returns when the record is done."""
+        failed: list[Exception] = [first]
+
+        async def handle() -> None:
+            if failed:
+                raise failed.pop()
+            await self._handler.handle(record)
 
         def wait_noted(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -256,10 +286,9 @@ class _Window:
             before_sleep=wait_noted,
             reraise=True,
         )
-        await waiting(self._settle, record)
-        batch.finish(record)
+        await waiting(self._settle, record, handle)
 
-    async def _settle(self, record: ConsumerRecord) -> None:
+    async def _settle(self, record: ConsumerRecord, handle: Callable[[], Awaitable[None]]) -> None:
         tries = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, Exception) and not self._handler.is_away(error)),
             wait=wait_random(0.05, 0.5),
@@ -267,7 +296,7 @@ class _Window:
             reraise=True,
         )
         try:
-            await tries(self._handler.handle, record)
+            await tries(handle)
         except Exception as error:
             if self._handler.is_away(error):
                 raise
@@ -279,8 +308,10 @@ class _Window:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def drain(self, *, timeout_s: float) -> None:
+    def stop(self) -> None:
         self._stopping.set()
+
+    async def finish(self, *, timeout_s: float) -> None:
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=timeout_s)
             for task in late:
@@ -288,13 +319,20 @@ class _Window:
 
 
 class BatchApp(faust.App):
-    """A Faust app that consumes through `consume` alone."""
+    """A Faust app that consumes through `consume` alone.
+
+    Args:
+        turns: how many records may take a turn at a time.
+    """
 
     logger = logging.getLogger("faust.batches")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, turns: int, **kwargs: Any) -> None:
         super().__init__(*args, table_standby_replicas=0, topic_disable_leader=True, **kwargs)
         self._windows: list[_Window] = []
+        self._turns = asyncio.Semaphore(turns)
+        self._reached: dict[TP, int] = {}
+        self._draining = False
 
     def _new_transport(self) -> _BatchTransport:
         return _BatchTransport(self.conf.broker_consumer, self)
@@ -314,9 +352,26 @@ class BatchApp(faust.App):
             handler: what to do with a record.
             window: how many records may be in flight.
         """
-        records = _Window(handler, size=window)
+        records = _Window(handler, size=window, on_done=self._reach)
         self._windows.append(records)
         super().agent(self.topic(topic, schema=_BatchSchema()), name=f"tastewave.{topic}")(records.run)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, record: ConsumerRecord) -> AsyncIterator[None]:
+        """What takes long waits for its turn here; what does not flows past it.
+
+        Raises LeftAlone while the app drains, unless a later record of the partition has had its turn or is
+        done: that one would come again if this one did not get done as well.
+        """
+        async with self._turns:
+            if self._draining and record.offset > self._reached.get(TP(record.topic, record.partition), -1):
+                raise LeftAlone
+            self._reach(record)
+            yield
+
+    def _reach(self, record: ConsumerRecord) -> None:
+        tp = TP(record.topic, record.partition)
+        self._reached[tp] = max(record.offset, self._reached.get(tp, -1))
 
     @property
     def in_flight(self) -> int:
@@ -343,6 +398,9 @@ class BatchApp(faust.App):
 
     async def drain(self, *, timeout_s: float) -> None:
         """Take nothing new, finish what is in hand within the time, commit it."""
+        self._draining = True
         self.consumer.stop_flow()
-        await asyncio.gather(*(window.drain(timeout_s=timeout_s) for window in self._windows))
+        for window in self._windows:
+            window.stop()
+        await asyncio.gather(*(window.finish(timeout_s=timeout_s) for window in self._windows))
         await self.consumer.commit()

@@ -32,6 +32,7 @@ from stream.tracks import TrackHandler, is_away, order_by_track
 log = structlog.get_logger(__name__)
 
 _LEAST_STOP_S = 2.0
+_RECORDS_IN_FLIGHT = 256  # what needs no hearing flows past what does
 
 
 class WorkerCrashed(TastewaveError):
@@ -64,7 +65,7 @@ async def serve_tracks(settings: Settings, release: Release, pool: TaggerPool) -
         if not await _first(_servers(settings, health, store), stopping):
             return
         fetcher = await stack.enter_async_context(Fetcher(settings))
-        app = tracks_app(settings, release.release_id)
+        app = tracks_app(settings, release.release_id, turns=settings.window or 4 * pool.processes)
         handler = TrackHandler(
             release=release.release_id,
             front_end=release.configuration.front_end,
@@ -72,13 +73,14 @@ async def serve_tracks(settings: Settings, release: Release, pool: TaggerPool) -
             pool=pool,
             store=store,
             publisher=Publisher(app.producer, settings, release=release.release_id),
+            turn=app.turn,
             top_k=settings.top_k,
             future_tolerance_ms=int(settings.future_tolerance_s * 1000),
         )
         app.consume(
             settings.topic(TRACKS_UPLOADED),
             Handler(handler.handle, handler.give_up, is_away, order_by_track, health.away),
-            window=settings.window or 4 * pool.processes,
+            window=_RECORDS_IN_FLIGHT,
         )
         await _run(app, pool, health, store, stopping, drain_timeout_s=settings.drain_timeout_s)
 

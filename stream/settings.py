@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -17,6 +18,7 @@ PREFIX = "TASTEWAVE_"
 CommaList = Annotated[tuple[str, ...], NoDecode]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+_LEAST_SECRET = 6  # letters; a shorter one may be part of any word
 
 
 class Settings(BaseSettings):
@@ -58,7 +60,9 @@ class Settings(BaseSettings):
     task_memory_mb: Positive = Field(1024, description="memory a pool process may add while it hears a track (MiB)")
     max_duration_s: Seconds = Field(3 * 3600.0, description="longest track")
 
-    window: Positive | None = Field(None, description="records in flight; four for each pool process when absent")
+    window: Positive | None = Field(
+        None, description="tracks in hand at a time; four for each pool process when absent"
+    )
     future_tolerance_s: Seconds = Field(300.0, description="how far ahead of the clock an upload may be dated")
     drain_timeout_s: Seconds = Field(25.0, description="SIGTERM: time for what is in hand")
     top_k: Positive = Field(5, description="genres and tags kept in an answer")
@@ -85,9 +89,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: SecretStr) -> SecretStr:
-        scheme = urlsplit(value.get_secret_value()).scheme
-        if scheme not in ("redis", "rediss", "unix"):
-            raise ValueError(f"starts with {scheme or 'no scheme'}, use redis://, rediss:// or unix://")
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("starts with none of redis://, rediss:// and unix://")  # but maybe with the password
         return value
 
     @field_validator("kafka_brokers")
@@ -106,6 +109,18 @@ class Settings(BaseSettings):
             raise ValueError(f"needs {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD with {self.kafka_security}")
         return self
 
+    def redacted(self, text: str) -> str:
+        """A text of somebody else's, such as a server's answer, with *** for each password of these settings."""
+        passwords = {self.kafka_password.get_secret_value()} if self.kafka_password else set[str]()
+        with contextlib.suppress(ValueError):
+            url = urlsplit(self.redis_url.get_secret_value())
+            passwords |= {value for name, value in parse_qsl(url.query) if "password" in name}
+            passwords |= {url.password or "", unquote(url.password or "")}
+        for password in sorted(passwords, key=len, reverse=True):
+            if len(password) >= _LEAST_SECRET:
+                text = text.replace(password, "***")
+        return text
+
     def topic(self, name: str) -> str:
         """A topic of the contract under the prefix."""
         return self.topic_prefix + name
@@ -117,7 +132,8 @@ class Settings(BaseSettings):
         try:
             context = ssl.create_default_context(cafile=self.kafka_ca_file)
             if self.kafka_cert_file:
-                context.load_cert_chain(self.kafka_cert_file, self.kafka_key_file)
+                # A password, or OpenSSL would ask the terminal for that of an encrypted key.
+                context.load_cert_chain(self.kafka_cert_file, self.kafka_key_file, password="")
         except OSError as error:
             raise SettingsError(
                 f"TLS to Kafka cannot be set up ({error.strerror or type(error).__name__}); "

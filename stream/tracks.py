@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import aiokafka.errors
@@ -59,6 +59,9 @@ class TrackHandler:
 
     Done means: the answer is in Redis and what Redis holds is on the output topic (and its features on
     theirs, once per content and front end), or the failure is a dead letter; acknowledged all of it.
+
+    Args:
+        turn: fetching and hearing waits for it (BatchApp.turn).
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class TrackHandler:
         pool: TaggerPool,
         store: TrackStore,
         publisher: Publisher,
+        turn: Callable[[ConsumerRecord], AbstractAsyncContextManager[None]],
         top_k: int,
         future_tolerance_ms: int,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -80,6 +84,7 @@ class TrackHandler:
         self._pool = pool
         self._store = store
         self._publisher = publisher
+        self._turn = turn
         self._top_k = top_k
         self._future_tolerance_ms = future_tolerance_ms
         self._now_ms = now_ms
@@ -98,7 +103,9 @@ class TrackHandler:
             metrics.EVENTS.labels(AGENT, "cached", "").inc()
             return
         try:
-            await self._answer(event)
+            async with self._turn(record):
+                heard, content_hash = await self._hear(event)
+            await self._answer(event, heard, content_hash)
         except (FetchError, AudioError, ProcessingError) as error:
             await self._fail(record, event, error)
 
@@ -128,7 +135,8 @@ class TrackHandler:
             )
         return event
 
-    async def _answer(self, event: TrackUploaded) -> None:
+    async def _hear(self, event: TrackUploaded) -> tuple[Heard, str]:
+        """Fetch and hear a track; returns the hash of its content as well."""
         with _stage("fetch"):
             fetched = await self._fetcher.fetch(event.uri)
         with fetched:
@@ -138,7 +146,10 @@ class TrackHandler:
         for stage, took_ms in heard.timings_ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(took_ms / 1000)
         metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, took_s - sum(heard.timings_ms.values()) / 1000))
-        await self._publish_features(event, heard, fetched.content_hash)
+        return heard, fetched.content_hash
+
+    async def _answer(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+        await self._publish_features(event, heard, content_hash)
         answer = TrackTagged(
             track_id=event.track_id,
             release=self._release,

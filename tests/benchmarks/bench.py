@@ -1,7 +1,7 @@
 """`make bench`: a line per figure, and build/bench.json. Ratios come from one run; no figure here is a test.
 
 python tests/benchmarks/bench.py            # everything
-python tests/benchmarks/bench.py hear       # one part: hear, tag, worker
+python tests/benchmarks/bench.py hear       # one part: hear, tag, start, path, redelivery
 """
 
 from __future__ import annotations
@@ -15,29 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
-import psutil
+import tracks_path
+from tracks_path import TASTEWAVE, Figures, write_mp3
 
 BUILD = Path(__file__).parents[2] / "build"
-TASTEWAVE = Path(sys.executable).with_name("tastewave")
-MIB = 2**20
-Figures = dict[str, Any]
-
-
-def write_mp3(path: Path, *, seconds: float = 30.0) -> Path:
-    """A 44.1 kHz stereo mp3 of chords over a beat."""
-    import numpy as np
-    import soundfile
-
-    rng, rate = np.random.default_rng(0), 44_100
-    t = np.arange(int(seconds * rate)) / rate
-    tones = sum(np.sin(2 * np.pi * f * t) for f in (110, 164.81, 220, 277.18, 329.63))
-    beat = np.exp(-30 * (t % 0.5)) * rng.standard_normal(t.size)
-    left, right = 0.1 * tones + 0.3 * beat, 0.1 * np.roll(tones, 100) + 0.3 * beat
-    soundfile.write(path, np.stack([left, right], axis=1), rate, format="MP3")
-    return path
 
 
 def median_ms(function: Callable[[], object], *, runs: int) -> float:
@@ -100,65 +83,7 @@ def tag(folder: Path) -> Figures:
     return {"tag_s": took, "help_s": helped}
 
 
-def worker(folder: Path) -> Figures:
-    """Start-up and memory of a worker, and events/s of the whole path, on real servers."""
-    from deploy.local import Kafka, Redis
-
-    tracks = 60
-    mp3 = write_mp3(folder / "track.mp3")
-    with Kafka() as kafka, Redis() as redis:
-        environment = os.environ | {
-            "TASTEWAVE_KAFKA_BROKERS": kafka.brokers,
-            "TASTEWAVE_REDIS_URL": redis.url,
-            "TASTEWAVE_FILE_ROOTS": str(folder),
-            "TASTEWAVE_HEALTH_PORT": "0",
-            "TASTEWAVE_LOG_FORMAT": "json",
-        }
-        subprocess.run([TASTEWAVE, "topics", "create"], env=environment, check=True, capture_output=True)
-        started = time.time()
-        with (folder / "worker.log").open("wb") as log:
-            process = subprocess.Popen([TASTEWAVE, "worker", "tracks"], env=environment, stderr=log)
-        try:
-            at = {name: _logged(folder / "worker.log", name) - started for name in ("worker.loaded", "worker.ready")}
-            links = [folder / f"{number}.mp3" for number in range(tracks)]
-            for number, link in enumerate(links):  # other bytes, so that each is another track
-                link.write_bytes(mp3.read_bytes() + number.to_bytes(4, "big"))
-            began = time.perf_counter()
-            subprocess.run([TASTEWAVE, "upload", *links, "--wait"], env=environment, check=True, capture_output=True)
-            rate = tracks / (time.perf_counter() - began)
-            main = psutil.Process(process.pid)
-            pool = [child for child in main.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
-            memory = main.memory_info().rss / MIB, max(child.memory_info().rss for child in pool) / MIB
-        finally:
-            process.terminate()
-            process.wait(60)
-    print(f"worker loaded, process start    {at['worker.loaded']:8.2f} s    (mark: under 2)")
-    print(f"  then in its consumer group    {at['worker.ready'] - at['worker.loaded']:8.2f} s")
-    print(f"main process                    {memory[0]:8.0f} MiB  (mark: under 150)")
-    print(f"each of {len(pool)} pool processes        {memory[1]:8.0f} MiB  (mark: under 250)")
-    print(f"whole path, upload --wait       {rate:8.1f} tracks/s")
-    return {
-        "loaded_s": at["worker.loaded"],
-        "ready_s": at["worker.ready"],
-        "main_mib": memory[0],
-        "pool_mib": memory[1],
-        "tracks_per_s": rate,
-    }
-
-
-def _logged(log: Path, event: str) -> float:
-    from datetime import datetime
-
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
-            if line.startswith("{") and json.loads(line)["event"] == event:
-                return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
-        time.sleep(0.02)
-    raise click.ClickException(f"the worker did not log {event}:\n{log.read_text()}")
-
-
-PARTS = {"hear": hear, "tag": tag, "worker": worker}
+PARTS = {"hear": hear, "tag": tag} | tracks_path.PARTS
 
 
 @click.command(help=__doc__)

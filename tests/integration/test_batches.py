@@ -65,7 +65,7 @@ class Platform:
         def waited(error: BaseException) -> None:
             self.waits += 1
 
-        app = tracks_app(self.settings, "test")
+        app = tracks_app(self.settings, "test", turns=4)
         handler = Handler(
             handle, give_up, lambda error: isinstance(error, AwayError), lambda record: record.key, waited
         )
@@ -295,6 +295,52 @@ async def test_empty_and_undecodable_values_reach_the_handler_as_they_are(platfo
 
 
 async def test_a_plain_faust_agent_is_refused(platform: Platform) -> None:
-    app = tracks_app(platform.settings, "test")
+    app = tracks_app(platform.settings, "test", turns=4)
     with pytest.raises(TypeError, match="consume"):
         app.agent(app.topic(platform.topic))
+
+
+async def test_what_takes_long_waits_for_its_turn_and_the_rest_flows_past_it(platform: Platform) -> None:
+    platform.produce([b"long"] * 20 + [b"short"] * 20)
+    release, at_once, most, short = asyncio.Event(), 0, 0, 0
+
+    async def handle(record) -> None:
+        nonlocal at_once, most, short
+        if record.value == b"short":
+            short += 1
+            return
+        async with app.turn(record):
+            at_once += 1
+            most = max(most, at_once)
+            await release.wait()
+            at_once -= 1
+
+    app = platform.app(handle, window=64)
+    async with running(app):
+        await until(lambda: short == 20 and at_once == 4)
+        release.set()
+        await until_committed(platform, 40)
+    assert most == 4
+
+
+async def test_a_drain_leaves_what_had_no_turn_yet_unless_a_later_record_is_done(platform: Platform) -> None:
+    platform.produce([b"long-%d" % number for number in range(30)] + [b"short"])
+    release, begun, done = asyncio.Event(), [], []
+
+    async def handle(record) -> None:
+        if record.value != b"short":
+            async with app.turn(record):
+                begun.append(record)
+                await release.wait()
+        done.append((record.partition, record.offset))
+
+    app = platform.app(handle, window=64)
+    async with running(app):
+        await until(lambda: len(begun) == 4 and len(done) == 1)
+        ((past, _),) = done
+        asyncio.get_running_loop().call_later(0.2, release.set)
+    assert [record.offset for record in begun if record.partition == past] == list(range(10))
+    kept = {(record.partition, record.offset) for record in begun if record.partition != past}
+    assert set(done) == {(past, offset) for offset in range(11)} | kept
+    assert len(kept) <= 4
+    await until_committed(platform, len(done))  # nothing comes twice
