@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --upgrade --generate-hashes --no-emit-index
 LOCKS := deploy/locks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench up down locks clean system
+.PHONY: help demo test soak lint bench up down locks clean system
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ demo: .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; your own w
 test: .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"
 	@$(BIN)/python -m deploy.local prepare
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+soak: .venv/.dev ## Run the long fault tests: an hour, figures in build/soak.csv
+	@$(BIN)/python -m deploy.local prepare
+	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
 lint: .venv/.dev ## Style, types and the arrows between the rooms
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from models.contract import (
     TRACKS_UPLOADED,
     track_key,
 )
-from models.events import TrackFeatures, TrackUploaded, encode_event
+from models.events import TrackFeatures, encode_event
 from stream.sandbox import GUARDS
 
 pytestmark = pytest.mark.servers
@@ -175,60 +174,6 @@ def test_a_good_answer_outlives_a_failed_upload_of_its_track(platform: Platform)
     platform.upload((platform.folder / "missing.wav").as_uri(), track_id="t1", at=event.uploaded_at + 1)
     until(platform.dead_letters)
     assert platform.output() == {"t1": first}
-
-
-def test_a_worker_killed_in_mid_batch_loses_nothing(platform: Platform) -> None:
-    files = [write_music(platform.folder / f"{number}.wav", seed=number, seconds=4) for number in range(3)]
-    events: list[TrackUploaded] = []
-    stop = threading.Event()
-
-    def produce() -> None:
-        while not stop.is_set() and len(events) < 150:
-            events.append(platform.upload(files[len(events) % 3].as_uri()))
-            stop.wait(0.05)
-
-    producer = threading.Thread(target=produce)
-    producer.start()
-    try:
-        for number in range(4):
-            worker = platform.start_worker()
-            platform.until_ready(number)
-            before = len(platform.redis.keys("tw:*:track:*"))
-            until(lambda before=before: len(platform.redis.keys("tw:*:track:*")) >= before + 3)
-            worker.send_signal(signal.SIGKILL)
-            worker.wait(30)
-    finally:
-        stop.set()
-        producer.join()
-    platform.start_worker()
-    for event in events:
-        platform.wait_for(event, timeout_s=120)
-    until(lambda: platform.lag(4) == 0)
-    answers = platform.output()
-    assert answers.keys() == {event.track_id for event in events}
-    by_content: dict[str, set[Any]] = {}
-    for event in events:
-        answer = answers[event.track_id]
-        by_content.setdefault(event.uri, set()).add((answer.status, answer.genres, answer.tags))
-    assert {len(of_one_file) for of_one_file in by_content.values()} == {1}
-    assert platform.dead_letters() == []
-
-
-def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_zero(platform: Platform) -> None:
-    file = write_music(platform.folder / "track.wav", seconds=4)
-    events = [platform.upload(file.as_uri()) for _ in range(120)]
-    worker = platform.start_worker()
-    until(lambda: platform.redis.keys("tw:*:track:*"))
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(60) == 0
-    first = len(platform.redis.keys("tw:*:track:*"))
-    assert 0 < first < len(events)
-    platform.start_worker()
-    for event in events:
-        platform.wait_for(event)
-    until(lambda: platform.lag(1) == 0)
-    assert len(platform.read(TRACKS_TAGGED)) == len(events)  # nothing twice
-    assert "Traceback" not in platform.worker_log(0)
 
 
 @pytest.fixture
