@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --upgrade --generate-hashes --no-emit-index
 LOCKS := deploy/locks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint bench up down locks clean system
+.PHONY: help demo test soak lint audit bench up down locks clean system
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ lint: .venv/.dev ## Style, types and the arrows between the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+audit: .venv/.dev ## Look the locked versions up for known vulnerabilities, at pypi.org
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+		-r $(LOCKS)/dev.txt -r $(LOCKS)/build.txt -r $(LOCKS)/musicnn.txt
 
 bench: .venv/.dev ## Measure speed and memory: a line per figure, and build/bench.json
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)

@@ -35,6 +35,8 @@ def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
         broker_commit_interval=1.0,
         broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
         broker_heartbeat_interval=2.0,
+        broker_rebalance_timeout=20.0,  # how long a worker whose event loop stands still holds up a rebalance
+        broker_request_timeout=30.0,  # how long a hung broker holds up what another one could do; more than a rebalance
         broker_max_poll_records=_RECORDS_PER_FETCH,
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
         consumer_auto_offset_reset="earliest",

@@ -6,7 +6,7 @@ the offset that is committed comes from the records themselves. `BatchApp.consum
 that no agent can forget to say what is done.
 
 It overrides private parts of Faust's aiokafka driver (_getmany, _to_message, _add_gap, _new_offset,
-_filter_tps_with_pending_acks, _commit_offsets), so faust-streaming is pinned exactly, and
+_filter_tps_with_pending_acks, _commit_offsets, _new_consumer_thread), so faust-streaming is pinned exactly, and
 tests/integration/test_batches.py holds the behaviour on a real broker.
 """
 
@@ -25,6 +25,7 @@ from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from mode.threads import MethodQueue
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 UNEXPECTED_TRIES = 3
 _REVOKE_COMMIT_TIMEOUT_S = 5.0
+_CALLS_AT_ONCE = 8
 
 
 class Batch(ConsumerMessage):
@@ -91,6 +93,21 @@ class _BatchSchema(faust.Schema):
         return message
 
 
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Serves a fetch, a commit and a check of progress side by side, and what a rebalance asks.
+
+    With the two workers of Faust's own, a broker that hangs with a commit and a check stops the fetches from all.
+    """
+
+    logger = logging.getLogger("faust.batches")
+
+    @property
+    def method_queue(self) -> MethodQueue:
+        if self._method_queue is None:
+            self._method_queue = MethodQueue(num_workers=_CALLS_AT_ONCE, loop=self.thread_loop, beacon=self.beacon)
+        return self._method_queue
+
+
 class _BatchConsumer(driver.Consumer):
     logger = logging.getLogger("faust.batches")
 
@@ -99,6 +116,9 @@ class _BatchConsumer(driver.Consumer):
         self._inflight: defaultdict[TP, deque[Batch]] = defaultdict(deque)
         self._handed_out: dict[TP, int] = {}
         self.joined = False
+
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         fetched = await super()._getmany(active_partitions, timeout)
@@ -330,6 +350,7 @@ class BatchApp(faust.App):
     def __init__(self, *args: Any, turns: int, **kwargs: Any) -> None:
         super().__init__(*args, table_standby_replicas=0, topic_disable_leader=True, **kwargs)
         self._windows: list[_Window] = []
+        self._consumed: set[str] = set()
         self._turns = asyncio.Semaphore(turns)
         self._reached: dict[TP, int] = {}
         self._draining = False
@@ -354,6 +375,7 @@ class BatchApp(faust.App):
         """
         records = _Window(handler, size=window, on_done=self._reach)
         self._windows.append(records)
+        self._consumed.add(topic)
         super().agent(self.topic(topic, schema=_BatchSchema()), name=f"tastewave.{topic}")(records.run)
 
     @contextlib.asynccontextmanager
@@ -384,12 +406,15 @@ class BatchApp(faust.App):
         return cast(_BatchConsumer, self.consumer).joined
 
     async def progress(self) -> dict[TP, Progress]:
-        """Of every assigned partition, with the end of its log as the broker tells it now."""
+        """Of every assigned partition, with the end of its log as the broker tells it now.
+
+        A worker without a partition asks as well, so that it notices when Kafka is away.
+        """
         consumer = cast(_BatchConsumer, self.consumer)
         tps = consumer.assignment()
-        ends = await consumer.highwaters(*tps) if tps else {}
+        ends = await consumer.highwaters(*(tps or {TP(topic, 0) for topic in self._consumed}))
         progress = {}
-        for tp, end in ends.items():
+        for tp, end in ends.items() if tps else ():
             next_offset = consumer.next_offset(tp)
             if next_offset is None:
                 next_offset = consumer.started_at(tp, await consumer.position(tp) or 0)

@@ -132,6 +132,34 @@ def dead_letters(last: int, as_json: bool) -> None:
 
 
 @cli.group()
+def rewind() -> None:
+    """Answer a stretch of time again, after Redis lost what it had acknowledged."""
+
+
+@rewind.command("tracks")
+@click.option(
+    "--minutes", required=True, type=click.IntRange(min=1), help="How far back; rather too far than too near."
+)
+@click.option("--release", help="The release whose workers are to answer again; the configured one when absent.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; the workers may run.")
+def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
+    """Move the tracks workers' consumer group back to the uploads of N minutes ago.
+
+    Stop the workers of the release first, and start them afterwards. What Redis lost is fetched and heard
+    again; what it still holds is only published again. Failed uploads are tried again.
+
+    \b
+    Examples:
+      tastewave rewind tracks --minutes 30 --dry-run
+      tastewave rewind tracks --minutes 30
+    """
+    from stream.rewind import rewind_tracks as rewind
+    from stream.settings import load_settings
+
+    rewind(load_settings(), minutes=minutes, release=release, dry_run=dry_run)
+
+
+@cli.group()
 def get() -> None:
     """Read an answer from Redis."""
 

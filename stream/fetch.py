@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import IO, Self, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -35,6 +35,7 @@ from yarl import URL
 
 from models.errors import FetchFailed, FetchRefused, NotFound, TooLarge
 from stream.settings import Settings
+from stream.uris import shown_uri
 
 _BLOCK_BYTES = 1 << 20  # hashed and written in one visit to a thread
 _BUCKET_READ_BYTES = 4 << 20
@@ -45,9 +46,12 @@ _GONE = frozenset({404, 410})
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
 _KERNEL_FOLDERS = (Path("/proc"), Path("/sys"))
 _NAT64 = IPv6Network("64:ff9b::/96")
-_IPV6_DOCUMENTATION = IPv6Network("3fff::/20")  # newer than the registry that Python 3.11 knows
+_NOT_PUBLIC = (
+    IPv4Network("192.0.0.0/24"),  # Python 3.11 may know only parts of it; a cloud keeps its metadata there
+    IPv4Network("168.63.129.16/32"),  # tells every machine in Azure what is for that machine alone
+    IPv6Network("3fff::/20"),  # documentation, newer than the registry that Python 3.11 knows
+)
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name (IDNA) or an address
-_PLACE_LENGTH = 160
 
 T_ = TypeVar("T_")
 
@@ -55,15 +59,16 @@ T_ = TypeVar("T_")
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet, by the IANA special-purpose registries (RFC 6890).
 
+    The addresses at which clouds tell their machines secrets do not.
     An IPv4 address inside an IPv6 one (IPv4-mapped, NAT64) counts as itself; the tunnels 6to4 and Teredo
     are never public. Raises ValueError when address is no IP address.
     """
     ip: IPv4Address | IPv6Address = ip_address(address)
     if isinstance(ip, IPv6Address):
-        if ip.sixtofour or ip.teredo or ip in _IPV6_DOCUMENTATION or ip.is_site_local:
+        if ip.sixtofour or ip.teredo or ip.is_site_local:
             return False
         ip = ip.ipv4_mapped or (IPv4Address(int(ip) & 0xFFFF_FFFF) if ip in _NAT64 else ip)
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +147,10 @@ class Fetcher:
                 return await self._tries.copy()(self._way(uri))
         except _TransientError as error:
             tries = "one try" if settings.fetch_attempts == 1 else f"each of {settings.fetch_attempts} tries"
-            raise FetchFailed(f"{_place(uri)} {error} in {tries}; upload the track again when it is well") from None
+            raise FetchFailed(f"{shown_uri(uri)} {error} in {tries}; upload the track again when it is well") from None
         except TimeoutError:
             raise FetchFailed(
-                f"{_place(uri)} did not arrive within {settings.fetch_timeout_s:g} s; upload the track again "
+                f"{shown_uri(uri)} did not arrive within {settings.fetch_timeout_s:g} s; upload the track again "
                 "when it is quicker, or raise TASTEWAVE_FETCH_TIMEOUT_S"
             ) from None
 
@@ -162,7 +167,7 @@ class Fetcher:
         allowed = rest.startswith("//") and f"{scheme}://{bucket}" in self._allowed_buckets
         if not allowed or not key or ".." in key.split("/") or "::" in uri:
             raise FetchRefused(
-                f"{_place(uri)} is neither file://, http(s):// nor an object in one of TASTEWAVE_ALLOWED_BUCKETS; "
+                f"{shown_uri(uri)} is neither file://, http(s):// nor an object in one of TASTEWAVE_ALLOWED_BUCKETS; "
                 "use such an address, or allow its bucket"
             )
         return functools.partial(_in_own_thread, self._read_bucket, scheme, f"{scheme}:{rest}", deadline)
@@ -172,7 +177,7 @@ class Fetcher:
 
     def _read_file(self, uri: str, deadline: float) -> Fetched:
         original = _open_inside(uri, [Path(root).resolve() for root in self._settings.file_roots])
-        with _Intake(_place(uri), self._settings.fetch_max_bytes, original=original) as intake:
+        with _Intake(shown_uri(uri), self._settings.fetch_max_bytes, original=original) as intake:
             intake.expect(os.fstat(original.fileno()).st_size)
             while block := _read(original):
                 intake.add(block)
@@ -180,7 +185,7 @@ class Fetcher:
             return intake.finish()
 
     def _read_bucket(self, scheme: str, uri: str, deadline: float) -> Fetched:
-        place = _place(uri)
+        place = shown_uri(uri)
         try:
             filesystem = fsspec.filesystem(scheme)
         except (ImportError, ValueError):
@@ -201,20 +206,20 @@ class Fetcher:
     async def _download(self, url: URL) -> Fetched:
         """Follow redirects by hand, each through the same gates, to the body."""
         for _ in range(self._settings.fetch_max_redirects + 1):
-            web = self._allowed_web if url.host in self._allowed_hosts else self._public_web
-            with _web_errors(_place(str(url))):
+            with _web_errors(shown_uri(str(url))):
+                web = self._allowed_web if url.host in self._allowed_hosts else self._public_web
                 async with web.get(url, allow_redirects=False) as response:
                     location = response.headers.get("Location")
                     if response.status not in _REDIRECTS or location is None:
                         return await self._receive(response)
             url = _web_url(location, base=url)
         raise FetchFailed(
-            f"{_place(str(url))} stands behind more than {self._settings.fetch_max_redirects} redirects; "
+            f"{shown_uri(str(url))} stands behind more than {self._settings.fetch_max_redirects} redirects; "
             "upload the track with its final address"
         )
 
     async def _receive(self, response: aiohttp.ClientResponse) -> Fetched:
-        place = _place(str(response.url))
+        place = shown_uri(str(response.url))
         _check_answer(response, place)
         with _Intake(place, self._settings.fetch_max_bytes) as intake:
             intake.expect(response.content_length)
@@ -319,17 +324,6 @@ def _still_wanted(deadline: float) -> None:
         raise TimeoutError
 
 
-def _place(uri: str) -> str:
-    """A URI for people and logs: no user, password, query or fragment, no control characters, not too long."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or not re.fullmatch(r"[A-Za-z0-9+.-]+", scheme):
-        return "a URI without scheme://"
-    if "@" in rest:
-        return f"{scheme}://(withheld, as it holds an @)"
-    rest = "".join(letter if letter.isprintable() else "?" for letter in re.split(r"[?#]", rest, maxsplit=1)[0])
-    return f"{scheme}://{rest if len(rest) <= _PLACE_LENGTH else rest[:_PLACE_LENGTH] + '...'}"
-
-
 def _open_inside(uri: str, roots: list[Path]) -> IO[bytes]:
     """Open the regular file of a file:// URI, judged by its descriptor: nothing can take its place meanwhile."""
     path = _file_path(uri)
@@ -340,16 +334,16 @@ def _open_inside(uri: str, roots: list[Path]) -> IO[bytes]:
         # Outside the roots, what is there and what is not are refused alike.
         _check_inside(Path(os.path.realpath(os.fsdecode(path))), roots, uri)
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise NotFound(f"{_place(uri)} is not there; upload the track with the path of its file") from None
-        raise FetchFailed(f"{_place(uri)} cannot be opened ({error.strerror}); check its permissions") from None
+            raise NotFound(f"{shown_uri(uri)} is not there; upload the track with the path of its file") from None
+        raise FetchFailed(f"{shown_uri(uri)} cannot be opened ({error.strerror}); check its permissions") from None
     try:
         descriptor = Path(f"/proc/self/fd/{handle}")
         _check_inside(descriptor.readlink(), roots, uri)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise FetchRefused(f"{_place(uri)} is not a regular file; upload a file of audio")
+            raise FetchRefused(f"{shown_uri(uri)} is not a regular file; upload a file of audio")
         return descriptor.open("rb", buffering=0)
     except OSError as error:
-        raise FetchFailed(f"{_place(uri)} cannot be read ({error.strerror}); check its permissions") from None
+        raise FetchFailed(f"{shown_uri(uri)} cannot be read ({error.strerror}); check its permissions") from None
     finally:
         os.close(handle)
 
@@ -365,7 +359,7 @@ def _file_path(uri: str) -> bytes:
             path = b""
     if not path.startswith(b"/") or b"\0" in path:
         raise FetchRefused(
-            f"{_place(uri)} does not name a local file; use file:///absolute/path with ? # and % percent-encoded"
+            f"{shown_uri(uri)} does not name a local file; use file:///absolute/path with ? # and % percent-encoded"
         )
     return path
 
@@ -373,7 +367,7 @@ def _file_path(uri: str) -> bytes:
 def _check_inside(path: Path, roots: list[Path], uri: str) -> None:
     if not any(map(path.is_relative_to, roots)) or any(map(path.is_relative_to, _KERNEL_FOLDERS)):
         raise FetchRefused(
-            f"{_place(uri)} lies outside TASTEWAVE_FILE_ROOTS; move the file into one of them, or add its folder"
+            f"{shown_uri(uri)} lies outside TASTEWAVE_FILE_ROOTS; move the file into one of them, or add its folder"
         )
 
 
@@ -413,7 +407,7 @@ def _web_url(text: str, *, base: URL | None = None) -> URL:
         if named and url.raw_user is None and url.raw_password is None:
             return url
     raise FetchRefused(
-        f"{_place(text)} is no http(s) address with a host and without user and password; use one that is"
+        f"{shown_uri(text)} is no http(s) address with a host and without user and password; use one that is"
     )
 
 
@@ -433,12 +427,12 @@ def _check_answer(response: aiohttp.ClientResponse, place: str) -> None:
 def _web_errors(place: str) -> Iterator[None]:
     try:
         yield
-    except (aiohttp.InvalidURL, UnicodeError):
+    except aiohttp.ClientConnectorCertificateError:
+        raise FetchFailed(f"{place} shows a certificate that is not trusted; check its host") from None
+    except ValueError:  # aiohttp's InvalidURL, an IDNA that cannot be, a control character in the request
         raise FetchRefused(
             f"{place} is not a usable web address; spell its host as a name or a plain address"
         ) from None
-    except aiohttp.ClientConnectorCertificateError:
-        raise FetchFailed(f"{place} shows a certificate that is not trusted; check its host") from None
     except aiohttp.ClientConnectorError as error:
         cause = error.os_error
         if isinstance(cause, _NotPublicError):

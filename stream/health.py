@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from aiohttp import web
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -61,7 +63,7 @@ class Health:
         if error is None:
             self._problems.pop(server, None)
         else:
-            self._problems[server] = str(error)
+            self._problems[server] = self._settings.redacted(str(error))
         metrics.WAITING.labels(server).set(error is not None)
 
     def away(self, error: BaseException) -> None:
@@ -93,11 +95,19 @@ class Health:
 
     async def _check_redis(self, store: TrackStore) -> None:
         try:
-            await asyncio.wait_for(store.check_writable(), _CHECK_TIMEOUT_S)
+            lost_since_ms = await asyncio.wait_for(store.check(), _CHECK_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker is not ready
             self.waiting("redis", str(error) or type(error).__name__)
         else:
             self.waiting("redis", None)
+            if lost_since_ms is not None:
+                metrics.REDIS_LOST_WRITES.inc()
+                log.error(
+                    "redis.lost_writes",
+                    lost_since=datetime.datetime.fromtimestamp(lost_since_ms / 1000, tz=datetime.UTC).isoformat(),
+                    advice="answers since then, perhaps earlier ones, are gone; stop the workers, "
+                    f"`tastewave rewind {self._role} --minutes N` to before then, start them",
+                )
 
     async def _check_kafka(self, app: BatchApp) -> None:
         if app.joined:
@@ -108,7 +118,10 @@ class Health:
             self.waiting("kafka", f"no answer in {_CHECK_TIMEOUT_S:g} s")
             return
         asked, self._asking = self._asking, None
-        if error := asked.exception():
+        error = asked.exception()
+        if isinstance(error, ConsumerNotStarted):  # the worker is starting, Kafka may be well
+            return
+        if error:
             self.waiting("kafka", repr(error))
             return
         self.waiting("kafka", None)

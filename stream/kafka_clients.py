@@ -44,7 +44,7 @@ def kafka_client(kind: Callable[..., Client_], settings: Settings, **options: An
             yield client
     except KafkaError as error:
         raise KafkaUnusable(
-            f"Kafka at {', '.join(settings.kafka_brokers)} cannot be used ({error}); "
+            f"Kafka at {', '.join(settings.kafka_brokers)} cannot be used ({settings.redacted(str(error))}); "
             "check that it runs, TASTEWAVE_KAFKA_BROKERS and the credentials"
         ) from error
 

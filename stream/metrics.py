@@ -28,4 +28,8 @@ POOL_RESTARTS = Counter("tastewave_pool_restarts", "Pool processes lost and repl
 WAITING = Gauge(
     "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY
 )
+REDIS_LOST_WRITES = Counter(
+    "tastewave_redis_lost_writes", "Times that Redis was found to have lost what it had acknowledged: rewind.",
+    registry=REGISTRY,
+)  # fmt: skip
 RELEASE = Info("tastewave_release", "The release this worker is pinned to.", registry=REGISTRY)

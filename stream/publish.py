@@ -41,6 +41,8 @@ class Publisher:
             release=self._release,
             max_bytes=self._settings.topic_max_bytes,
         )
+        if key is None and value is None:
+            value = b""  # aiokafka sends no record without both
         await self._send(DEAD_LETTER, key, value, headers)
 
     async def _send(

@@ -82,17 +82,11 @@ async def serve_tracks(settings: Settings, release: Release, pool: TaggerPool) -
             Handler(handler.handle, handler.give_up, is_away, order_by_track, health.away),
             window=_RECORDS_IN_FLIGHT,
         )
-        await _run(app, pool, health, store, stopping, drain_timeout_s=settings.drain_timeout_s)
+        await _run(app, pool, health, store, stopping, settings=settings)
 
 
 async def _run(
-    app: BatchApp,
-    pool: TaggerPool,
-    health: Health,
-    store: TrackStore,
-    stopping: asyncio.Event,
-    *,
-    drain_timeout_s: float,
+    app: BatchApp, pool: TaggerPool, health: Health, store: TrackStore, stopping: asyncio.Event, *, settings: Settings
 ) -> None:
     if not await _first(_loaded(pool), stopping):
         return
@@ -103,15 +97,16 @@ async def _run(
     try:
         await app.start()
         await app.wait(stopping.wait())
-        ends_at = loop.time() + drain_timeout_s
+        ends_at = loop.time() + settings.drain_timeout_s
         if app.crashed:
-            raise WorkerCrashed(f"the consumer gave up ({app.crash_reason!r}); start the worker again, nothing is lost")
+            reason = settings.redacted(repr(app.crash_reason))
+            raise WorkerCrashed(f"the consumer gave up ({reason}); start the worker again, nothing is lost")
         log.info("worker.draining", in_flight=app.in_flight)
-        await app.drain(timeout_s=drain_timeout_s)
+        await app.drain(timeout_s=settings.drain_timeout_s)
     finally:
         watch.cancel()
         with contextlib.suppress(TimeoutError):
-            left_s = min(drain_timeout_s, ends_at - loop.time())
+            left_s = min(settings.drain_timeout_s, ends_at - loop.time())
             await asyncio.wait_for(app.stop(), max(left_s, _LEAST_STOP_S))
     log.info("worker.stopped")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import redis.exceptions
 
@@ -42,6 +43,8 @@ redis.call('HSET', KEYS[1], 'contract', ARGV[1], 'release', ARGV[2], 'previous',
 return ARGV[2]
 """
 
+_HEARTBEAT_TTL_S = 86_400
+
 _AWAY_PREFIXES = (
     "OOM",
     "MISCONF",
@@ -64,7 +67,7 @@ def is_redis_away(error: BaseException) -> bool:
         | redis.exceptions.ReadOnlyError
         | redis.exceptions.OutOfMemoryError
         | redis.exceptions.RedisClusterException
-        | redis.exceptions.ClusterDownError
+        | redis.exceptions.ClusterError  # also: redirected too often, since a slot is moving
         | redis.exceptions.TryAgainError,
     ):
         return True
@@ -86,10 +89,34 @@ class TrackStore:
         self._keep_taggrams = keep_taggrams
         self._put = client.register_script(_PUT_TRACK)
         self._set_live = client.register_script(SET_LIVE)
+        self._live = release
+        self._heartbeat = f"tw:health:{uuid4().hex}"
+        self._beats_ms: tuple[int, int] | None = None  # the first and the last that Redis acknowledged
 
-    async def check_writable(self) -> None:
-        """Raises what is_redis_away knows when Redis does not answer, or takes no writes."""
-        await self._client.set("tw:health", self._release, ex=60)
+    async def check(self) -> int | None:
+        """Write a heartbeat, and put the pointer to the live release back where it is gone.
+
+        Returns:
+            Where Redis has lost writes that it had acknowledged: since when (ms, UTC), or earlier where it lost
+            this worker's heartbeats altogether, whose first it then is. Else None.
+
+        Raises:
+            What is_redis_away knows: Redis does not answer, or takes no writes.
+        """
+        live = await self._client.hget(LIVE_KEY, "release")
+        if live:
+            self._live = live.decode()
+        else:
+            await self.go_live(only_if_none=True)
+        now_ms = time.time_ns() // 1_000_000
+        held = await self._client.set(self._heartbeat, now_ms, ex=_HEARTBEAT_TTL_S, get=True)
+        if self._beats_ms is None:
+            self._beats_ms = now_ms, now_ms
+            return None
+        first_ms, last_ms = self._beats_ms
+        self._beats_ms = first_ms, now_ms
+        since_ms = int(held) if held and live else first_ms
+        return since_ms if since_ms < last_ms or not live else None
 
     async def get(self, track_id: str) -> TrackTagged | None:
         """The answer held for a track, or None."""
@@ -117,10 +144,15 @@ class TrackStore:
         await self._client.set(_features_key(track_id), content)
 
     async def go_live(self, *, only_if_none: bool = False) -> str:
-        """Point readers at this release; with only_if_none, where no release is live. Returns the live release."""
-        arguments = live_arguments(self._release, only_if_none=only_if_none)
-        live: bytes = await self._set_live(keys=[LIVE_KEY], args=arguments)
-        return live.decode()
+        """Point readers at this release. Returns the live release.
+
+        With only_if_none, only where no release is live, and then at the one that was live when this worker last
+        looked, if any.
+        """
+        release = self._live if only_if_none else self._release
+        live: bytes = await self._set_live(keys=[LIVE_KEY], args=live_arguments(release, only_if_none=only_if_none))
+        self._live = live.decode()
+        return self._live
 
 
 def live_arguments(release: str, *, only_if_none: bool = False) -> list[str | int]:

@@ -29,6 +29,7 @@ from stream.audio_files import audio_in
 from stream.dead_letters import DeadLetter, Record, read_dead_letter
 from stream.kafka_clients import kafka_client, partitions_of
 from stream.settings import Settings
+from stream.uris import shown_uri
 
 _ID_DIGITS = 16
 _DELIVERY_TIMEOUT_S = 30.0
@@ -135,7 +136,7 @@ def plan_upload(audio: Path | str, *, track_id: str | None = None) -> Upload:
     try:
         decode_event(encode_event(_event(planned)), TrackUploaded)
     except (EventError, ValueError) as error:
-        raise SettingsError(f"{uri.partition('?')[0][:200]!a} cannot be uploaded ({error})") from error
+        raise SettingsError(f"{shown_uri(uri)} cannot be uploaded ({error})") from error
     return planned
 
 
@@ -250,7 +251,9 @@ def _report(uploads: Sequence[Upload], *, as_json: bool) -> None:
     bad = [upload for upload in uploads if upload.reason is not None]
     if as_json:
         for upload in uploads:
-            click.echo(msgspec.json.encode(upload))
+            plain = upload.uri.startswith("file:///") and not {"?", "#"} & set(upload.uri)
+            uri = upload.uri if plain else shown_uri(upload.uri)
+            click.echo(msgspec.json.encode(msgspec.structs.replace(upload, uri=uri)))
     elif good and good[0].status == "published":
         _print(("track", "title"), [(upload.track_id, upload.title) for upload in good])
     elif good:

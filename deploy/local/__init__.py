@@ -6,8 +6,8 @@
 From the shell: `python -m deploy.local up|status|env|down`.
 """
 
-from deploy.local.kafka_server import Kafka
+from deploy.local.kafka_server import Kafka, KafkaCluster
 from deploy.local.process import LaunchError, Server
-from deploy.local.redis_server import Redis
+from deploy.local.redis_server import Redis, RedisCluster
 
-__all__ = ["Kafka", "LaunchError", "Redis", "Server"]
+__all__ = ["Kafka", "KafkaCluster", "LaunchError", "Redis", "RedisCluster", "Server"]

@@ -1,16 +1,19 @@
-"""A local Apache Kafka: its jars, what can be made ready once for all brokers, and a broker."""
+"""A local Apache Kafka: its jars, what can be made ready once for all brokers, a broker, and a cluster of them."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from deploy.local.process import BUILD, INSTALL, LaunchError, Server, free_port, locked
 
@@ -23,13 +26,14 @@ JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms64m", "-Xmx256m", f"-
 
 
 class Kafka(Server):
-    """A single-node broker."""
+    """A broker that is a cluster by itself."""
 
     name: ClassVar[str] = "Kafka"
+    node_id = 1
 
     def __init__(self, *, folder: Path | None = None, port: int | None = None, outlives: bool = False) -> None:
         super().__init__(folder=folder, port=port, outlives=outlives)
-        self._controller_port = free_port()
+        self._controller_ports = (free_port(),)
 
     @property
     def brokers(self) -> str:
@@ -44,8 +48,12 @@ class Kafka(Server):
         data = self.folder / "data"
         if not data.exists():
             draft = self.folder / "data.draft"
-            shutil.copytree(home / "formatted", draft, dirs_exist_ok=True).rename(data)
-        properties = write_properties(self.folder, port=self.port, controller_port=self._controller_port)
+            shutil.copytree(home / "formatted", draft, dirs_exist_ok=True)
+            _name_node(draft / "meta.properties", self.node_id)
+            draft.rename(data)
+        properties = write_properties(
+            self.folder, port=self.port, node_id=self.node_id, controller_ports=self._controller_ports
+        )
         return ["java", *JVM, archive_option, "-cp", classpath(home), "kafka.Kafka", str(properties)]
 
     def _answers(self) -> bool:
@@ -60,6 +68,75 @@ class Kafka(Server):
                 return True
         except (OSError, KafkaError):
             return False
+
+
+class _Node(Kafka):
+    """A broker of a cluster. Its data ends with it: without a quorum of the others it could not stop in order."""
+
+    def __init__(self, *, node_id: int, controller_ports: Sequence[int]) -> None:
+        super().__init__()
+        self.node_id = node_id
+        self._controller_ports = tuple(controller_ports)
+
+    def close(self) -> None:
+        with suppress(LaunchError):  # it does not run
+            self.kill()
+        super().close()
+
+
+class KafkaCluster:
+    """Brokers on loopback that form one cluster, each a controller too; a context manager that starts and cleans up.
+
+    Kafka's own topics have up to three replicas, and take writes while one of these is away. Each broker needs
+    about 325 MB.
+
+    Args:
+        size: number of brokers; with three, one may be away.
+    """
+
+    def __init__(self, *, size: int = 3) -> None:
+        controller_ports = [free_port() for _ in range(size)]
+        self.nodes = tuple(_Node(node_id=number + 1, controller_ports=controller_ports) for number in range(size))
+
+    @property
+    def brokers(self) -> str:
+        """host:port of each, comma separated, as clients want it."""
+        return ",".join(node.brokers for node in self.nodes)
+
+    def node(self, node_id: int) -> Kafka:
+        """The broker of that id (the first is 1), to kill, pause, resume or restart."""
+        return self.nodes[node_id - 1]
+
+    def launch(self) -> None:
+        """Start all without waiting for an answer. Raises LaunchError."""
+        for node in self.nodes:
+            node.launch()
+
+    def wait(self) -> None:
+        """Return when each broker answers. Raises LaunchError, with the end of the log, of the first that does not."""
+        for node in self.nodes:
+            node.wait()
+
+    def start(self) -> Self:
+        """Launch and wait."""
+        self.launch()
+        self.wait()
+        return self
+
+    def close(self) -> None:
+        """End all, and remove their data."""
+        for node in self.nodes:
+            node.close()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 class _Recording(Kafka):
@@ -115,18 +192,33 @@ def classpath(home: Path) -> str:
     return ":".join(str(jar) for jar in sorted((home / "jars").glob("*.jar")))
 
 
-def write_properties(folder: Path, *, port: int, controller_port: int) -> Path:
-    """The configuration of a broker that keeps its data in folder/data."""
+def write_properties(folder: Path, *, port: int, node_id: int, controller_ports: Sequence[int]) -> Path:
+    """The configuration of a broker that keeps its data in folder/data; the controllers have the ids from 1 on."""
+    voters = ",".join(f"{voter}@127.0.0.1:{its_port}" for voter, its_port in enumerate(controller_ports, start=1))
+    replicas = min(3, len(controller_ports))
+    replication = "".join(
+        f"{topic}.replication.factor={replicas}\n{topic}.min.isr={max(1, replicas - 1)}\n"
+        for topic in ("transaction.state.log", "share.coordinator.state.topic")
+    )
     path = folder / "server.properties"
     path.write_text(
         PROPERTIES.read_text()
         + f"""
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-controller.quorum.voters=1@127.0.0.1:{controller_port}
+node.id={node_id}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_ports[node_id - 1]}
+controller.quorum.voters={voters}
 log.dirs={folder / "data"}
-"""
+offsets.topic.replication.factor={replicas}
+{replication}"""
     )
     return path
+
+
+def _name_node(meta: Path, node_id: int) -> None:
+    """Make a copy of the formatted folder that of one broker: brokers of a cluster share neither id nor directory."""
+    text = re.sub(r"(?m)^node\.id=.*$", f"node.id={node_id}", meta.read_text())
+    # 16 random bytes in URL-safe base64. Kafka refuses ids that start with a dash.
+    meta.write_text(re.sub(r"(?m)^directory\.id=.*$", f"directory.id=A{secrets.token_urlsafe(16)[1:]}", text))
 
 
 def _fetch_jars(home: Path) -> None:
@@ -138,7 +230,7 @@ def _fetch_jars(home: Path) -> None:
 
 def _format(home: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        properties = write_properties(Path(scratch), port=1, controller_port=2)
+        properties = write_properties(Path(scratch), port=1, node_id=1, controller_ports=[2])
         _run(
             "java", *JVM, "-cp", classpath(home), "kafka.tools.StorageTool", "format",
             "--cluster-id", CLUSTER_ID, "--config", str(properties),

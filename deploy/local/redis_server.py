@@ -1,19 +1,39 @@
-"""A local Redis."""
+"""A local Redis, a replica of one, and a Cluster of three."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
-from deploy.local.process import Server
+from deploy.local.process import LaunchError, Server, free_port
 
 CONFIGURATION = Path(__file__).with_name("redis.conf")
+_CLUSTER_TIMEOUT_S = 120.0
 
 
 class Redis(Server):
-    """redis-server with tastewave's configuration (redis.conf)."""
+    """redis-server with tastewave's configuration (redis.conf).
+
+    Args:
+        folder: holds data and log; a temporary one, removed by close(), when absent.
+        port: loopback port; a free one when absent.
+        outlives: whether the server goes on after this process has ended.
+        replica_of: the primary that this one copies, if any.
+    """
 
     name: ClassVar[str] = "Redis"
+
+    def __init__(
+        self,
+        *,
+        folder: Path | None = None,
+        port: int | None = None,
+        outlives: bool = False,
+        replica_of: Redis | None = None,
+    ) -> None:
+        super().__init__(folder=folder, port=port, outlives=outlives)
+        self._replica_of = replica_of
 
     @property
     def url(self) -> str:
@@ -22,7 +42,9 @@ class Redis(Server):
 
     def _command(self) -> list[str]:
         place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        return ["redis-server", str(CONFIGURATION), *place]
+        quick = ["--repl-diskless-sync-delay", "0"]  # a replica waits for no other
+        primary = ["--replicaof", "127.0.0.1", str(self._replica_of.port)] if self._replica_of else []
+        return ["redis-server", str(CONFIGURATION), *place, *quick, *primary]
 
     def _answers(self) -> bool:
         import redis
@@ -31,7 +53,113 @@ class Redis(Server):
 
         once = Retry(NoBackoff(), retries=0)
         try:
-            with redis.Redis(port=self.port, socket_timeout=1.0, retry=once) as client:
-                return client.ping() is True
+            with redis.Redis(port=self.port, socket_timeout=1.0, retry=once, decode_responses=True) as client:
+                return self._is_up(client)
         except redis.RedisError:
             return False
+
+    def _is_up(self, client: Any) -> bool:
+        """A replica: when it is level with its primary and has written that down, as it refuses to stop before."""
+        if self._replica_of is None:
+            return client.ping()
+        info = client.info()
+        writing = info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"]
+        return info.get("master_link_status") == "up" and not writing
+
+
+class _Node(Redis):
+    """A master of a Cluster."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bus_port = free_port()
+        self.formed = False
+
+    def _command(self) -> list[str]:
+        options = {"cluster-enabled": "yes", "cluster-port": str(self._bus_port), "cluster-node-timeout": "2000"}
+        return [*super()._command(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def _is_up(self, client: Any) -> bool:
+        """Once it belongs to the Cluster: when that takes writes, as this node sees it."""
+        return super()._is_up(client) and (not self.formed or client.cluster("info")["cluster_state"] == "ok")
+
+
+class RedisCluster:
+    """Masters on loopback that share the slots of one Cluster; a context manager that starts and cleans up.
+
+    Args:
+        size: number of masters, three at least.
+    """
+
+    def __init__(self, *, size: int = 3) -> None:
+        self.nodes = tuple(_Node() for _ in range(size))
+
+    @property
+    def url(self) -> str:
+        """redis:// address of the first node; clients ask it for the others."""
+        return self.nodes[0].url
+
+    def launch(self) -> None:
+        """Start all without waiting for an answer. Raises LaunchError."""
+        for node in self.nodes:
+            node.launch()
+
+    def wait(self) -> None:
+        """Return when the Cluster is formed and each node sees that it takes writes. Raises LaunchError."""
+        for node in self.nodes:
+            node.wait()
+        _cluster("create", *(f"127.0.0.1:{node.port}" for node in self.nodes), "--cluster-yes")
+        for node in self.nodes:
+            node.formed = True
+            node.wait()
+
+    def join(self) -> Redis:
+        """Start one more master, which has no slots yet. Raises LaunchError."""
+        node = _Node()
+        self.nodes = (*self.nodes, node)
+        node.start()
+        _cluster("add-node", f"127.0.0.1:{node.port}", f"127.0.0.1:{self.nodes[0].port}")
+        node.formed = True
+        node.wait()
+        return node
+
+    def move_slots(self, number: int, *, source: Redis, target: Redis) -> None:
+        """Move so many slots from one master to another, one after the other. Raises LaunchError."""
+        ids = {f"--cluster-{side}": _node_id(node) for side, node in (("from", source), ("to", target))}
+        words = [word for option in ids.items() for word in option]
+        _cluster("reshard", f"127.0.0.1:{self.nodes[0].port}", *words, "--cluster-slots", str(number), "--cluster-yes")
+
+    def start(self) -> Self:
+        """Launch and wait."""
+        self.launch()
+        self.wait()
+        return self
+
+    def close(self) -> None:
+        """Stop all, and remove their data."""
+        for node in self.nodes:
+            node.close()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _cluster(*words: str) -> None:
+    command = ["redis-cli", "--cluster", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_CLUSTER_TIMEOUT_S)
+    if done.returncode:
+        raise LaunchError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def _node_id(node: Redis) -> str:
+    import redis
+
+    with redis.Redis(port=node.port, decode_responses=True) as client:
+        return str(client.cluster("myid"))

@@ -1,7 +1,7 @@
 """`make bench`: a line per figure, and build/bench.json. Ratios come from one run; no figure here is a test.
 
 python tests/benchmarks/bench.py            # everything
-python tests/benchmarks/bench.py hear       # one part: hear, tag, start, path, redelivery
+python tests/benchmarks/bench.py hear       # one part: hear, tag, start, path, guards, redelivery, queue
 """
 
 from __future__ import annotations

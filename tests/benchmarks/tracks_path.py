@@ -46,6 +46,7 @@ class Rig:
 
         self.folder = folder
         self.kafka, self.redis = Kafka(), Redis()
+        self._come: list[Answer] = []
 
     def __enter__(self) -> Self:
         from kafka import KafkaConsumer, KafkaProducer
@@ -104,14 +105,14 @@ class Rig:
     def answers(self, count: int) -> list[Answer]:
         """The next answers, in the order in which they came."""
         decoder = msgspec.json.Decoder(TrackTagged)
-        answers: list[Answer] = []
         silent_since = time.monotonic()
-        while len(answers) < count:
+        while len(self._come) < count:
             for records in self._consumer.poll(timeout_ms=500).values():
-                answers += [Answer(record.timestamp, decoder.decode(record.value).event_time) for record in records]
+                self._come += [Answer(record.timestamp, decoder.decode(record.value).event_time) for record in records]
                 silent_since = time.monotonic()
             if time.monotonic() - silent_since > 60:
-                raise click.ClickException(f"no answer for 60 s, {len(answers)} of {count} came")
+                raise click.ClickException(f"no answer for 60 s, {len(self._come)} of {count} came")
+        answers, self._come = self._come[:count], self._come[count:]
         return sorted(answers)
 
 
@@ -255,9 +256,9 @@ def path(folder: Path) -> Figures:
 def redelivery(folder: Path) -> Figures:
     """Events/s of uploads whose answers stand in Redis already."""
     tracks, repeats = 200, 50
-    wav = write_mp3(folder / "track.mp3", seconds=4.0)
+    mp3 = write_mp3(folder / "track.mp3", seconds=4.0)
     with Rig(folder) as rig, rig.worker() as worker:
-        events = rig.upload(wav.as_uri(), new_ids(tracks))
+        events = rig.upload(mp3.as_uri(), new_ids(tracks))
         rig.answers(tracks)
         began = worker.process.cpu_times()
         rig.send(events * repeats)
@@ -268,4 +269,76 @@ def redelivery(folder: Path) -> Figures:
     return {"events_per_s": rate, "cpu_us": cpu_us}
 
 
-PARTS = {"start": start, "path": path, "redelivery": redelivery}
+def guards(folder: Path) -> Figures:
+    """What the sandbox and the process boundary add to hearing a track, and the gates to fetching it, in turn."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from models.release import load_release
+    from models.tagger import Tagger
+    from stream.fetch import Fetcher
+    from stream.pool import TaggerPool
+    from stream.settings import load_settings
+
+    mp3 = write_mp3(folder / "track.mp3")
+    tagger = Tagger(load_release(), max_duration_s=3600)
+    pool = TaggerPool(str(load_release().folder), processes=1, timeout_s=60, memory_mb=1024, max_duration_s=3600)
+
+    async def compare() -> tuple[list[float], list[float], list[float], list[float]]:
+        here, guarded, plain, gated = [], [], [], []
+        pool.launch()
+        await pool.ready()
+        async with Fetcher(load_settings(file_roots=str(folder))) as fetcher:
+            for run in range(12):
+                at = [time.perf_counter()]
+                tagger.tag(mp3)
+                at.append(time.perf_counter())
+                with mp3.open("rb") as file:
+                    await pool.tag(file)
+                at.append(time.perf_counter())
+                mp3.read_bytes()
+                at.append(time.perf_counter())
+                (await fetcher.fetch(mp3.as_uri())).close()
+                at.append(time.perf_counter())
+                if run >= 2:  # warm
+                    for took, began, ended in zip((here, guarded, plain, gated), at, at[1:], strict=False):
+                        took.append(1000 * (ended - began))
+        return here, guarded, plain, gated
+
+    try:
+        here, guarded, plain, gated = map(statistics.median, asyncio.run(compare()))
+    finally:
+        pool.stop()
+    ratio = guarded / here
+    print(f"hearing in the sandbox          {guarded:8.1f} ms   in this process {here:.1f} ms   ratio {ratio:.3f}")
+    print(f"fetching a file through gates   {gated:8.2f} ms   reading it {plain:.2f} ms   (hashed as well)")
+    return {"guarded_ms": guarded, "unguarded_ms": here, "fetch_ms": gated, "read_ms": plain}
+
+
+def queue(folder: Path) -> Figures:
+    """100,000 queued uploads, one in fifty of a new track, the others of answered ones: rate and memory over time."""
+    known, count, new_every = 200, 100_000, 50
+    mp3 = write_mp3(folder / "track.mp3", seconds=3.2)
+    with Rig(folder) as rig:
+        with rig.worker():
+            events = rig.upload(mp3.as_uri(), new_ids(known))
+            rig.answers(known)
+        chance = random.Random(0)
+        rig.send(
+            [
+                event if number % new_every else msgspec.structs.replace(event, track_id=uuid4().hex)
+                for number, event in enumerate(chance.choices(events, k=count))
+            ]
+        )
+        with rig.worker() as worker:
+            answers, memory = [], []
+            for _ in range(10):
+                answers.append(rig.answers(count // 10))
+                memory.append(worker.memory_mib())
+    rates = [rate_of(part) for part in answers]
+    print(f"100,000 queued, by tenths       {', '.join(f'{rate:.0f}' for rate in rates)} events/s: "
+          f"the last is {rates[-1] / rates[1]:.2f} of the second")  # fmt: skip
+    print(f"  main and pool process         {', '.join(f'{main:.0f}' for main, _ in memory)} MiB and "
+          f"{', '.join(f'{pool:.0f}' for _, pool in memory)} MiB")  # fmt: skip
+    return {"events_per_s": rates, "memory_mib": memory}
+
+
+PARTS = {"start": start, "path": path, "guards": guards, "redelivery": redelivery, "queue": queue}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from deploy.local import Kafka, LaunchError, Redis, kafka_server
+from deploy.local import Kafka, KafkaCluster, LaunchError, Redis, RedisCluster, kafka_server
 from deploy.local import __main__ as shell
 from deploy.local.process import free_port, is_free
 
@@ -58,6 +59,40 @@ def test_an_acknowledged_record_is_there_after_the_broker_was_killed_and_restart
         consumer.assign([partition])
         records = consumer.poll(timeout_ms=30_000)
     assert [record.value for record in records[partition]] == [b"before the crash"]
+
+
+@pytest.mark.servers
+def test_a_cluster_of_three_takes_writes_while_one_is_away_and_takes_it_back():
+    with KafkaCluster() as cluster:
+        with closing(KafkaAdminClient(bootstrap_servers=cluster.brokers)) as admin:
+            configs = {"min.insync.replicas": "2"}
+            admin.create_topics({"kept": {"num_partitions": 1, "replication_factor": 3, "configs": configs}})
+            admin.wait_for_topics(["kept"])
+            (partition,) = admin.describe_topics(["kept"])[0]["partitions"]
+            leader = cluster.node(partition["leader_id"])
+            assert sorted(partition["isr_nodes"]) == [1, 2, 3]
+
+            leader.kill()
+            with closing(KafkaProducer(bootstrap_servers=cluster.brokers, acks="all")) as producer:
+                producer.send("kept", b"with one away").get(timeout=60)
+            leader.restart()
+            until_in_sync(admin, "kept", replicas=3)
+
+        with closing(KafkaConsumer(bootstrap_servers=cluster.brokers, auto_offset_reset="earliest")) as consumer:
+            consumer.assign([TopicPartition("kept", 0)])
+            assert [record.value for records in consumer.poll(timeout_ms=30_000).values() for record in records] == [
+                b"with one away"
+            ]
+        folders = [node.folder for node in cluster.nodes]
+    assert not any(folder.exists() for folder in folders)
+
+
+def until_in_sync(admin: KafkaAdminClient, topic: str, *, replicas: int) -> None:
+    """Return when every partition of a topic has that many replicas in sync; fails after 60 s."""
+    deadline = time.monotonic() + 60.0
+    while any(len(part["isr_nodes"]) < replicas for part in admin.describe_topics([topic])[0]["partitions"]):
+        assert time.monotonic() < deadline, f"{topic} has no {replicas} replicas in sync"
+        time.sleep(0.1)
 
 
 @pytest.mark.servers
@@ -111,6 +146,38 @@ def test_a_paused_server_can_be_stopped(redis_server: Redis):
     redis_server.pause()
     redis_server.stop()
     assert wait_for_end(pid)
+
+
+@pytest.mark.servers
+def test_a_replica_holds_what_its_primary_acknowledged_and_can_take_its_place(redis_server: Redis):
+    with Redis(replica_of=redis_server) as replica:
+        with ask(redis_server) as client:
+            client.set("kept", 1)
+            assert client.wait(1, 10_000) == 1
+        redis_server.kill()
+        with ask(replica) as client:
+            client.replicaof("NO", "ONE")
+        replica.stop()
+        with Redis(folder=replica.folder, port=redis_server.port) as successor, ask(successor) as client:
+            assert client.get("kept") == "1"
+            client.set("taken", 1)
+
+
+@pytest.mark.servers
+def test_a_redis_cluster_is_formed_takes_a_node_and_moves_slots_and_takes_a_killed_node_back():
+    with RedisCluster() as cluster:
+        with redis.RedisCluster.from_url(cluster.url) as client:
+            for number in range(100):
+                client.set(f"key-{number}", number)
+            assert len({client.get_node_from_key(f"key-{number}").name for number in range(100)}) == 3
+        cluster.move_slots(50, source=cluster.nodes[0], target=cluster.join())
+        cluster.nodes[0].kill()
+        cluster.nodes[0].restart()
+        with redis.RedisCluster.from_url(cluster.url) as client:
+            assert len(client.get_primaries()) == 4
+            assert [int(client.get(f"key-{number}")) for number in range(100)] == [*range(100)]
+        folders = [node.folder for node in cluster.nodes]
+    assert not any(folder.exists() for folder in folders)
 
 
 @pytest.mark.servers

@@ -16,7 +16,7 @@ import pytest
 import redis
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from models.contract import DEAD_LETTER, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
 from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
@@ -444,3 +444,100 @@ async def test_clients_reach_the_server_and_return_bytes(settings: Settings) -> 
     await client.aclose()
     with sync_client(settings) as blocking:
         assert blocking.get("key") == b"value"
+
+
+# --- rewind
+
+
+GROUP = f"tastewave.tracks.{RELEASE}"
+MINUTE_MS = 60_000
+
+
+@pytest.fixture
+def uploads(tastewave: Shell, settings: Settings, producer: KafkaProducer) -> str:
+    """The topic of uploads: 60, 30 and 5 minutes old in partition 0, 60 in 1, 1 in 2; all but the last are answered."""
+    tastewave("topics", "create")
+    now_ms = time.time_ns() // 1_000_000
+    for partition, minutes in ((0, 60), (0, 30), (0, 5), (1, 60), (2, 1)):
+        at = {"partition": partition, "timestamp_ms": now_ms - minutes * MINUTE_MS}
+        send(producer, settings, TRACKS_UPLOADED, b"t", b"{}", **at)
+    topic = settings.topic(TRACKS_UPLOADED)
+    offsets = {TopicPartition(topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in ((0, 3), (1, 1))}
+    offsets[TopicPartition(topic, 2)] = OffsetAndMetadata(0, "", -1)
+    with_admin(settings, lambda admin: admin.alter_group_offsets(settings.topic(GROUP), offsets))
+    return topic
+
+
+def committed(settings: Settings) -> list[int]:
+    held = []
+    with_admin(settings, lambda admin: held.append(admin.list_group_offsets([settings.topic(GROUP)])))
+    offsets = held[0][settings.topic(GROUP)]
+    return [offsets[place].offset for place in sorted(offsets)]
+
+
+def moves(table: str) -> list[list[str]]:
+    return [line.split() for line in table.splitlines() if re.fullmatch(r"( +\d+){4} *", line)]
+
+
+def test_a_rewind_goes_back_to_the_uploads_of_that_time_and_never_forward(
+    tastewave: Shell, settings: Settings, uploads: str
+) -> None:
+    rewind = ("rewind", "tracks", "--release", RELEASE, "--minutes")
+    planned = tastewave(*rewind, "10", "--dry-run")
+    assert moves(planned) == [["0", "3", "2", "1"], ["1", "1", "1", "0"], ["2", "0", "0", "0"]]
+    assert "1 event would be answered again" in planned
+    assert committed(settings) == [3, 1, 0]
+    assert moves(tastewave(*rewind, "10")) == moves(planned)
+    assert committed(settings) == [2, 1, 0]
+    assert "Nothing to rewind: no upload of the last 10 minutes has been answered." in tastewave(*rewind, "10")
+    assert "Start the workers: they answer 3 events again" in tastewave(*rewind, "90")
+    assert committed(settings) == [0, 0, 0]
+    assert "Nothing to rewind" in tastewave(*rewind, "99999999999")
+
+
+def test_a_rewind_tells_what_retention_has_dropped_of_the_time(
+    tastewave: Shell, settings: Settings, uploads: str
+) -> None:
+    gone = {TopicPartition(uploads, 0): 1, TopicPartition(uploads, 1): 1}
+    with_admin(settings, lambda admin: admin.delete_records(gone))
+    rewind = ("rewind", "tracks", "--release", RELEASE, "--minutes")
+    assert "in partition 1 (empty);" in tastewave(*rewind, "10", "--dry-run")
+    told = tastewave(*rewind, "45")
+    assert re.search(r"in partition 0 \(left from \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC on\), 1 \(empty\);", told)
+    assert committed(settings) == [1, 1, 0]
+
+
+def test_a_rewind_is_refused_while_workers_run_and_shown_all_the_same(
+    tastewave: Shell, settings: Settings, uploads: str
+) -> None:
+    rewind = ("rewind", "tracks", "--release", RELEASE, "--minutes", "10")
+    running = KafkaConsumer(
+        uploads, **settings.kafka_client(), group_id=settings.topic(GROUP), enable_auto_commit=False
+    )
+    deadline = time.monotonic() + 30
+    while not running.assignment():
+        running.poll(timeout_ms=100)
+        assert time.monotonic() < deadline
+    try:
+        assert len(moves(tastewave(*rewind, "--dry-run"))) == 3
+        tastewave(*rewind, rc=1)
+    finally:
+        running.close()
+    expected = (
+        f"the tracks workers of release {RELEASE} run (1 in consumer group {settings.topic(GROUP)}, on 127.0.0.1)"
+    )
+    assert expected in tastewave.error
+    assert committed(settings) == [3, 1, 0]
+    tastewave(*rewind)
+    assert committed(settings) == [2, 1, 0]
+
+
+def test_a_rewind_of_workers_that_never_were_is_refused(tastewave: Shell) -> None:
+    tastewave("rewind", "tracks", "--minutes", "5", rc=1)
+    assert "tastewave topics create" in tastewave.error
+    tastewave("topics", "create")
+    tastewave("rewind", "tracks", "--minutes", "5", "--release", "ffffffffffff", rc=1)
+    assert (
+        "tastewave.tracks.ffffffffffff has committed nothing, so there is nothing to answer again; check --release"
+        in tastewave.error
+    )

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -134,6 +135,38 @@ async def test_the_first_worker_makes_its_release_live_and_later_ones_do_not(cli
     assert await client.hget(LIVE_KEY, "previous") == b"aaaaaaaaaaaa"  # going live again is no change
 
 
+async def test_a_live_release_that_redis_lost_is_put_back_as_it_was_last_seen(client) -> None:
+    first, second = TrackStore(client, "aaaaaaaaaaaa"), TrackStore(client, "bbbbbbbbbbbb")
+    await first.go_live()
+    assert await second.check() is None
+    await second.check()
+    await client.delete(LIVE_KEY)
+    assert await second.check() is not None
+    assert await client.hget(LIVE_KEY, "release") == b"aaaaaaaaaaaa"
+    await first.go_live()
+    await second.go_live()
+    await first.check()
+    await client.delete(LIVE_KEY)
+    await first.check()
+    assert await client.hget(LIVE_KEY, "release") == b"bbbbbbbbbbbb"
+
+
+async def test_writes_that_redis_lost_are_told_once_and_since_when(client, store) -> None:
+    await store.go_live()
+    before_ms = time.time_ns() // 1_000_000
+    assert await store.check() is None
+    (key,) = await client.keys("tw:health:*")
+    first = await client.get(key)
+    await asyncio.sleep(0.002)  # a later millisecond
+    assert await store.check() is None
+    await client.set(key, first)
+    assert await store.check() == int(first) >= before_ms
+    assert await store.check() is None
+    await client.delete(key)
+    assert await store.check() == int(first)
+    assert 0 < await client.ttl(key) <= 86_400
+
+
 async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
     async with redis.asyncio.Redis.from_url(redis_server.url) as client:
         store = TrackStore(client, RELEASE)
@@ -145,7 +178,7 @@ async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
         await client.config_set("maxmemory", "0")
         await client.config_set("min-replicas-to-write", "1")
         with pytest.raises(Exception, match="NOREPLICAS") as lonely:
-            await store.check_writable()
+            await store.check()
         assert is_redis_away(lonely.value)
         await client.config_set("min-replicas-to-write", "0")
         redis_server.kill()

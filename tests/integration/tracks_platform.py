@@ -2,11 +2,15 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from models.release import load_release
 from stream.settings import Settings, load_settings
 
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
+DELIVERY_TIMEOUT_S = 150.0  # longer than the producer itself tries
 
 
 def music(*, seconds: float = 6.0, seed: int = 0, sample_rate: int = 22_050) -> np.ndarray:
@@ -95,11 +100,13 @@ class Platform:
         self.settings: Settings = load_settings(
             kafka_brokers=self.environment["TASTEWAVE_KAFKA_BROKERS"],
             redis_url=self.environment["TASTEWAVE_REDIS_URL"],
+            redis_cluster=self.environment.get("TASTEWAVE_REDIS_CLUSTER"),
             topic_prefix=self.environment["TASTEWAVE_TOPIC_PREFIX"],
         )
         self.release = load_release().release_id
         self.run("topics", "create")
-        self.redis = redis.Redis.from_url(self.environment["TASTEWAVE_REDIS_URL"])
+        client = redis.RedisCluster if self.settings.redis_cluster else redis.Redis
+        self.redis = client.from_url(self.environment["TASTEWAVE_REDIS_URL"])
         self.producer = KafkaProducer(bootstrap_servers=list(self.settings.kafka_brokers), acks="all")
 
     def run(self, *arguments: str) -> str:
@@ -109,10 +116,10 @@ class Platform:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def start_worker(self, **settings: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, *, program: Sequence[str] = (str(TASTEWAVE),), **settings: str) -> subprocess.Popen[bytes]:
         environment = self.environment | {f"TASTEWAVE_{name.upper()}": value for name, value in settings.items()}
         log = (self.folder / f"worker-{len(self.workers)}.log").open("wb")
-        worker = subprocess.Popen([TASTEWAVE, "worker", "tracks"], env=environment, stderr=log, stdout=log)
+        worker = subprocess.Popen([*program, "worker", "tracks"], env=environment, stderr=log, stdout=log)
         log.close()
         self.workers.append(worker)
         return worker
@@ -143,7 +150,7 @@ class Platform:
         return event
 
     def send(self, value: bytes | None, *, key: bytes = b"key") -> None:
-        self.producer.send(self.settings.topic(TRACKS_UPLOADED), key=key, value=value).get(30)
+        self.producer.send(self.settings.topic(TRACKS_UPLOADED), key=key, value=value).get(DELIVERY_TIMEOUT_S)
 
     def held(self, track_id: str) -> TrackTagged | None:
         fields = self.redis.hgetall(track_key(self.release, track_id))
@@ -169,6 +176,10 @@ class Platform:
                 records += batch
         consumer.close()
         return sorted(records, key=lambda record: (record.timestamp, record.partition, record.offset))
+
+    def tracks_held(self) -> set[str]:
+        """The tracks that have an answer in Redis."""
+        return {key.decode().partition("{")[2][:-1] for key in self.redis.scan_iter("tw:*:track:*", count=1000)}
 
     def output(self) -> dict[str, TrackTagged]:
         """The last value per track on the output topic, and that it equals Redis."""
@@ -225,8 +236,7 @@ class Platform:
 
         def answers(platform: Platform) -> dict[str, TrackTagged]:
             output = platform.output()
-            held = {key.decode().partition("{")[2][:-1] for key in platform.redis.keys("tw:*:track:*")}
-            assert held == output.keys()
+            assert platform.tracks_held() == output.keys()
             return {track_id: msgspec.structs.replace(answer, tagged_at=0) for track_id, answer in output.items()}
 
         def letters(platform: Platform) -> set[tuple[Any, ...]]:
@@ -242,6 +252,30 @@ class Platform:
             worker.wait(30)
         self.producer.close()
         self.redis.close()
+
+
+@contextmanager
+def uploading(platform: Platform, uris: Sequence[str], *, every_s: float) -> Iterator[None]:
+    """Upload in turn, a quarter of it for tracks that were uploaded before, until the block ends.
+
+    While Kafka is away an upload waits.
+    """
+    stop, chance = threading.Event(), random.Random(0)
+
+    def produce() -> None:
+        number = 0
+        while not stop.wait(every_s):
+            track = number if chance.random() < 0.75 else chance.randrange(number + 1)
+            platform.upload(uris[number % len(uris)], track_id=f"t{track}", title=str(number))
+            number += 1
+
+    with ThreadPoolExecutor(1) as executor:
+        producer = executor.submit(produce)
+        try:
+            yield
+        finally:
+            stop.set()
+        producer.result()
 
 
 def worker_environment(environment: dict[str, str], folder: Path) -> dict[str, str]:

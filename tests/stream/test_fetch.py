@@ -3,11 +3,14 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import subprocess
 import sys
 import tempfile
+import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -16,8 +19,9 @@ import aiohttp.abc
 import fsspec
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from yarl import URL
 
 import stream.fetch
 from models.errors import FetchError, FetchFailed, FetchRefused, NotFound, TooLarge
@@ -56,6 +60,8 @@ class NumericResolver(Resolver):
     """The system's reading of numeric spellings, and localhost; asks no name server."""
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list:
+        if host in self.answers:
+            return await super().resolve(host, port, family)
         flags = 0 if host == "localhost" else socket.AI_NUMERICHOST
         self.answers[host] = [[found[4][0] for found in socket.getaddrinfo(host, port, flags=flags)]]
         return await super().resolve(host, port, family)
@@ -101,9 +107,26 @@ async def private(public: Site) -> AsyncIterator[Site]:
     assert site.requests == []
 
 
+@pytest.fixture(autouse=True)
+def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every address that is dialled; none but loopback is ever reached."""
+    addresses: list[str] = []
+    sock_connect = asyncio.SelectorEventLoop.sock_connect
+
+    async def record(self: asyncio.SelectorEventLoop, sock: socket.socket, address: tuple) -> None:
+        addresses.append(address[0])
+        if not ipaddress.ip_address(address[0]).is_loopback:
+            raise AssertionError(f"{address} would have been dialled")
+        await sock_connect(self, sock, address)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", record)
+    return addresses
+
+
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream.fetch, "is_public", lambda address: address == PUBLIC)
+    """One loopback address counts as public beside those that are."""
+    monkeypatch.setattr(stream.fetch, "is_public", lambda address: address == PUBLIC or is_public(address))
 
 
 def reply(status: int, **options: object) -> Answer:
@@ -145,7 +168,8 @@ def checked(fetched: Fetched) -> bytes:
 
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_is_public_as_the_registry_says(ip: ipaddress.IPv4Address) -> None:
-    assert is_public(str(ip)) == (ip.is_global and not ip.is_multicast and not ip.is_reserved)
+    kept = ip in ipaddress.ip_network("192.0.0.0/24") or str(ip) == "168.63.129.16"
+    assert is_public(str(ip)) == (ip.is_global and not ip.is_multicast and not ip.is_reserved and not kept)
 
 
 @given(st.ip_addresses(v=6))
@@ -177,7 +201,18 @@ def test_tunnel_addresses_are_never_public(ip: ipaddress.IPv4Address, low: int) 
     "address",
     [
         *("0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.0.2.1"),
-        *("192.168.0.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
+        *(
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ),
         *("::", "::1", "::127.0.0.1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::10.0.0.1"),
         *("64:ff9b:1::808:808", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0", "fec0::1", "ff0e::1"),
         *("2001:db8::1", "2002:7f00:1::", "2002:808:808::", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "3fff::1"),
@@ -245,26 +280,44 @@ async def test_a_dns_answer_that_changes_between_check_and_connect_reaches_nothi
         await contents(f"http://music.example:{public.port}/again", resolver)
 
 
+SPELLINGS = (  # of private, loopback, link-local and metadata addresses
+    *("127.0.0.2", "127.2", "2130706434", "0x7f000002", "0x7f.0.0.2", "0177.0.0.2", "017700000002", "127.0.0.2."),
+    *("[::ffff:127.0.0.2]", "[::ffff:7f00:2]", "[64:ff9b::7f00:2]", "%31%32%37.0.0.2", "１２７.0.0.2", "localhost"),
+    *("[::1]", "[::]", "[::1%25lo]", "0.0.0.0", "0", "10.0.0.1", "0xa.0.0.1", "172.16.0.1", "192.168.0.1", "[fc00::1]"),
+    *("[fd00::1]", "[fec0::1]", "169.254.0.1", "[fe80::1]", "[fe80::1%25eth0]", "[::ffff:10.0.0.1]", "[::ffff:a00:1]"),
+    *("169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "[fd00:ec2::254]"),
+    *("[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::]", "168.63.129.16"),
+    *("100.100.100.200", "192.0.0.192", "[::ffff:168.63.129.16]"),
+)
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+async def test_no_spelling_of_a_private_address_is_dialled(host: str, dialled: list[str]) -> None:
+    with pytest.raises(FetchRefused):
+        await contents(f"http://{host}:8080/a.mp3", NumericResolver())
+    assert dialled == []
+
+
+@pytest.mark.parametrize("host", [host for host in SPELLINGS if host != "localhost"])  # which PUBLIC is, too
+async def test_no_redirect_to_a_private_address_is_followed(
+    host: str, public: Site, gate: None, dialled: list[str]
+) -> None:
+    public.answers["/hop"] = [redirect(f"http://{host}:{public.port}/a.mp3")]
+    with pytest.raises(FetchRefused):
+        await contents(f"http://{PUBLIC}:{public.port}/hop", NumericResolver())
+    assert dialled == [PUBLIC]
+
+
 @pytest.mark.parametrize(
-    "host",
+    "address",
     [
-        *("127.0.0.2", "127.2", "2130706434", "0x7f000002", "0x7f.0.0.2", "0177.0.0.2", "017700000002", "127.0.0.2."),
-        *("[::ffff:127.0.0.2]", "[::ffff:7f00:2]", "[64:ff9b::7f00:2]", "%31%32%37.0.0.2", "１２７.0.0.2", "localhost"),
-        *("169.254.169.254", "[fe80::1]", "[::]", "0.0.0.0", "[::1%25lo]"),
+        *("127.0.0.2", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.100.100.200", "168.63.129.16"),
+        *("::1", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "0.0.0.0", "::"),
     ],
 )
-async def test_no_spelling_of_a_private_address_is_dialled(
-    host: str, public: Site, private: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dialled = []
-
-    async def sock_connect(self: object, sock: socket.socket, address: object) -> None:
-        dialled.append(address)
-        raise ConnectionRefusedError
-
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", sock_connect)
-    with pytest.raises(FetchError):
-        await contents(f"http://{host}:{public.port}/a.mp3", NumericResolver())
+async def test_no_name_of_a_private_address_is_dialled(address: str, dialled: list[str]) -> None:
+    with pytest.raises(FetchRefused, match="not public"):
+        await contents("http://metadata.example/latest", Resolver(metadata_example=[address]))
     assert dialled == []
 
 
@@ -284,15 +337,28 @@ async def test_a_redirect_passes_the_same_gate(
 
 @pytest.mark.parametrize(
     "location",
-    ["file:///etc/hostname", "ftp://music.example/a", "http://user:pw@music.example/a", "gopher://x/", "http://["],
+    [
+        *("file:///etc/hostname", "ftp://music.example/a", "http://user:pw@music.example/a", "gopher://x/", "http://["),
+        *("//user:pw@music.example/a", "https:user:pw@music.example"),
+        *("simplecache::http://music.example/a", "zip://a.mp3::http://music.example/a.zip?pw", "memory://music/a.mp3"),
+        *(
+            "data:audio/mpeg;base64,pw",
+            "http://music.example:99999/?pw",
+            "http://[::1%25/?pw",
+            "http://a b/?pw",
+        ),
+    ],
 )
 async def test_a_redirect_to_another_scheme_or_with_a_password_is_refused(
-    location: str, public: Site, gate: None, tmp_path: Path
+    location: str, public: Site, gate: None
 ) -> None:
     public.answers["/hop"] = [redirect(location)]
     with pytest.raises(FetchRefused) as caught:
         await contents(
-            f"http://music.example:{public.port}/hop", Resolver(music_example=[PUBLIC]), file_roots=("/etc",)
+            f"http://music.example:{public.port}/hop",
+            Resolver(music_example=[PUBLIC]),
+            file_roots=("/etc",),
+            allowed_buckets=("memory://music",),
         )
     assert "pw" not in str(caught.value)
 
@@ -332,6 +398,7 @@ async def test_an_allowed_host_may_be_private_and_no_other_becomes_so(public: Si
         *("", "nothing", "ftp://music.example/a", "gopher://music.example/", "data:audio/mpeg;base64,secret"),
         *("javascript:secret", "://", "zip://a.mp3::http://music.example/a.zip", "simplecache::http://music.example/a"),
         *("http+unix://%2Fsecret", "local:///etc/hostname", "sftp://user:secret@host/a", "http://\ud800/"),
+        *("https://user:secret%40music.example/a", "http://user:sec/ret@music.example/a", "http:///user:secret@x/"),
     ],
 )
 async def test_what_is_no_plain_address_is_refused_without_a_word_of_its_secrets(uri: str) -> None:
@@ -491,6 +558,112 @@ async def test_a_silent_server_is_tried_again_within_the_time(public: Site, gate
     )
 
 
+Raw = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+async def endless(writer: asyncio.StreamWriter, piece: bytes, *, every_s: float = 0.0) -> None:
+    while True:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(every_s)
+
+
+def raw(start: bytes, piece: bytes = b"", **options: float) -> Raw:
+    """A server that answers with some bytes, then with the same piece for ever."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        if piece:
+            await endless(writer, piece, **options)
+
+    return answer
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+NEVER_ENDING = {
+    "a status line": raw(b"HTTP/1.1 200 ", b"O" * 4096),
+    "a dripping status line": raw(b"HTTP/1.1 200 ", b"O", every_s=0.01),
+    "a header": raw(OK + b"X: ", b"x" * 4096),
+    "headers": raw(OK, b"X: x\r\n" * 100),
+    "dripping headers": raw(OK, b"X: x\r\n", every_s=0.01),
+    "interim answers": raw(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
+    "a chunk length": raw(CHUNKED, b"0" * 4096),
+    "a chunk extension": raw(CHUNKED + b"1;", b"x" * 4096),
+    "tiny chunks": raw(CHUNKED, b"1\r\nx\r\n" * 1000),
+    "dripping chunks": raw(CHUNKED, b"1\r\nx\r\n", every_s=0.01),
+    "trailers": raw(CHUNKED + b"0\r\n", b"X: x\r\n" * 100),
+    "a body without length": raw(OK + b"\r\n", b"x" * 65536),
+    "a dripping body": raw(OK + b"Content-Length: 1000000\r\n\r\n", b"x", every_s=0.01),
+    "a body that is no answer": raw(b"", b"\0" * 4096),
+}
+NO_HTTP = {
+    "nothing": raw(b""),
+    "another protocol": raw(b"SSH-2.0-OpenSSH_9.9\r\n"),
+    "two lengths": raw(OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx"),
+    "a negative length": raw(OK + b"Content-Length: -1\r\n\r\n"),
+    "a length that is no number": raw(OK + b"Content-Length: 1e3\r\n\r\n"),
+    "a length and chunks": raw(OK + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\nxx"),
+    "a chunk that lies": raw(CHUNKED + b"ffffffffffffffffff\r\nx"),
+    "a negative chunk": raw(CHUNKED + b"-1\r\nx"),
+    "a header in the body's place": raw(b"HTTP/9.9 999 \xff\r\n: \r\n\r\n"),
+}
+
+
+@contextlib.asynccontextmanager
+async def raw_server(answer: Raw) -> AsyncIterator[str]:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, EOFError):
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(writer)
+        writer.close()
+
+    server = await asyncio.start_server(connected, PUBLIC)
+    try:
+        yield f"http://music.example:{server.sockets[0].getsockname()[1]}/a.mp3"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("what", NEVER_ENDING)
+async def test_what_never_ends_is_given_up_in_time_with_little_memory(what: str, gate: None) -> None:
+    before = open_files()
+    tracemalloc.start()
+    try:
+        async with raw_server(NEVER_ENDING[what]) as uri:
+            started = asyncio.get_running_loop().time()
+            with pytest.raises((FetchFailed, TooLarge)):
+                await contents(uri, Resolver(music_example=[PUBLIC]), fetch_timeout_s=1.0, fetch_max_bytes=2_000_000)
+            assert asyncio.get_running_loop().time() - started < 20
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("what", NO_HTTP)
+async def test_what_speaks_no_http_fails(what: str, gate: None) -> None:
+    async with raw_server(NO_HTTP[what]) as uri:
+        with pytest.raises(FetchFailed):
+            await contents(uri, Resolver(music_example=[PUBLIC]), fetch_timeout_s=5.0, fetch_attempts=2)
+
+
+async def test_redirects_that_drip_end_with_the_time_of_one_download(public: Site, gate: None) -> None:
+    async def slow_hop(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.2)
+        raise web.HTTPFound(f"/{int(request.path[1:]) + 1}")
+
+    public.answers |= {f"/{number}": [slow_hop] for number in range(100)}
+    with pytest.raises(FetchFailed, match=r"within 0\.5 s"):
+        await contents(
+            f"http://music.example:{public.port}/0",
+            Resolver(music_example=[PUBLIC]),
+            fetch_timeout_s=0.5,
+            fetch_max_redirects=100,
+        )
+    assert len(public.requests) <= 4
+
+
 async def test_a_cancelled_download_leaves_no_descriptor(public: Site, gate: None) -> None:
     started = asyncio.Event()
 
@@ -550,6 +723,103 @@ async def test_a_certificate_that_nobody_trusts_fails_for_good(gate: None, self_
         await runner.cleanup()
 
 
+# --- whatever they write
+
+
+scraps = st.sampled_from(
+    [
+        *(
+            "http",
+            "https",
+            "file",
+            "memory",
+            "HTTP",
+            "s3",
+            "zip",
+            ":",
+            "//",
+            "/",
+            "\\",
+            "@",
+            "?",
+            "#",
+            "::",
+            "[",
+            "]",
+            "%",
+        ),
+        *(
+            "127.0.0.1",
+            "[::1]",
+            "[::ffff:7f00:1]",
+            "0x7f.1",
+            "2130706433",
+            "localhost",
+            "user:secret",
+            "music",
+            "a.mp3",
+        ),
+        *(
+            "..",
+            "%2e%2e",
+            "%00",
+            "%2f",
+            "%40",
+            ":80",
+            ":99999",
+            ":-1",
+            "\0",
+            "\r\n",
+            " ",
+            "\ud800",
+            "１",
+            "。",
+            "ß",
+            "xn--",
+        ),
+    ]
+)
+
+
+@given(st.lists(scraps | st.text(max_size=8), min_size=1, max_size=12).map("".join))
+async def test_no_uri_raises_anything_but_a_fetch_error_and_none_is_dialled(uri: str) -> None:
+    dialled: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.SelectorEventLoop, "sock_connect", lambda _, __, address: dialled.append(address))
+        with pytest.raises(FetchError) as caught:
+            await contents(uri, NumericResolver(), fetch_attempts=1, allowed_buckets=("memory://music",))
+    assert "\n" not in str(caught.value)
+    assert dialled == []
+
+
+@given(st.lists(scraps | st.text(max_size=8), min_size=1, max_size=12).map("".join))
+@example("0\x1f//http")
+@example("//xn--")
+async def test_no_redirect_raises_anything_but_a_fetch_error_and_none_is_dialled(location: str) -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        line = re.sub(r"[\0\r\n]", "", location).encode(errors="surrogatepass")
+        writer.write(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nConnection: close\r\nLocation: " + line + b"\r\n\r\n")
+
+    dialled: list[tuple[str, int]] = []
+    sock_connect = asyncio.SelectorEventLoop.sock_connect
+
+    async def record(self: asyncio.SelectorEventLoop, sock: socket.socket, address: tuple) -> None:
+        dialled.append(address[:2])
+        if address[:2] != place:
+            raise ConnectionRefusedError
+        await sock_connect(self, sock, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.SelectorEventLoop, "sock_connect", record)
+        async with raw_server(answer) as uri:
+            place = (PUBLIC, URL(uri).port)
+            with pytest.raises(FetchError):
+                await contents(
+                    uri, NumericResolver(music_example=[PUBLIC]), fetch_attempts=1, allowed_hosts=("music.example",)
+                )
+    assert set(dialled) == {place}
+
+
 # --- files
 
 
@@ -588,7 +858,9 @@ async def test_nothing_outside_the_roots_is_read(root: Path, tmp_path: Path) -> 
         *(f"{root}/link", f"{root}/folder/outside.mp3", f"{root}/../outside.mp3", f"{root}/%2e%2e/outside.mp3"),
         *(f"{root}/..%2foutside.mp3", f"{tmp_path}/root-beside/b.mp3", f"{tmp_path}/outside.mp3", "/etc/passwd"),
         *(f"/proc/self/root{tmp_path}/outside.mp3", "/proc/self/environ", "/dev/zero", f"{tmp_path}/not/there"),
-        *(f"{tmp_path}/outside.mp3/not", f"//{tmp_path}/outside.mp3"),
+        *(f"{tmp_path}/outside.mp3/not", f"//{tmp_path}/outside.mp3", f"{root}/a.mp3/../../outside.mp3", f"{root}/.."),
+        *(f"{root}/%2e%2e%2foutside.mp3", f"{root}/./.././outside.mp3", f"{root}/..", "/proc/self/cwd/a", "/dev/fd/0"),
+        *("/dev/stdin", f"/proc/{os.getpid()}/root/etc/hostname", "/proc/self/task/self/environ", "/sys/kernel/notes"),
     ):
         with pytest.raises(FetchRefused, match="FILE_ROOTS"):
             await contents(f"file://{path}", file_roots=(str(root),))
@@ -661,11 +933,14 @@ async def test_the_kernels_files_are_never_read_not_even_under_the_root_of_all()
             "file://[/a",
             "file:///a?",
         ),
+        *("file://user:secret@localhost/a.mp3", "file://:secret@/a.mp3", "file://user:sec/ret@/a.mp3", "file:\\\\x\\a"),
+        *("file://localhost:80/a.mp3", "file://[::1]/a.mp3", "file://localhost%2f..%2fetc/hostname", "file:a/../../b"),
     ],
 )
 async def test_a_file_uri_that_names_no_local_file_is_refused(uri: str) -> None:
-    with pytest.raises(FetchRefused):
+    with pytest.raises(FetchRefused) as caught:
         await contents(uri, file_roots=("/",))
+    assert "sec" not in str(caught.value)
 
 
 async def test_a_missing_a_large_and_a_forbidden_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -711,11 +986,19 @@ async def test_other_buckets_schemes_and_chains_are_refused(bucket: str) -> None
         *("memory://other/a.mp3", "memory://musical/a.mp3", "memory://music", "memory://music/", "memory:///music/a"),
         *("simplecache::memory://music/a b%20.mp3", "memory://music/a::memory://other/a.mp3", "s3://music/a.mp3"),
         *("memory:music/a", "memory:/music/a", "memory://user@music/a", "memory://music?x/a"),
+        *(
+            "memory://music/a::file:///etc/hostname",
+            "zip://a.mp3::memory://music/a.zip",
+            "filecache::file:///etc/hostname",
+        ),
+        *("tar://a::memory://music/a.tar", "reference://::memory://music/a", "github://user:secret@music/a"),
+        *("dir://a::file:///etc", "local:///etc/hostname", "jar://a::memory://music/a", "memory:\\\\music\\a"),
     ):
         with pytest.raises(FetchRefused):
             await contents(uri, allowed_buckets=(bucket,))
-    with pytest.raises(FetchRefused):
-        await contents("memory://music/../other/a.mp3", allowed_buckets=(bucket,))
+    for key in ("../other/a.mp3", "a/../../other/a.mp3", ".."):
+        with pytest.raises(FetchRefused):
+            await contents(f"{bucket}/{key}", allowed_buckets=(bucket,))
 
 
 async def test_a_missing_and_a_large_object(bucket: str) -> None:
@@ -746,6 +1029,29 @@ async def test_a_failing_bucket_is_tried_again_and_a_forbidden_one_is_not(
     assert "secret" not in str(caught.value)
     monkeypatch.setattr(type(memory), "open", plain_open)
     assert await contents(f"{bucket}/a b%20.mp3", allowed_buckets=(bucket,)) == AUDIO
+
+
+@pytest.mark.parametrize(("every_s", "error"), [(0.0, TooLarge), (0.01, FetchFailed)])
+async def test_an_object_that_never_ends_or_drips_is_given_up(
+    bucket: str, every_s: float, error: type[FetchError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless:
+        closed = threading.Event()
+
+        def read(self, length: int) -> bytes:
+            self.closed.wait(every_s)
+            return bytes(length if every_s == 0.0 else 1)
+
+        def __enter__(self) -> "Endless":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.closed.set()
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "open", lambda *_, **__: Endless())
+    with pytest.raises(error):
+        await contents(f"{bucket}/a", allowed_buckets=(bucket,), fetch_timeout_s=0.3, fetch_max_bytes=4_000_000)
+    assert await asyncio.to_thread(Endless.closed.wait, 10)  # nothing goes on reading
 
 
 HANGING_BUCKET = """

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -50,16 +51,31 @@ def test_a_traceback_shows_no_values(capfd: pytest.CaptureFixture[str], log_form
     assert "c4nary@" not in text.replace('uri = "http" + "s://user:c4nary@host/?signature=c4nary"', "")
 
 
-def test_a_line_that_others_repeat_is_held_back_and_ours_is_not(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_is_repeated_is_held_back_for_a_minute_and_counted_and_ours_later_than_others(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("stream.logs.time", SimpleNamespace(monotonic=lambda: clock[0]))
     configure_logs(load_settings(log_format="json"))
-    for number in range(1000):
-        logging.getLogger("aiokafka.conn").error("no broker %d", number)
     ours = structlog.get_logger("stream.tracks")
-    for number in range(100):
-        ours.warning("track.failed", number=number)
-    found = lines(capfd.readouterr().err)
-    assert sum(line["event"].startswith("no broker") for line in found) == 5
-    assert sum(line["event"] == "track.failed" for line in found) == 100
+
+    def minute(*, times: int) -> tuple[list[dict], list[dict]]:
+        for number in range(times):
+            logging.getLogger("aiokafka.conn").error("no broker %d", number)
+            ours.warning("track.failed", number=number)
+        found = lines(capfd.readouterr().err)
+        return [line for line in found if line["event"].startswith("no broker")], [
+            line for line in found if line["event"] == "track.failed"
+        ]
+
+    assert [len(those) for those in minute(times=1000)] == [5, 100]
+    clock[0] += 59.0
+    assert minute(times=1) == ([], [])
+    clock[0] += 1.0
+    (theirs,), (our,) = minute(times=1)
+    assert (theirs["event"], theirs["held_back"]) == ("no broker 0", 996)
+    assert (our["number"], our["held_back"]) == (0, 901)
+    assert "held_back" not in minute(times=1)[1][0]
 
 
 def test_the_chatter_of_libraries_below_warning_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:

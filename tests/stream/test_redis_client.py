@@ -24,6 +24,11 @@ def test_a_url_with_user_password_and_number_is_read() -> None:
     assert (read["username"], read["password"]) == ("worker", "p@ss/word")
 
 
+def test_the_path_of_a_socket_may_hold_an_at() -> None:
+    pool = async_client(settings("unix://worker:secret@/run/redis@0.sock")).connection_pool
+    assert pool.connection_kwargs["path"] == "/run/redis@0.sock"
+
+
 def test_rediss_is_tls_with_certificates_checked() -> None:
     pool = async_client(settings("rediss://redis.internal")).connection_pool
     assert pool.connection_class is redis.asyncio.SSLConnection
@@ -51,6 +56,10 @@ def test_a_cluster_is_a_setting() -> None:
         *(
             "redis://host:99999999/0",
             "redis://host?socket_timeout=secret",
+            "redis://worker:1/secret@host",
+            "redis://worker:1?secret@host",
+            "redis://worker:1#secret@host",
+            "redis://worker:secret：@host",
             "rediss://u:sec#ret@host",
         ),
     ],

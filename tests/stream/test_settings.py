@@ -72,6 +72,26 @@ def test_no_secret_shows_in_a_printed_setting(monkeypatch: pytest.MonkeyPatch) -
     assert settings.redis_url.get_secret_value().count(PASSWORD) == 1
 
 
+def test_a_text_of_others_is_redacted_of_every_password_however_it_is_spelled() -> None:
+    settings = load_settings(
+        redis_url="redis://worker:p%40ss%2Fw0rd@redis:6379/0?ssl_password=of-the-key", kafka_password=PASSWORD
+    )
+    told = f"AUTH p@ss/w0rd, p%40ss%2Fw0rd, {PASSWORD}, of-the-key of worker"
+    assert settings.redacted(told) == "AUTH ***, ***, ***, *** of worker"
+    assert load_settings(redis_url="redis://worker:pw@redis").redacted("pw: powder") == "pw: powder"
+    assert load_settings(redis_url="redis://[").redacted("redis://[") == "redis://["
+
+
+@pytest.mark.parametrize(
+    "url", [f"{PASSWORD}:1@host", f"worker:{PASSWORD}@host", f"{PASSWORD}://host", f"//:{PASSWORD}@"]
+)
+def test_nothing_of_a_redis_url_without_its_scheme_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("TASTEWAVE_REDIS_URL", url)
+    with pytest.raises(SettingsError, match="none of redis://") as error:
+        load_settings()
+    assert "c4nary" not in str(error.value)
+
+
 def test_kafka_clients_share_one_set_of_connection_arguments() -> None:
     plain = load_settings(kafka_brokers=("a:1",)).kafka_client()
     assert plain == {"bootstrap_servers": ["a:1"], "security_protocol": "PLAINTEXT"}

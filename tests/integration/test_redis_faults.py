@@ -1,0 +1,338 @@
+"""Redis stops, dies, hangs, forgets, and moves: after each fault the end is that of an undisturbed run."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.exceptions
+from redis.crc import key_slot
+from tracks_platform import Platform, until, uploading, worker_environment, write_catalogue, write_music
+
+from deploy.local import Redis, RedisCluster
+from models.contract import LIVE_KEY
+from stream.redis_client import async_client, sync_client
+from stream.settings import load_settings
+from stream.store import is_redis_away
+
+pytestmark = pytest.mark.servers
+MINUTES = "5"  # more than a test takes
+
+
+@pytest.fixture
+def fragile(environment: dict[str, str], redis_server: Redis, tmp_path: Path) -> Iterator[Platform]:
+    """A platform whose Redis the test may hurt."""
+    with contextlib.closing(platform_on(environment, tmp_path, redis_server.url)) as platform:
+        yield platform
+
+
+@pytest.fixture
+def cluster() -> Iterator[RedisCluster]:
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def clustered(environment: dict[str, str], cluster: RedisCluster, tmp_path: Path) -> Iterator[Platform]:
+    """A platform on a Redis Cluster that the test may hurt."""
+    with contextlib.closing(platform_on(environment, tmp_path, cluster.url, redis_cluster="true")) as platform:
+        yield platform
+
+
+def platform_on(environment: dict[str, str], folder: Path, url: str, *, redis_cluster: str = "false") -> Platform:
+    own = {"TASTEWAVE_REDIS_URL": url, "TASTEWAVE_REDIS_CLUSTER": redis_cluster}
+    return Platform(worker_environment(environment | own, folder), folder)
+
+
+def ask(server: Redis) -> redis.Redis:
+    return redis.Redis(port=server.port, socket_timeout=5.0, decode_responses=True)
+
+
+def until_more(platform: Platform, number: int) -> None:
+    """Return when so many more tracks are answered than now."""
+    before = len(platform.tracks_held())
+    until(lambda: len(platform.tracks_held()) >= before + number)
+
+
+def stop(platform: Platform) -> None:
+    platform.workers[0].send_signal(signal.SIGTERM)
+    assert platform.workers[0].wait(60) == 0
+
+
+def logged(platform: Platform, event: str) -> list[dict]:
+    lines = map(json.loads, platform.worker_log().splitlines())
+    return [line for line in lines if line["event"] == event]
+
+
+def not_ready(platform: Platform) -> bool:
+    return platform.health("/ready")[0] == 503
+
+
+def shut_down(server: Redis) -> None:
+    server.stop()
+    server.start()
+
+
+def kill(server: Redis) -> None:
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize("fault", [shut_down, kill])
+def test_a_redis_that_ends_and_comes_back_with_its_data_needs_no_hand(
+    fragile: Platform, redis_server: Redis, undisturbed: Platform, fault: Callable[[Redis], None]
+) -> None:
+    fragile.start_worker()
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+        for _ in range(3):
+            until_more(fragile, 5)
+            fault(redis_server)
+        until_more(fragile, 5)
+    fragile.assert_ended_like(undisturbed)
+    assert not logged(fragile, "redis.lost_writes")
+
+
+def test_a_redis_that_hangs_for_twenty_seconds_delays_and_changes_nothing(
+    fragile: Platform, redis_server: Redis, undisturbed: Platform
+) -> None:
+    fragile.start_worker()
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+        until_more(fragile, 5)
+        redis_server.pause()
+        until(lambda: not_ready(fragile))
+        time.sleep(20)  # the fault itself
+        assert fragile.workers[0].poll() is None
+        redis_server.resume()
+        until_more(fragile, 5)
+    fragile.until_ready()
+    fragile.assert_ended_like(undisturbed)
+    assert not logged(fragile, "redis.lost_writes")
+
+
+def heal(platform: Platform, undisturbed: Platform, lost: set[str]) -> None:
+    """Rewind as an operator does, and prove that what was lost is back."""
+    platform.settled()
+    assert lost
+    assert lost.isdisjoint(platform.tracks_held())
+    until(lambda: logged(platform, "redis.lost_writes"))
+    assert "tastewave_redis_lost_writes_total 1.0" in platform.health("/metrics")[1]
+    stop(platform)
+    platform.run("rewind", "tracks", "--minutes", MINUTES)
+    platform.start_worker()
+    platform.assert_ended_like(undisturbed)
+    assert lost <= platform.tracks_held()
+
+
+def test_a_power_cut_that_takes_the_end_of_the_append_only_file_is_healed_by_a_rewind(
+    fragile: Platform, redis_server: Redis, undisturbed: Platform
+) -> None:
+    fragile.start_worker()
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+        until_more(fragile, 10)
+        (file,) = (redis_server.folder / "appendonlydir").glob("*.incr.aof")
+        written = file.stat().st_size
+        before = fragile.tracks_held()
+        until_more(fragile, 10)
+    fragile.settled()
+    lost = fragile.tracks_held() - before
+    redis_server.kill()
+    os.truncate(file, written)  # what everysec had not brought to the disk
+    redis_server.start()
+    heal(fragile, undisturbed, lost - fragile.tracks_held())
+
+
+def test_answers_that_a_failover_lost_are_healed_by_a_rewind(
+    fragile: Platform, redis_server: Redis, undisturbed: Platform
+) -> None:
+    replica = Redis(replica_of=redis_server)
+    with replica:
+        fragile.start_worker()
+        with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+            until_more(fragile, 10)
+            with ask(replica) as client:
+                client.replicaof("127.0.0.1", 1)  # the link is cut: what the primary now acknowledges is its alone
+            copied = len(fragile.tracks_held())
+            until_more(fragile, 10)
+        fragile.settled()
+        before = fragile.tracks_held()
+        redis_server.kill()
+        with ask(replica) as client:
+            client.replicaof("NO", "ONE")
+        replica.stop()
+        with Redis(folder=replica.folder, port=redis_server.port):  # promoted, and at the address that workers know
+            assert len(fragile.tracks_held()) >= copied
+            heal(fragile, undisturbed, before - fragile.tracks_held())
+
+
+def test_a_redis_that_came_back_empty_is_filled_again_and_the_same_release_is_live(
+    fragile: Platform, redis_server: Redis, undisturbed: Platform
+) -> None:
+    fragile.redis.hset(LIVE_KEY, mapping={"contract": 1, "release": "0123456789ab", "previous": "", "since": 1})
+    fragile.start_worker()
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+        until_more(fragile, 10)
+    fragile.settled()
+    fragile.until_ready()
+    lost = fragile.tracks_held()
+    fragile.redis.flushall()
+    until(lambda: fragile.redis.hget(LIVE_KEY, "release") == b"0123456789ab")
+    heal(fragile, undisturbed, lost)
+
+
+class Address:
+    """A loopback address that leads to the server of the moment, as a failover's virtual address does."""
+
+    def __init__(self, server: Redis) -> None:
+        self.server = server
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.server.port)
+        with contextlib.closing(writer), contextlib.closing(back):
+            await asyncio.wait(
+                [asyncio.create_task(pump(reader, back)), asyncio.create_task(pump(there, writer))],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+
+
+async def test_a_client_whose_primary_became_a_replica_finds_the_new_one_at_the_same_address(
+    redis_server: Redis,
+) -> None:
+    with Redis(replica_of=redis_server) as successor, ask(successor) as new, ask(redis_server) as old:
+        address = Address(redis_server)
+        listener = await asyncio.start_server(address, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        client = async_client(load_settings(redis_url=f"redis://127.0.0.1:{port}"))
+        await client.set("before", 1)
+        address.server = successor
+        new.replicaof("NO", "ONE")
+        old.replicaof("127.0.0.1", successor.port)
+        with pytest.raises(redis.exceptions.ReadOnlyError) as refused:
+            await client.set("after", 1)
+        assert is_redis_away(refused.value)
+        await client.set("after", 1)
+        assert new.get("after") == "1"
+        await client.aclose()
+        listener.close()
+
+
+# --- Cluster
+
+
+def ids_of_slot(slot: int) -> Iterator[str]:
+    """Track ids whose keys are in a slot."""
+    return (track_id for number in itertools.count() if key_slot((track_id := f"t{number}").encode()) == slot)
+
+
+class MovingSlot:
+    """A slot of the source that is on its way to the target, a key at a time."""
+
+    def __init__(self, cluster: RedisCluster, *, source: Redis, target: Redis) -> None:
+        self.clients = {node: ask(node) for node in cluster.nodes}
+        self.source, self.target = source, target
+        ids = {node: client.cluster("myid") for node, client in self.clients.items()}
+        self.target_id = ids[target]
+        slots = self.clients[source].cluster("slots")
+        self.slot = next(first for first, _, (_, port, *_) in slots if port == source.port)
+        self.clients[target].execute_command("CLUSTER SETSLOT", self.slot, "IMPORTING", ids[source])
+        self.clients[source].execute_command("CLUSTER SETSLOT", self.slot, "MIGRATING", self.target_id)
+
+    def move(self, key: str) -> None:
+        moved = self.clients[self.source].execute_command("MIGRATE", "127.0.0.1", self.target.port, key, 0, 5000)
+        assert moved == "OK"
+
+    def arrive(self) -> None:
+        while keys := self.clients[self.source].execute_command("CLUSTER GETKEYSINSLOT", self.slot, 100):
+            for key in keys:
+                self.move(key)
+        for node in (self.target, self.source, *self.clients):
+            self.clients[node].execute_command("CLUSTER SETSLOT", self.slot, "NODE", self.target_id)
+
+
+@pytest.mark.parametrize("target", ["a master", "a master that has just joined"])
+async def test_clients_follow_a_slot_that_is_moving(cluster: RedisCluster, target: str) -> None:
+    settings = load_settings(redis_url=cluster.url, redis_cluster=True)
+    client = async_client(settings)
+    await asyncio.gather(*(client.set(f"t{number}", 1) for number in range(500)))  # many connections to each
+    slot = MovingSlot(
+        cluster, source=cluster.nodes[0], target=cluster.nodes[1] if target == "a master" else cluster.join()
+    )
+    ids = [*itertools.islice(ids_of_slot(slot.slot), 8)]
+    assert await client.set(ids[0], 2)  # one at a time too: it uses the connections in turn
+    assert await asyncio.gather(*(client.set(track_id, 2) for track_id in ids)) == [True] * 8
+    assert await asyncio.gather(*(client.get(track_id) for track_id in ids)) == [b"2"] * 8
+    with sync_client(settings) as blocking:
+        assert [blocking.get(track_id) for track_id in ids] == [b"2"] * 8
+    slot.arrive()
+    assert await asyncio.gather(*(client.get(track_id) for track_id in ids)) == [b"2"] * 8
+    await client.aclose()
+
+
+def test_slots_that_move_while_a_worker_writes_change_nothing(
+    clustered: Platform, cluster: RedisCluster, undisturbed: Platform
+) -> None:
+    uris = write_catalogue(clustered.folder)
+    clustered.start_worker()
+    slot = MovingSlot(cluster, source=cluster.nodes[0], target=cluster.nodes[1])
+    ids = ids_of_slot(slot.slot)
+    with uploading(clustered, uris, every_s=0.1):
+        new = [clustered.upload(uris[0], track_id=track_id) for track_id in itertools.islice(ids, 3)]
+        for event in new:
+            assert clustered.wait_for(event).status != "failed"
+        slot.arrive()
+        cluster.move_slots(2000, source=cluster.nodes[0], target=cluster.nodes[2])
+        until_more(clustered, 10)
+    clustered.assert_ended_like(undisturbed)
+
+
+def test_a_track_with_two_keys_waits_until_its_slot_has_moved(clustered: Platform, cluster: RedisCluster) -> None:
+    file = write_music(clustered.folder / "track.wav")
+    clustered.start_worker(store_taggram="true")
+    clustered.until_ready()
+    slot = MovingSlot(cluster, source=cluster.nodes[0], target=cluster.nodes[1])
+    event = clustered.upload(file.as_uri(), track_id=next(ids_of_slot(slot.slot)))
+    until(lambda: logged(clustered, "server.away"))
+    neighbour = clustered.upload(file.as_uri(), track_id=next(ids_of_slot(slot.slot + 1)))
+    assert clustered.wait_for(neighbour).status != "failed"
+    assert clustered.held(event.track_id) is None
+    slot.arrive()
+    assert clustered.wait_for(event).status != "failed"
+    clustered.settled()
+    assert clustered.output().keys() == {event.track_id, neighbour.track_id}
+    assert clustered.dead_letters() == []
+
+
+def test_a_node_of_a_cluster_that_is_killed_and_comes_back_needs_no_hand(
+    clustered: Platform, cluster: RedisCluster, undisturbed: Platform
+) -> None:
+    clustered.start_worker()
+    with uploading(clustered, write_catalogue(clustered.folder), every_s=0.1):
+        for node in cluster.nodes[:2]:
+            until_more(clustered, 5)
+            node.kill()
+            until(lambda: not_ready(clustered))
+            node.start()
+            clustered.until_ready()
+        until_more(clustered, 5)
+    clustered.assert_ended_like(undisturbed)
+    assert not logged(clustered, "redis.lost_writes")
+
+
+def test_the_commands_work_on_a_cluster(clustered: Platform) -> None:
+    clustered.start_worker()
+    uploaded = json.loads(clustered.run("upload", str(write_music(clustered.folder / "a.wav")), "--wait", "--json"))
+    answer = json.loads(clustered.run("get", "track", uploaded["track_id"], "--json"))
+    assert (answer["track_id"], answer["release"]) == (uploaded["track_id"], clustered.release)
+    assert "go back with" in clustered.run("release", "activate", "0123456789ab")
+    assert clustered.redis.hget(LIVE_KEY, "release") == b"0123456789ab"
