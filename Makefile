@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --upgrade --generate-hashes --no-emit-index
 LOCKS := deploy/locks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint audit bench up down locks clean system
+.PHONY: help demo test soak fuzz lint audit bench up down locks clean system
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ lint: .venv/.dev ## Style, types and the arrows between the rooms
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+fuzz: .venv/.dev ## Fuzz the decoders and the event decoder, ten minutes each; findings in build/fuzz
+	@$(LOCKED) -r $(LOCKS)/fuzz.txt
+	$(BIN)/python tests/fuzz/fuzz.py decode
+	$(BIN)/python tests/fuzz/fuzz.py events
+
 audit: .venv/.dev ## Look the locked versions up for known vulnerabilities, at pypi.org
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
 		-r $(LOCKS)/dev.txt -r $(LOCKS)/build.txt -r $(LOCKS)/musicnn.txt
@@ -50,6 +55,7 @@ locks: .venv/.build ## Renew the locked versions of all dependencies
 	$(COMPILE) pyproject.toml --extra offline -c $(LOCKS)/dev.txt -o $(LOCKS)/offline.txt
 	$(COMPILE) pyproject.toml -c $(LOCKS)/dev.txt -o $(LOCKS)/worker.txt
 	echo musicnn==0.1.0 | $(COMPILE) --no-deps - -o $(LOCKS)/musicnn.txt
+	echo atheris==3.0.0 | $(COMPILE) --no-deps - -o $(LOCKS)/fuzz.txt
 	printf '%s\n' uv hatchling editables | $(COMPILE) - -o $(LOCKS)/build.txt
 
 clean: ## Remove everything that make made, the environment included

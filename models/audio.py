@@ -67,6 +67,7 @@ _PYAV_OPTIONS = {
     "codec_whitelist": _PYAV_CODECS,  # or opening a file would try its video too
     "protocol_whitelist": "",
 }
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}  # of PyAV's sample formats
 _PYAV_GUESSES_LENGTH = {"aac", "mp3"}
 _ADVICE = "upload an mp3, m4a, flac, wav, ogg, opus or webm file"
 
@@ -138,6 +139,7 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
         TooShort: under 3 s can be decoded. A truncated file with more is audio.
         TooLong: over max_duration_s can be decoded.
         Silent: no sample of any window reaches half a step of 16 bits.
+        MemoryError: the file asks for more memory than there is, or than FFmpeg ever takes.
         OSError: the path cannot be opened.
     """
     with _reader(source) as reader:
@@ -179,7 +181,7 @@ def decode_whole(source: Source, *, sample_rate: int, max_duration_s: float) -> 
         (samples,) mono.
 
     Raises:
-        NotAudio, TooShort, TooLong, OSError: as decode_windows. Silence is decoded like any sound.
+        NotAudio, TooShort, TooLong, MemoryError, OSError: as decode_windows. Silence is decoded like any sound.
     """
     with _reader(source) as reader:
         limit = int(max_duration_s * reader.sample_rate)
@@ -390,8 +392,8 @@ class _PyavReader:
             if first is None:
                 return
             position = round((_time_s(first) - self._first_s) * self.sample_rate)
-            blocks = (_mono(_samples(frame)) for frame in _joined(chain([first], decoded)))
-            yield from _cut(blocks, position, start, frames)
+            blocks = (_mono(_samples(frame)) for frame in chain([first], decoded))
+            yield from _cut(_joined(blocks), position, start, frames)
 
     def count(self, limit: int) -> int:
         end = 0
@@ -432,20 +434,21 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
 
 
 def _kind(frame: AudioFrame) -> tuple[str, int, int]:
-    """What stays as it is within a track. AudioFifo checks all of it but the channels, and would crash there."""
+    """What stays as it is within a track."""
     return frame.format.name, frame.layout.nb_channels, frame.sample_rate
 
 
-def _joined(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-    """Frames of one kind without their times, joined until they are worth a call (AAC has 1,024 samples in each)."""
-    from av import AudioFifo
-
-    fifo = AudioFifo()
-    for frame in frames:
-        frame.pts = None
-        fifo.write(frame)
-        yield from fifo.read_many(_JOINED_SAMPLES)
-    yield from fifo.read_many(_JOINED_SAMPLES, partial=True)
+def _joined(blocks: Iterator[Float32]) -> Iterator[Float32]:
+    """Blocks joined until they are worth a call (AAC has 1,024 samples in each)."""
+    parts, samples = list[Float32](), 0
+    for block in blocks:
+        parts.append(block)
+        samples += len(block)
+        if samples >= _JOINED_SAMPLES:
+            yield np.concatenate(parts)
+            parts, samples = [], 0
+    if parts:
+        yield np.concatenate(parts)
 
 
 def _claimed_frames(container: InputContainer, stream: AudioStream, sample_rate: int) -> int | None:
@@ -464,10 +467,17 @@ def _time_s(part: AudioFrame | Packet[AudioStream]) -> Fraction:
 
 def _samples(frame: AudioFrame) -> Float32:
     """The samples of a frame as (channels, samples), full scale +-1."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind == "f":
+    from av.audio.plane import AudioPlane
+
+    channels = frame.layout.nb_channels
+    dtype = np.dtype(_DTYPES[frame.format.name.removesuffix("p")])
+    # Not frame.planes or to_ndarray(): of 8 channels and more they read past the last one, into any memory.
+    plane: Any = AudioPlane
+    if frame.format.is_planar:
+        samples = np.stack([np.frombuffer(plane(frame, channel), dtype, frame.samples) for channel in range(channels)])
+    else:
+        samples = np.frombuffer(plane(frame, 0), dtype, frame.samples * channels).reshape(-1, channels).T
+    if dtype.kind == "f":
         return samples.astype(np.float32, copy=False)
     full_scale = np.float32(2.0 ** (frame.format.bits - 1))
-    return samples.astype(np.float32) / full_scale - np.float32(samples.dtype.kind == "u")
+    return samples.astype(np.float32) / full_scale - np.float32(dtype.kind == "u")

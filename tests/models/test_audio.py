@@ -105,7 +105,7 @@ FORMATS = {
     "alac-m4a": (1e-4, lambda x: ffmpeg(x, "ipod", "alac", options=FASTSTART)),
     "aac-m4a": (5e-2, lambda x: ffmpeg(x, "ipod", "aac", options=FASTSTART)),
     "aac-mp4-with-video": (5e-2, lambda x: ffmpeg(x, "mp4", "aac", video=True, options=FASTSTART)),
-    "aac-matroska": (5e-2, lambda x: ffmpeg(x, "matroska", "aac")),
+    "aac-matroska": (2e-1, lambda x: ffmpeg(x, "matroska", "aac")),
     "aac-adts": (2e-1, lambda x: ffmpeg(x, "adts", "aac")),
     "wma": (1e-1, lambda x: ffmpeg(x, "asf", "wmav2")),
 }
@@ -113,7 +113,8 @@ FORMATS_48K = {
     "opus": (1e-1, lambda x: sndfile(x, 48000, format="OGG", subtype="OPUS")),
     "opus-webm": (1e-1, lambda x: ffmpeg(x, "webm", "libopus", 48000)),
 }
-STARTS_ELSEWHERE = {"aac-adts", "wma"}  # these containers cannot say that the first frame is the encoder's run-up
+# These containers cannot say that the first frame is the encoder's run-up, or FFmpeg 8.0 does not listen (Matroska).
+STARTS_ELSEWHERE = {"aac-adts", "aac-matroska", "wma"}
 TIMED_IN_MILLISECONDS = {"aac-matroska", "opus-webm", "wma"}
 DURATION_S = 21.0
 
