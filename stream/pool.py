@@ -217,7 +217,7 @@ class TaggerPool:
                         f"hearing the track took over {self._timeout_s:g} s and was ended; check the file"
                     ) from None
                 except _Died as error:
-                    status = await process.end()
+                    status = await self._lose(process)
                     log.warning("pool.process_lost", exit_status=status, error=str(error), tries=tries)
                     if tries == CRASH_TRIES:
                         raise ProcessCrashed(
@@ -226,7 +226,7 @@ class TaggerPool:
             raise AssertionError  # pragma: no cover
         finally:
             if not process.usable:  # it hangs, or nobody waits for its answer
-                await process.end()
+                await self._lose(process)
             self._idle.put_nowait(process)
 
     def stop(self) -> None:
@@ -242,21 +242,27 @@ class TaggerPool:
         self._processes.add(process)
         return process
 
+    async def _lose(self, process: _Process) -> int:
+        """End a process for good, and count it once; returns its exit status."""
+        if process in self._processes:
+            self._processes.discard(process)
+            self._on_restart()
+        return await process.end()
+
     async def _replacement(self, lost: _Process) -> _Process:
         """A new process in the place of a lost one."""
-        await lost.end()
-        self._processes.discard(lost)
-        self._on_restart()
+        await self._lose(lost)
         try:
             process = self._start()
             try:
-                await process.load()
+                async with asyncio.timeout(self._timeout_s):
+                    await process.load()
             except BaseException:
-                await process.end()
-                self._processes.discard(process)
+                await self._lose(process)
                 raise
-        except (OSError, _Died, ReleaseError) as error:
-            self.trouble = PoolUnusable(f"no pool process can be started ({error}); see what the machine lacks")
+        except (OSError, _Died, ReleaseError) as error:  # TimeoutError is an OSError
+            reason = str(error) or f"it did not load within {self._timeout_s:g} s"
+            self.trouble = PoolUnusable(f"no pool process can be started ({reason}); see what the machine lacks")
             raise self.trouble from None
         self.trouble = None
         return process
