@@ -203,6 +203,8 @@ def start(folder: Path) -> Figures:
     """Start-up and memory of a worker."""
     mp3 = write_mp3(folder / "track.mp3")
     with Rig(folder) as rig:
+        with rig.worker():  # the broker makes its group coordinator for the first one
+            pass
         started = time.time()
         with rig.worker() as worker:
             at = {
@@ -240,10 +242,10 @@ def path(folder: Path) -> Figures:
                     rig.upload(mp3.as_uri(), [track_id])
                 late = [answer.at - answer.event_time for answer in rig.answers(tracks)]
             alone.append(inference_rate(mp3, processes=processes, tracks=tracks // 2))
-            overlap = whole / statistics.mean(alone)
+            overlap = whole / max(alone)
             p50, p99 = statistics.median(late), statistics.quantiles(late, n=100, method="inclusive")[98]
             print(f"{processes} pool processes, 30-s mp3       {whole:8.2f} tracks/s, the pool alone "
-                  f"{statistics.mean(alone):.2f}: overlap {overlap:.2f} (mark: 0.9)")  # fmt: skip
+                  f"{max(alone):.2f}: overlap {overlap:.2f} (mark: 0.9)")  # fmt: skip
             print(f"  upload to answer, 70 % load   {p50:8.0f} ms p50, {p99:.0f} ms p99 (Poisson arrivals)")
             print("  ms by stage                     " + ", ".join(f"{name} {ms:.1f}" for name, ms in stages.items()))
             figures[str(processes)] = {
@@ -314,7 +316,7 @@ def guards(folder: Path) -> Figures:
 
 
 def queue(folder: Path) -> Figures:
-    """100,000 queued uploads, one in fifty of a new track, the others of answered ones: rate and memory over time."""
+    """Uploads in the queue, one in fifty of a new track, the others of answered ones: rate and memory over 100,000."""
     known, count, new_every = 200, 100_000, 50
     mp3 = write_mp3(folder / "track.mp3", seconds=3.2)
     with Rig(folder) as rig:
@@ -325,7 +327,7 @@ def queue(folder: Path) -> Figures:
         rig.send(
             [
                 event if number % new_every else msgspec.structs.replace(event, track_id=uuid4().hex)
-                for number, event in enumerate(chance.choices(events, k=count))
+                for number, event in enumerate(chance.choices(events, k=count + count // 10))
             ]
         )
         with rig.worker() as worker:
