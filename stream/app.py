@@ -12,6 +12,9 @@ from stream.settings import Settings
 _RECORDS_PER_FETCH = 32
 _FETCHES_BUFFERED = 2
 _DAY_S = 86_400.0
+# A hung broker costs up to three of it, a request and two new connections, before another one is asked. Joining a
+# group takes as long as a rebalance, so it is more than that.
+_REQUEST_TIMEOUT_S = 15.0
 
 
 def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
@@ -35,13 +38,13 @@ def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
         broker_commit_interval=1.0,
         broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
         broker_heartbeat_interval=2.0,
-        broker_rebalance_timeout=20.0,  # how long a worker whose event loop stands still holds up a rebalance
-        broker_request_timeout=30.0,  # how long a hung broker holds up what another one could do; more than a rebalance
+        broker_rebalance_timeout=12.0,  # how long a worker whose event loop stands still holds up a rebalance
+        broker_request_timeout=_REQUEST_TIMEOUT_S,
         broker_max_poll_records=_RECORDS_PER_FETCH,
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
-        producer_request_timeout=30.0,
+        producer_request_timeout=_REQUEST_TIMEOUT_S,
         producer_max_request_size=settings.topic_max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,

@@ -236,6 +236,7 @@ class _Window:
 
     def __init__(self, handler: Handler, *, size: int, on_done: Callable[[ConsumerRecord], None]) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
+        self.waiting: dict[asyncio.Task[None], BaseException] = {}
         self._handler = handler
         self._on_done = on_done
         self._free = asyncio.Semaphore(size)
@@ -261,6 +262,7 @@ class _Window:
         def ended(task: asyncio.Task[None]) -> None:
             self._free.release()
             self.tasks.discard(task)
+            self.waiting.pop(task, None)
             if self._last.get(key) is task:
                 del self._last[key]
             if not task.cancelled():
@@ -284,6 +286,7 @@ class _Window:
     async def _retry(self, batch: Batch, record: ConsumerRecord, first: Exception) -> None:
         """Go on after a first try that failed; returns when the record is done."""
         failed: list[Exception] = [first]
+        task = cast("asyncio.Task[None]", asyncio.current_task())
 
         async def handle() -> None:
             if failed:
@@ -293,8 +296,10 @@ class _Window:
         def wait_noted(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             if error and self._handler.is_away(error):
+                self.waiting[task] = error
                 self._handler.on_wait(error)
             else:
+                self.waiting.pop(task, None)
                 log.error("record.stuck", topic=record.topic, partition=record.partition, offset=record.offset,
                           error=repr(error))  # fmt: skip
 
@@ -348,7 +353,13 @@ class BatchApp(faust.App):
     logger = logging.getLogger("faust.batches")
 
     def __init__(self, *args: Any, turns: int, **kwargs: Any) -> None:
-        super().__init__(*args, table_standby_replicas=0, topic_disable_leader=True, **kwargs)
+        super().__init__(
+            *args,
+            table_standby_replicas=0,
+            topic_disable_leader=True,
+            stream_wait_empty=False,  # a rebalance does not wait for records: they are known to be revoked
+            **kwargs,
+        )
         self._windows: list[_Window] = []
         self._consumed: set[str] = set()
         self._turns = asyncio.Semaphore(turns)
@@ -399,6 +410,11 @@ class BatchApp(faust.App):
     def in_flight(self) -> int:
         """Records that are being handled."""
         return sum(len(window.tasks) for window in self._windows)
+
+    @property
+    def waiting(self) -> list[BaseException]:
+        """What each record that waits for a server was told last."""
+        return [error for window in self._windows for error in window.waiting.values()]
 
     @property
     def joined(self) -> bool:

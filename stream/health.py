@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -52,10 +52,16 @@ class Health:
         self._progress: dict[TP, Progress] = {}
         self._asking: asyncio.Task[dict[TP, Progress]] | None = None
         self._runner: web.AppRunner | None = None
+        self._waiting: Callable[[], Iterable[BaseException]] = tuple
         metrics.RELEASE.info({"release": release, "role": role})
 
     def waiting(self, server: str, error: BaseException | str | None) -> None:
-        """Note that a server is away (or, with None, back); logs the changes only."""
+        """Note that a server is away (or, with None, back); logs the changes only.
+
+        A server that answers a check, but has not yet answered a record that waits for it, is not back.
+        """
+        if error is None and any(_server(waited) == server for waited in self._waiting()):
+            return
         if error is not None and server not in self._problems:
             log.warning("server.away", server=server, error=str(error))
         elif error is None and server in self._problems:
@@ -68,8 +74,7 @@ class Health:
 
     def away(self, error: BaseException) -> None:
         """A record is waiting because of this error."""
-        server = "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"
-        self.waiting(server, error)
+        self.waiting(_server(error), error)
 
     def started(self) -> None:
         """The worker has loaded its release and is in its consumer group."""
@@ -82,6 +87,7 @@ class Health:
     async def watch(self, app: BatchApp, store: TrackStore, pool: TaggerPool) -> None:
         """Check for ever, and log when readiness changes."""
         was_ready = False
+        self._waiting = lambda: app.waiting
         while True:
             await asyncio.gather(self._check_redis(store), self._check_kafka(app))
             self.waiting("pool", pool.trouble)
@@ -191,3 +197,8 @@ class Health:
         """Close the port."""
         if self._runner:
             await self._runner.cleanup()
+
+
+def _server(error: BaseException) -> str:
+    """Which server a record waits for."""
+    return "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"

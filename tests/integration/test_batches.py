@@ -255,6 +255,83 @@ async def test_a_second_worker_joining_and_leaving_in_mid_batch_loses_nothing(pl
         await until_committed(platform, 1200)
 
 
+async def test_offsets_that_kafka_did_not_take_are_committed_again(platform: Platform) -> None:
+    refused: list[object] = []
+
+    async def handle(record) -> None:
+        pass
+
+    app = platform.app(handle)
+    commit = app.consumer._commit
+
+    async def refused_at_first(offsets) -> bool:
+        if len(refused) < 3:
+            refused.append(offsets)
+            return False
+        return await commit(offsets)
+
+    app.consumer._commit = refused_at_first
+    platform.produce([b"%d" % number for number in range(30)])
+    async with running(app):
+        await until_committed(platform, 30)
+    assert len(refused) == 3
+
+
+async def test_records_that_wait_do_not_keep_a_second_worker_from_its_share(platform: Platform) -> None:
+    async def handle(record) -> None:
+        raise AwayError
+
+    platform.produce([b"%d" % number for number in range(90)])
+    async with running(platform.app(handle, window=2), drain=False) as first:
+        await until(lambda: first.in_flight == 2)
+        async with running(platform.app(handle, window=2), drain=False) as second:
+            await until(lambda: second.joined)
+            assert len(await first.progress()) + len(await second.progress()) == PARTITIONS
+
+
+async def test_a_commit_and_a_check_that_hang_do_not_stop_the_fetches(platform: Platform) -> None:
+    seen: list[bytes] = []
+
+    async def handle(record) -> None:
+        seen.append(record.value)
+
+    app, answered = platform.app(handle), asyncio.Event()
+    async with running(app):
+        await until(lambda: app.joined)
+        thread = app.consumer._thread
+        hanging = [asyncio.create_task(thread.call_thread(answered.wait)) for _ in range(2)]
+        try:
+            platform.produce([b"%d" % number for number in range(30)])
+            await until(lambda: len(seen) == 30)
+        finally:
+            thread.thread_loop.call_soon_threadsafe(answered.set)
+            await asyncio.gather(*hanging)
+
+
+async def test_a_commit_that_hangs_does_not_keep_a_second_worker_from_its_share(platform: Platform) -> None:
+    hangs, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(record) -> None:
+        pass
+
+    async def hanging(offsets) -> bool:
+        hangs.set()
+        await goes_on.wait()
+        return False
+
+    first = platform.app(handle)
+    first.consumer._commit = hanging
+    platform.produce([b"%d" % number for number in range(30)])
+    async with running(first, drain=False):
+        await hangs.wait()
+        try:
+            async with running(platform.app(handle), drain=False) as second:
+                await until(lambda: second.joined)
+                assert len(await first.progress()) + len(await second.progress()) == PARTITIONS
+        finally:
+            goes_on.set()
+
+
 async def test_a_record_whose_partition_was_taken_away_stops_waiting(platform: Platform) -> None:
     platform.produce([b"%d" % number for number in range(PARTITIONS)])
     tries: Counter[bytes] = Counter()

@@ -1,9 +1,12 @@
 """Readiness: problems, progress against lag, and the three pages."""
 
+import asyncio
 import json
 
 import pytest
+import redis
 from aiohttp import ClientSession
+from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from models.errors import SettingsError
@@ -80,6 +83,45 @@ def test_a_server_that_is_away_is_named_until_it_is_back(health) -> None:
     assert health.report()["problems"] == {"redis": "refused again"}
     health.waiting("redis", None)
     assert health.report()["ready"]
+
+
+class FakeServers:
+    """An app, a store and a pool that find every server well; a record may wait for one nevertheless."""
+
+    joined, in_flight, trouble = True, 1, None
+
+    def __init__(self) -> None:
+        self.waiting: list[BaseException] = []
+        self.checks: asyncio.Queue[None] = asyncio.Queue()
+
+    async def progress(self) -> dict[TP, Progress]:
+        return {}
+
+    async def check(self) -> None:
+        self.checks.put_nowait(None)
+
+
+async def test_a_server_that_answers_checks_is_not_back_before_the_records_that_wait_for_it(health) -> None:
+    servers = FakeServers()
+    watch = asyncio.create_task(health.watch(servers, servers, servers))
+
+    async def next_check() -> dict[str, str]:
+        for _ in range(servers.checks.qsize() + 2):  # one may have begun already
+            await servers.checks.get()
+        return health.report()["problems"]
+
+    try:
+        assert await next_check() == {}
+        servers.waiting = [KafkaTimeoutError("late"), redis.ConnectionError("refused")]
+        for error in servers.waiting:
+            health.away(error)
+        assert (await next_check()).keys() == {"kafka", "redis"}
+        servers.waiting.pop()
+        assert (await next_check()).keys() == {"kafka"}
+        servers.waiting.pop()
+        assert await next_check() == {}
+    finally:
+        watch.cancel()
 
 
 async def test_the_pages_answer_on_loopback(health) -> None:
