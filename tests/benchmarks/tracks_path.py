@@ -316,20 +316,25 @@ def guards(folder: Path) -> Figures:
 
 
 def queue(folder: Path) -> Figures:
-    """Uploads in the queue, one in fifty of a new track, the others of answered ones: rate and memory over 100,000."""
-    known, count, new_every = 200, 100_000, 50
+    """Uploads in the queue, one in fifty of a new track, the others answered before: rate and memory over 100,000."""
+    import redis
+
+    count, new_every = 100_000, 50
     mp3 = write_mp3(folder / "track.mp3", seconds=3.2)
-    with Rig(folder) as rig:
+    with Rig(folder) as rig, redis.Redis.from_url(rig.redis.url) as client:
         with rig.worker():
-            events = rig.upload(mp3.as_uri(), new_ids(known))
-            rig.answers(known)
-        chance = random.Random(0)
-        rig.send(
-            [
-                event if number % new_every else msgspec.structs.replace(event, track_id=uuid4().hex)
-                for number, event in enumerate(chance.choices(events, k=count + count // 10))
-            ]
-        )
+            (first,) = rig.upload(mp3.as_uri(), new_ids(1))
+            rig.answers(1)
+        (key,) = client.scan_iter("tw:*:track:*")
+        answer = client.hgetall(key)
+        # More than is measured, so that every partition has some left at the end.
+        events = [msgspec.structs.replace(first, track_id=track_id) for track_id in new_ids(count + count // 10)]
+        with client.pipeline(transaction=False) as writes:
+            for number, event in enumerate(events):
+                if number % new_every:
+                    writes.hset(key.replace(first.track_id.encode(), event.track_id.encode()), mapping=answer)
+            writes.execute()
+        rig.send(events)
         with rig.worker() as worker:
             answers, memory = [], []
             for _ in range(10):
