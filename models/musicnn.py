@@ -6,18 +6,16 @@ log-mel spectrogram can take the place of `Musicnn`: it is called with (frames, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ReleaseError
 from models.mel import PATCH_FRAMES, Float32, patches
+from models.onnx_session import open_session
 
 OUTPUTS = {"tags": 50, "max_pool": 753, "mean_pool": 753, "penultimate": 200}
 """The network's outputs and their widths, in the order of the ONNX files."""
@@ -77,16 +75,9 @@ class Musicnn:
     """
 
     def __init__(self, model: str | Path | bytes) -> None:
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it writes and sends at import, unless told not to before
-        ort: Any = import_module("onnxruntime")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # more optimisation makes this graph no faster, and its loading slower
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            self._session: Any = ort.InferenceSession(
-                model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-            )
+            # more optimisation makes this graph no faster, and its loading slower
+            self._session = open_session(model, optimise=False)
         except Exception as error:
             raise ReleaseError(
                 f"the musicnn network cannot be loaded ({error}); "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +16,7 @@ from models.errors import SettingsError
 from models.genre import DISTANCE
 from models.mel import FRONT_END, MUSICNN
 from models.release import MANIFEST, Configuration, Manifest, Release, describe_file, load_release, release_id
+from offline.files import check_replaceable, new_folder
 from offline.genre import GenreTraining, Trained, run
 from offline.taggrams import LabelledTaggrams, read_artists, read_taggrams
 
@@ -44,9 +43,8 @@ def build_release(taggrams_dir: Path, *, out: Path, networks_dir: Path, config: 
             raise SettingsError(
                 f"{networks_dir} has no {name}; convert the networks with `tastewave-offline convert-musicnn`"
             )
-    foreign = out.exists() and out.resolve() != networks_dir.resolve() and not (out / MANIFEST).exists()
-    if foreign and any(out.iterdir()):
-        raise SettingsError(f"{out} holds files that are no release; name a new folder with --out")
+    if out.resolve() != networks_dir.resolve():
+        check_replaceable(out, MANIFEST)
     tracks = read_taggrams(taggrams_dir / "train.npz", classes=len(config.classes))
     artists = read_artists(taggrams_dir / "train_artists.csv", tracks.ids)
     trained = run(config, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
@@ -68,23 +66,13 @@ def _training(config: GenreTraining, tracks: LabelledTaggrams, trained: Trained)
 
 
 def _write(out: Path, *, networks_dir: Path, trained: Trained, training: dict[str, Any]) -> Release:
-    """Write a folder beside `out`, to disk, and give it the name: nobody reads half a release."""
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        folder = Path(scratch, "new")
-        folder.mkdir()
+    """Write the release as a whole: nobody reads half of one."""
+    with new_folder(out) as folder:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
         (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
         (folder / MANIFEST).write_bytes(_manifest(folder, trained=trained, training=training))
         load_release(folder).genre_head()
-        for path in (*folder.iterdir(), folder):
-            _sync(path)
-        if out.exists():
-            out.rename(Path(scratch, "old"))
-        folder.rename(out)
-        _sync(out.parent)
     return load_release(out)
 
 
@@ -112,11 +100,3 @@ def _manifest(folder: Path, *, trained: Trained, training: dict[str, Any]) -> by
         metrics={name: round(value, 4) for name, value in trained.metrics.items()},
     )
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,174 @@
+"""A trained user tower: from a listening history to a place in taste space, through ONNX Runtime.
+
+    tower = load_user_tower("towers/mean")
+    rows = tower.items.rows(["t1", "t2"])               # the tracks' places in the item table; -1: not in it
+    user = tower.embed(rows[None], signals[None], at_ms[None])[0]
+    scores = tower.items.vectors @ user
+
+The embedding is a function of the newest listens alone: user_id is no input, and ages are measured from the newest
+listen, never from the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.errors import ReleaseError
+from models.history import IS_USABLE, CountingRule
+from models.onnx_session import open_session
+from models.release import ReleaseFile, describe_file
+
+TOWER_MANIFEST = "tower.json"
+NETWORK, ITEM_IDS, ITEM_VECTORS = "tower.onnx", "item_ids.npy", "item_vectors.npy"
+_ADVICE = "train it again with `tastewave-offline train-user-tower`"
+_END = b"\x01"  # after each id: numpy's byte strings lose zeros at their end
+
+
+class TowerManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """tower.json.
+
+    Attributes:
+        pooling: mean or attention.
+        dim: of taste space.
+        history: newest listens that count.
+        counting: which listens count, and for what.
+        scale: one over the temperature: what dot products are multiplied by in the softmax.
+        global_embedding: (dim,) of a user with no usable history.
+        items: how many tracks the item table has.
+        files: size and SHA-256 of each file.
+        training: how the tower was made: its configuration, split, log and course.
+    """
+
+    pooling: str
+    dim: int
+    history: int
+    counting: CountingRule
+    scale: float
+    global_embedding: tuple[float, ...]
+    items: int
+    files: dict[str, ReleaseFile]
+    training: dict[str, Any]
+
+
+class ItemTable:
+    """Ids and vectors of tracks, memory-mapped.
+
+    Attributes:
+        vectors: (items, dim) float32, unit norm.
+    """
+
+    def __init__(self, ids: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
+        """ids: (items,) as encode_ids gives them, sorted."""
+        self._ids = ids
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def rows(self, track_ids: Iterable[str]) -> NDArray[np.int64]:
+        """(n,) places of tracks in the table; -1 for one that is not in it."""
+        wanted = encode_ids(track_ids)
+        places = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
+        return np.where(self._ids[places] == wanted, places, -1)
+
+    def track_id(self, row: int) -> str:
+        """The id of the track at a place."""
+        return bytes(self._ids[row])[: -len(_END)].decode()
+
+
+def encode_ids(track_ids: Iterable[str]) -> NDArray[np.bytes_]:
+    """(n,) byte strings that sort as the item table does."""
+    return np.array([track_id.encode() + _END for track_id in track_ids], dtype=np.bytes_)
+
+
+class UserTower:
+    """A tower and its item table. Safe to share between threads.
+
+    Attributes:
+        manifest: what it is.
+        items: the tracks that it knows.
+    """
+
+    def __init__(self, manifest: TowerManifest, items: ItemTable, session: Any) -> None:
+        self.manifest = manifest
+        self.items = items
+        self._session = session
+
+    def embed(self, rows: ArrayLike, signals: ArrayLike, at_ms: ArrayLike) -> NDArray[np.float32]:
+        """Embeddings of listening histories.
+
+        Args:
+            rows: (n, length) places in the item table, oldest first; -1 where a track is not in it or the
+                history is shorter. Only the newest `manifest.history` of each row count.
+            signals: (n, length) models.history.Signal; 0 where the history is shorter.
+            at_ms: (n, length) times of the listens.
+
+        Returns:
+            (n, dim) of unit norm; the global embedding for a history without a usable listen.
+        """
+        rows, signals, ages_s, usable = newest_known(rows, signals, at_ms, history=self.manifest.history)
+        embeddings = np.tile(np.asarray(self.manifest.global_embedding, np.float32), (len(rows), 1))
+        if usable.any():
+            vectors = np.where(signals[usable, :, None] > 0, self.items.vectors[rows[usable]], np.float32(0.0))
+            inputs = {"vectors": vectors, "signals": signals[usable], "ages_s": ages_s[usable]}
+            (embeddings[usable],) = self._session.run(None, inputs)
+        return embeddings
+
+
+def newest_known(
+    rows: ArrayLike, signals: ArrayLike, at_ms: ArrayLike, *, history: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    """What a tower's network sees of histories: of the newest listens those of known tracks, at the end.
+
+    Args:
+        rows: (n, length), as for UserTower.embed.
+        signals: (n, length) likewise.
+        at_ms: (n, length) likewise.
+        history: newest listens that count.
+
+    Returns:
+        rows, signals and ages in seconds, (n, history), 0 where there is no listen; and (n,) whether there is a usable
+        listen among them.
+    """
+    rows, signals, at_ms = (np.asarray(array, np.int64)[:, -history:] for array in (rows, signals, at_ms))
+    known = (rows >= 0) & (signals > 0)
+    order = np.argsort(known, axis=1, kind="stable")
+    rows, signals, at_ms, known = (np.take_along_axis(array, order, axis=1) for array in (rows, signals, at_ms, known))
+    ages_s = (at_ms[:, -1:] - at_ms) / 1000.0
+    pad = ((0, 0), (history - rows.shape[1], 0))
+    rows, signals, ages_s = (np.pad(np.where(known, array, 0), pad) for array in (rows, signals, ages_s))
+    return rows, signals, ages_s, IS_USABLE[signals].any(axis=1)
+
+
+def load_user_tower(folder: str | Path) -> UserTower:
+    """Read and verify a tower's folder. Raises ReleaseError where it is missing, damaged or of another shape."""
+    folder = Path(folder)
+    try:
+        manifest = msgspec.json.decode((folder / TOWER_MANIFEST).read_bytes(), type=TowerManifest)
+    except OSError as error:
+        raise ReleaseError(
+            f"{folder} has no readable {TOWER_MANIFEST} ({error.strerror}); name the folder of a trained tower"
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise ReleaseError(f"{folder / TOWER_MANIFEST} cannot be read ({error}); {_ADVICE}") from None
+    for name in (NETWORK, ITEM_IDS, ITEM_VECTORS):
+        path, expected = folder / name, manifest.files.get(name)
+        if expected is None or not path.is_file() or describe_file(path) != expected:
+            raise ReleaseError(f"{path} is missing or not the file that {TOWER_MANIFEST} describes; {_ADVICE}")
+    try:
+        ids, vectors = (np.load(folder / name, mmap_mode="r") for name in (ITEM_IDS, ITEM_VECTORS))
+        session = open_session(folder / NETWORK)
+    except Exception as error:
+        raise ReleaseError(f"the tower in {folder} cannot be loaded ({error}); {_ADVICE}") from error
+    if ids.shape != (manifest.items,) or vectors.shape != (manifest.items, manifest.dim):
+        raise ReleaseError(
+            f"the item table in {folder} has {ids.shape} ids and {vectors.shape} vectors, its manifest says "
+            f"{manifest.items} of {manifest.dim}; {_ADVICE}"
+        )
+    return UserTower(manifest, ItemTable(ids, vectors), session)
