@@ -1,0 +1,357 @@
+"""The report of an evaluation: metrics.json as one page that fetches nothing.
+
+Charts are SVG with x in per cent and y in pixels: they take any width, and their text keeps its size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from matplotlib.ticker import MaxNLocator
+
+from models.errors import SettingsError
+
+PROTOCOLS = {"discovery": "Discovery", "replay": "Replay"}
+METRICS = {
+    "recall_at_10": "Recall@10",
+    "ndcg_at_10": "NDCG@10",
+    "recall_at_50": "Recall@50",
+    "recall_at_100": "Recall@100",
+    "coverage_at_10": "Coverage@10",
+}
+SLICES = {"all": "All", "new_users": "New users", "new_tracks": "New tracks", "repeats": "Repeats"}
+HEADLINES = ("recall_at_10", "ndcg_at_10")
+GAPS = {"0": "fresh", "3600000": "1 hour", "86400000": "1 day", "604800000": "7 days"}
+STALENESS = {
+    "all": "all users",
+    "with_listens": "with listens in the gap",
+    "without_listens": "without listens in the gap",
+}
+
+Json = dict[str, Any]
+
+
+def write_report(metrics: Json, path: Path) -> None:
+    """Write the page of `metrics`, as metrics.json holds them, to `path`.
+
+    Raises:
+        SettingsError: the metrics lack something that every evaluation has.
+    """
+    path.write_text(render(metrics), encoding="utf-8")
+
+
+def render(metrics: Json) -> str:
+    """The page as HTML; staleness, training, config and versions are left out where the metrics lack them.
+
+    Raises:
+        SettingsError: the metrics lack something that every evaluation has.
+    """
+    environment = Environment(
+        loader=PackageLoader("offline", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({"figure": figure, "signed": signed, "count": count, "day": day, "json": json.dumps})
+    metrics = _finite(metrics)
+    try:
+        matches = _matches(metrics)
+        return environment.get_template("report.html.jinja").render(
+            metrics=metrics,
+            headline=_headline(matches),
+            matches=matches,
+            charts=_charts(metrics),
+            tables=_tables(metrics),
+            differences=_differences(matches),
+            staleness=_staleness(metrics),
+            training=_training(metrics),
+            metric_names=METRICS,
+            command=_command(metrics),
+        )
+    except (KeyError, UndefinedError) as error:
+        raise SettingsError(f"the metrics are not whole ({error}); let this version's evaluate make them") from error
+
+
+def figure(value: float | None) -> str:
+    """A metric with four decimals: .0831."""
+    return "no example" if value is None else _short(f"{value:.4f}")
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign and four decimals: +.0122."""
+    return "no example" if value is None else _short(f"{value:+.4f}")
+
+
+def count(number: float) -> str:
+    """A number of things, in groups of three digits."""
+    return f"{number:,.0f}"
+
+
+def day(ms: int) -> str:
+    """The UTC day of a time; any int64 has one, years with more than four digits too."""
+    return str(np.datetime_as_string(np.datetime64(int(ms), "ms"), unit="D"))
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinities."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _matches(metrics: Json) -> list[Json]:
+    """Each model against the best floor, for each protocol and headline metric."""
+    return [
+        {
+            "protocol": PROTOCOLS[protocol],
+            "metric": METRICS[metric],
+            "rows": [
+                {"model": model, **found[protocol][metric], "state": _state(found[protocol][metric])}
+                for model, found in metrics["against_best_floor"].items()
+            ],
+        }
+        for protocol in PROTOCOLS
+        for metric in HEADLINES
+    ]
+
+
+def _state(match: Json) -> str:
+    if match["difference"] is None:
+        return "none"
+    return "wins" if match["low"] > 0 else "loses" if match["high"] < 0 else "unclear"
+
+
+def _headline(matches: list[Json]) -> Json:
+    """What the page says first: how the model that does best against the floors does against them."""
+    states: dict[str, list[str]] = {}
+    for row in (row for match in matches for row in match["rows"] if row["state"] != "none"):
+        states.setdefault(row["model"], []).append(row["state"])
+    if not states:
+        return {"tone": "unclear", "text": "There is nothing to compare"}
+    best = min(states.values(), key=lambda found: (found.count("loses"), found.count("unclear")))
+    if lost := best.count("loses"):
+        text = "The floors win" if lost == len(best) else f"A floor wins in {lost} of {len(best)} comparisons"
+        return {"tone": "loses", "text": text}
+    if unclear := best.count("unclear"):
+        text = "No winner" if unclear == len(best) else f"No winner in {unclear} of {len(best)} comparisons"
+        return {"tone": "unclear", "text": text}
+    winners = [model for model, found in states.items() if set(found) == {"wins"}]
+    others = [model for model in states if model not in winners]
+    but = f", but not by {' and '.join(others)}" if others else ""
+    return {"tone": "wins", "text": f"Every floor is beaten by {' and '.join(winners)}{but}"}
+
+
+def _systems(metrics: Json) -> list[tuple[str, str, Json]]:
+    return [(kind, name, found) for kind in ("model", "floor") for name, found in metrics[f"{kind}s"].items()]
+
+
+def _charts(metrics: Json) -> Json:
+    """Of each protocol a chart for each headline metric: what is best stands first, of equals the floor."""
+    charts: Json = {}
+    for protocol in PROTOCOLS:
+        charts[protocol] = []
+        for metric in HEADLINES:
+            rows = [
+                {"name": name, "kind": kind, **found[protocol]["all"][metric]}
+                for kind, name, found in _systems(metrics)
+            ]
+            rows.sort(
+                key=lambda row: (-math.inf if row["value"] is None else row["value"], row["kind"] == "floor"),
+                reverse=True,
+            )
+            floors = [row["value"] for row in rows if row["kind"] == "floor" and row["value"] is not None]
+            bar = max(floors, default=None)
+            title = f"{METRICS[metric]}, n = {count(rows[0]['n'])}"
+            charts[protocol].append(_dots(title, rows, bar=bar, write=figure))
+    return charts
+
+
+def _differences(matches: list[Json]) -> list[Json]:
+    """For each protocol and headline metric a chart of how far the models are ahead of the best floor."""
+    return [
+        _dots(
+            f"{match['protocol']}, {match['metric']}",
+            [
+                {
+                    "name": f"{row['model']} − {row['floor']}",
+                    "kind": row["state"],
+                    "value": row["difference"],
+                    "low": row["low"],
+                    "high": row["high"],
+                }
+                for row in match["rows"]
+            ],
+            bar=0.0,
+            write=signed,
+        )
+        for match in matches
+    ]
+
+
+def _dots(title: str, rows: list[Json], *, bar: float | None, write: Any) -> Json:
+    """A dot with its interval for each row, and a line across all at `bar`."""
+    ticks = _ticks([0.0, *_ends(rows)])
+
+    def x(value: float | None) -> float | None:
+        return None if value is None else 2 + 96 * _share(value, ticks)
+
+    for row in rows:
+        row |= {"x": x(row["value"]), "x_low": x(row.get("low")), "x_high": x(row.get("high"))}
+        row["text"] = _with_interval(row, write)
+    labels = zip(map(x, ticks), _labels(ticks), strict=True)
+    return {"title": title, "rows": rows, "bar": x(bar), "ticks": list(labels)}
+
+
+def _lines(title: str, series: list[Json], *, x_ticks: list[tuple[float, str]], mark: Json | None, y: Any) -> Json:
+    """Lines through points whose "x" is a share of the width; a point without value leaves a gap."""
+    ticks = _ticks([*y, *(end for line in series for end in _ends(line["points"]))])
+
+    def across(share: float) -> float:
+        return 15 + 83 * share
+
+    def down(value: float | None) -> float | None:
+        return None if value is None else 190 - 165 * _share(value, ticks)
+
+    for line in series:
+        for point in line["points"]:
+            point |= {"y": down(point["value"]), "y_low": down(point.get("low")), "y_high": down(point.get("high"))}
+            point["x"] = across(point["x"])
+        line["pieces"] = [
+            (one, other)
+            for one, other in zip(line["points"], line["points"][1:], strict=False)
+            if one["y"] is not None and other["y"] is not None
+        ]
+    return {
+        "title": title,
+        "series": series,
+        "x_ticks": [(across(share), label) for share, label in x_ticks],
+        "y_ticks": list(zip(map(down, ticks), _labels(ticks), strict=True)),
+        "mark": mark and mark | {"x": across(mark["x"])},
+    }
+
+
+def _staleness(metrics: Json) -> list[Json]:
+    """Of each model a chart and a table: recall with embeddings frozen for longer and longer."""
+    found: list[Json] = []
+    for model, of_gap in metrics.get("staleness", {}).items():
+        gaps = sorted(of_gap, key=int)
+        series = [
+            {
+                "name": name,
+                "style": group,
+                "points": [
+                    {"x": (index + 0.5) / len(gaps) + shift, **of_gap[gap][group]} for index, gap in enumerate(gaps)
+                ],
+            }
+            for shift, (group, name) in zip((0.0, -0.02, 0.02), STALENESS.items(), strict=True)
+        ]
+        labels = [GAPS.get(gap, f"{int(gap) / 3_600_000:g} h") for gap in gaps]
+        places = [((index + 0.5) / len(gaps), label) for index, label in enumerate(labels)]
+        rows = [(label, [of_gap[gap][group] for group in STALENESS]) for gap, label in zip(gaps, labels, strict=True)]
+        chart = _lines(f"{model}: Recall@10 by age of the embedding", series, x_ticks=places, mark=None, y=[0.0])
+        found.append({"model": model, "chart": chart, "rows": rows, "columns": list(STALENESS.values())})
+    return found
+
+
+def _training(metrics: Json) -> list[Json]:
+    """Of each model the curves of its training, where it kept them."""
+    found: list[Json] = []
+    for model, run in metrics.get("training", {}).items():
+        course = run.get("course", [])
+        charts = [
+            _curve(f"{model}: {title}", [(point["step"], point[key]) for point in course], chosen=run.get("best_step"))
+            for key, title in (("loss", "loss"), ("valid_ndcg_at_10", "NDCG@10 on validation"))
+            if course
+        ]
+        found.append({"model": model, "charts": charts, "run": run, "steps": course[-1]["step"] if course else None})
+    return found
+
+
+def _curve(title: str, course: Sequence[tuple[int, float | None]], *, chosen: int | None) -> Json:
+    first, last = course[0][0], course[-1][0]
+
+    def share(step: float) -> float:
+        return (step - first) / max(last - first, 1)
+
+    return _lines(
+        title,
+        [{"name": title, "style": "curve", "points": [{"x": share(step), "value": value} for step, value in course]}],
+        x_ticks=[(share(tick), count(tick)) for tick in _ticks([first, last], whole=True) if first <= tick <= last],
+        mark=None if chosen is None else {"x": share(chosen), "text": f"step {count(chosen)} chosen"},
+        y=[],
+    )
+
+
+def _tables(metrics: Json) -> list[Json]:
+    """Of each protocol its slices, of each slice what every system reached."""
+    systems = _systems(metrics)
+    tables: list[Json] = []
+    for protocol, title in PROTOCOLS.items():
+        slices = [name for name in SLICES if all(name in found[protocol] for _, _, found in systems)]
+        groups = [_group(SLICES[name], [(kind, who, found[protocol][name]) for kind, who, found in systems])
+                  for name in slices]  # fmt: skip
+        tables.append({"protocol": protocol, "title": title, "groups": groups})
+    return tables
+
+
+def _group(title: str, systems: list[tuple[str, str, Json]]) -> Json:
+    def best(metric: str) -> float:
+        values = [found[metric]["value"] for _, _, found in systems if metric in found]
+        return max((value for value in values if value is not None), default=math.inf)
+
+    tops = {metric: best(metric) for metric in METRICS}
+    rows = [
+        (kind, name, [(found.get(metric), metric in found and found[metric]["value"] == tops[metric])
+                      for metric in METRICS])
+        for kind, name, found in systems
+    ]  # fmt: skip
+    return {"title": title, "n": systems[0][2]["recall_at_10"]["n"] if systems else 0, "rows": rows}
+
+
+def _command(metrics: Json) -> str:
+    words = ("tastewave-offline", "evaluate", metrics["log"]["where"], "--split", metrics["split"]["name"])
+    return f"{shlex.join(words)} --out report"
+
+
+def _with_interval(leaf: Json, write: Any) -> str:
+    text = write(leaf["value"])
+    if leaf["value"] is None or leaf.get("low") is None or leaf.get("high") is None:
+        return text
+    return f"{text} ({write(leaf['low'])} to {write(leaf['high'])})"
+
+
+def _ends(rows: Iterable[Json]) -> list[float]:
+    found = (row.get(key) for row in rows for key in ("value", "low", "high"))
+    return [value for value in found if value is not None]
+
+
+def _ticks(values: Sequence[float], *, whole: bool = False) -> list[float]:
+    """Round numbers, evenly spaced, from at or below the least value to at or above the greatest."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    return [round(float(tick), 9) + 0.0 for tick in locator.tick_values(low, high if high > low else low + 1)]
+
+
+def _share(value: float, ticks: Sequence[float]) -> float:
+    return (value - ticks[0]) / (ticks[-1] - ticks[0])
+
+
+def _labels(ticks: Sequence[float]) -> list[str]:
+    texts = [np.format_float_positional(tick, trim="-") for tick in ticks]
+    decimals = max(len(text.partition(".")[2]) for text in texts)
+    return [_short(f"{tick:.{decimals}f}") if tick else "0" for tick in ticks]
+
+
+def _short(number: str) -> str:
+    return re.sub(r"\b0(?=\.)", "", number).replace("-", "−")
