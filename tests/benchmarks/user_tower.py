@@ -1,0 +1,313 @@
+"""A log the size of MovieLens-1M: how fast the user tower learns from it, beside RecBole's SASRec in the same run.
+
+python tests/benchmarks/user_tower.py look-alike OUT.parquet    # writes the log
+python tests/benchmarks/user_tower.py speed                     # examples/s, five minutes
+python tests/benchmarks/user_tower.py best                      # time and memory of a training, half an hour
+
+Figures are for two cores, and kept in build/bench.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tracks_path import MIB, TASTEWAVE, Figures
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build"
+CORES, HISTORY, WIDTH = 2, 50, 64
+ROUNDS, ROUND_S, WARM_UP_S = 3, 20.0, 10.0
+USERS, TRACKS, EVENTS, GENRES = 6040, 3416, 1_000_000, 18
+FIRST_S, DAY_S = 956_703_932, 86_400
+"""When MovieLens-1M begins, seconds since 1970."""
+
+Ints = NDArray[np.int64]
+
+
+def write_look_alike(path: Path, *, seed: int = 0) -> None:
+    """Draw a log with the counts and the habits of MovieLens-1M.
+
+    At least 20 events a user, a median of 96, at most 2,302; no track twice for a user; from 14 to 2,393 events a
+    track, a median of 105; half of the events in the same second as the one before. Users lean to some genres, and
+    come by their tracks in blocks: of a genre and a tier of popularity, neighbours after one another, one event in
+    seven out of its place. Of the last track of a user, ten guesses by popularity find 2 %, by the track before 15 %.
+
+    Args:
+        path: the Parquet file to write, in the order of time: user_id, track_id (strings), at (int64 ms, UTC).
+        seed: of every draw.
+    """
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(2, GENRES + 2)
+    genre = rng.choice(GENRES, TRACKS, p=share / share.sum())
+    rank = rng.permutation(TRACKS)
+    centres = rng.normal(scale=1 / 4, size=(GENRES, 16))
+    tastes = rng.normal(size=(USERS, 16))
+    kinds = centres[genre] + rng.normal(scale=1 / 6, size=(TRACKS, 16))
+    lengths = _lengths(rng)
+
+    # Drawn without putting back, by weight: the first of exponential clocks, each as fast as its weight.
+    slowness = np.exp(-(tastes @ kinds.T)) * (rank + 300.0) ** 2.4
+    drawn = np.argsort(rng.standard_exponential((USERS, TRACKS)) * slowness, axis=1)
+    user = np.repeat(np.arange(USERS), lengths)
+    track = drawn[user, np.arange(EVENTS) - np.repeat(np.cumsum(lengths) - lengths, lengths)]
+
+    tier = np.digitize(rank, [250, 900])
+    blocks = rng.gumbel(size=(USERS, 3, GENRES)) - (tastes @ centres.T)[:, None, :] + 1.5 * np.arange(3)[:, None]
+    block = blocks[user, tier[track], genre[track]]
+    block = np.where(rng.random(EVENTS) < 0.15, rng.uniform(-2, 5, EVENTS), block)
+    place = rng.random(TRACKS)[track] + rng.normal(scale=0.01, size=EVENTS)
+    track = track[np.lexsort((place, block, user))]
+
+    at = _times_ms(rng, lengths)
+    order = np.argsort(at, kind="stable")
+    pq.write_table(
+        pa.table(
+            {
+                "user_id": _names("user", USERS, user[order]),
+                "track_id": _names("track", TRACKS, track[order]),
+                "at": at[order],
+            }
+        ),
+        path,
+    )
+
+
+def _lengths(rng: np.random.Generator) -> Ints:
+    """Events of each user: 20 and a long tail, EVENTS in all."""
+    over = np.minimum(rng.lognormal(np.log(76), 1.14, USERS), 2300)
+    lengths = 20 + (over * (EVENTS - 20 * USERS) / over.sum()).astype(np.int64)
+    lengths[: EVENTS - lengths.sum()] += 1
+    return lengths
+
+
+def _times_ms(rng: np.random.Generator, lengths: Ints) -> Ints:
+    """Of each user's events, oldest first: pages of some events in one second, and sittings days apart."""
+    turns_page, returns = rng.random(EVENTS) < 0.45, rng.random(EVENTS) < 1 / 120
+    waited_s = np.where(turns_page, 1 + rng.lognormal(np.log(12), 1, EVENTS), 0)
+    waited_s += np.where(returns, DAY_S * rng.lognormal(np.log(4), 1.5, EVENTS), 0)
+    elapsed_s = np.cumsum(waited_s)
+    joined_s = 1000 * DAY_S * rng.beta(1.2, 6, USERS)
+    start_s = FIRST_S + joined_s - elapsed_s[np.cumsum(lengths) - lengths]
+    return (np.repeat(start_s, lengths) + elapsed_s).astype(np.int64) * 1000
+
+
+def _names(kind: str, count: int, numbers: Ints) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(numbers.astype(np.int32), [f"{kind}-{n}" for n in range(count)]).cast(
+        "string"
+    )
+
+
+def recbole_python() -> Path:
+    """The Python of RecBole's environment: another than ours, since RecBole needs numpy 1. Made where it is not."""
+    folder, lock = BUILD / "recbole", ROOT / "deploy/locks/recbole.txt"
+    made = folder / ".made"
+    if not made.exists() or made.read_text() != lock.read_text():
+        print("Making build/recbole ...", file=sys.stderr)
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
+        install = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            folder / "bin/python",
+            "--no-deps",
+            "--compile-bytecode",
+        ]
+        subprocess.run([*install, "--require-hashes", "-r", lock], check=True)
+        made.write_text(lock.read_text())
+    return folder / "bin/python"
+
+
+class RecBole:
+    """RecBole's SASRec in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._read("ready")
+
+    def train(self, seconds: float) -> tuple[int, float]:
+        """Examples and seconds of so long a stretch."""
+        if self._process.stdin is None:
+            raise click.ClickException("RecBole's process has no input")
+        print(seconds, file=self._process.stdin, flush=True)
+        answer = json.loads(self._read("{"))
+        return answer["examples"], answer["seconds"]
+
+    def _read(self, start: str) -> str:
+        for line in self._process.stdout or ():
+            if line.startswith(start):
+                return line
+        raise click.ClickException("RecBole ended; it says why above")
+
+
+@contextmanager
+def recbole(log: Path, folder: Path) -> Iterator[RecBole]:
+    """RecBole with the log in its atomic files; its `timestamp`, which it takes to float32, is a listen's place."""
+    (folder / "log").mkdir()
+    events = pl.read_parquet(log).sort("user_id", "at", "track_id")
+    events.select(
+        pl.col("user_id").alias("user_id:token"),
+        pl.col("track_id").alias("item_id:token"),
+        pl.int_range(pl.len()).over("user_id").alias("timestamp:float"),
+    ).write_csv(folder / "log/log.inter", separator="\t")
+    python = [recbole_python(), "-W", "ignore::FutureWarning"]
+    command = [*python, Path(__file__).with_name("recbole_sasrec.py"), folder, str(HISTORY)]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield RecBole(process)
+        finally:
+            process.kill()
+
+
+class Ours:
+    """The user tower's training, step by step."""
+
+    def __init__(self, log: Path, folder: Path, pooling: Literal["mean", "attention"]) -> None:
+        from offline.tower_data import windows
+        from offline.tower_training import Candidate, TowerTraining, prepare
+
+        folder.mkdir()
+        self.config = TowerTraining(
+            log=str(log), out=str(folder / "tower"), pooling=pooling, split="leave-last", history=HISTORY, width=WIDTH,
+            validation_examples=100,
+        )  # fmt: skip
+        job = prepare(self.config, scratch=folder)
+        self._candidate = Candidate(job, 0.2, folder / "checkpoint.safetensors")
+        self._windows = windows(
+            job.log, job.split, job.row_of, history=HISTORY, stride=self.config.stride, batch=self.config.batch, seed=0
+        )
+
+    def train(self, seconds: float) -> tuple[int, float]:
+        """Examples and seconds of so long a stretch; the validation at its end is not in them."""
+        from offline.tower_training import Course
+
+        until = time.monotonic() + seconds
+
+        def batches() -> Iterator[Any]:
+            while time.monotonic() < until:
+                yield next(self._windows)
+
+        self._candidate.train(batches(), Course(self.config))
+        point = self._candidate.course[-1]
+        return int(point["examples"]), point["seconds"]
+
+
+def speed(folder: Path) -> Figures:
+    """Examples/s of our training and of RecBole's, in turn. An example is a next track foreseen, with a loss."""
+    import torch
+
+    torch.set_num_threads(CORES)
+    log = folder / "log.parquet"
+    write_look_alike(log)
+    rates: dict[str, list[float]] = {"mean": [], "attention": [], "RecBole": []}
+    with recbole(log, folder) as peer:
+        trained = {
+            "mean": Ours(log, folder / "mean", "mean"),
+            "attention": Ours(log, folder / "attention", "attention"),
+            "RecBole": peer,
+        }
+        for runner in trained.values():
+            runner.train(WARM_UP_S)
+        for _ in range(ROUNDS):
+            for name, runner in trained.items():
+                examples, took = runner.train(ROUND_S)
+                rates[name].append(examples / took)
+    theirs = statistics.median(rates["RecBole"])
+    for name in ("mean", "attention"):
+        ours = statistics.median(rates[name])
+        print(f"user tower, {name:<20}{ours:8.0f} examples/s   RecBole SASRec {theirs:.0f}   "
+              f"ratio {ours / theirs:.1f}x (mark: 2)")  # fmt: skip
+    print(f"  width {WIDTH}, history {HISTORY}, full softmax of {TRACKS} tracks: RecBole's own defaults. It makes a "
+          "sequence of each prefix; we learn at all places of a window")  # fmt: skip
+    return {"examples_per_s": rates}
+
+
+def best(folder: Path) -> Figures:
+    """Minutes of a training, its settings chosen and all, until its best validation and in all; its peak memory."""
+    from models.user_tower import TOWER_MANIFEST
+
+    log = folder / "log.parquet"
+    write_look_alike(log)
+    figures: Figures = {}
+    for pooling in ("mean", "attention"):
+        out = folder / pooling
+        command = [TASTEWAVE.with_name("tastewave-offline"), "train-user-tower", log, out, "split=leave-last",
+                   f"pooling={pooling}"]  # fmt: skip
+        began, seen_s = time.monotonic(), {}
+        process = subprocess.Popen(command)
+        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            for validation in validations(folder / f"{pooling}.partial"):
+                seen_s.setdefault(validation, time.monotonic() - began)
+            time.sleep(1)
+        wall_s, peak_mib = time.monotonic() - began, ended[2].ru_maxrss * 1024 / MIB
+        process.returncode = os.waitstatus_to_exitcode(ended[1])
+        if process.returncode:
+            raise click.ClickException(f"the training ended with status {process.returncode}; it says why above")
+        training = json.loads((out / TOWER_MANIFEST).read_text())["training"]
+        best_s = seen_s.get((training["dropout"], training["best_step"]), wall_s)
+        print(f"training of a tower, {pooling:<11}{best_s / 60:8.1f} min to the best validation (NDCG@10 "
+              f"{training['valid_ndcg_at_10']:.4f}), {wall_s / 60:.1f} min in all (mark: 20)")  # fmt: skip
+        print(f"  peak memory                   {peak_mib:8.0f} MiB  (mark: 4096)")
+        figures[pooling] = {"best_s": best_s, "wall_s": wall_s, "peak_mib": peak_mib, "training": training}
+    return figures
+
+
+def validations(partial: Path) -> list[tuple[float, int]]:
+    """Dropout and step of each that the checkpoints of a training tell of."""
+    from safetensors import safe_open
+
+    found = []
+    for path in partial.glob("dropout-*.safetensors"):
+        with suppress(OSError), safe_open(path, framework="numpy") as file:  # gone once the training is done
+            course = json.loads(file.metadata()["course"])
+            found += [(float(path.stem.removeprefix("dropout-")), point["step"]) for point in course]
+    return found
+
+
+def keep(part: Callable[[Path], Figures]) -> None:
+    """Measure a part on two cores, and keep its figures in build/bench.json."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    with tempfile.TemporaryDirectory() as folder:
+        figures = part(Path(folder))
+    BUILD.mkdir(exist_ok=True)
+    kept = BUILD / "bench.json"
+    whole = json.loads(kept.read_text()) if kept.exists() else {}
+    kept.write_text(json.dumps(whole | {f"tower_{part.__name__}": figures}, indent=2))
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Choose what to do."""
+
+
+main.command("speed", help=speed.__doc__)(lambda: keep(speed))
+main.command("best", help=best.__doc__)(lambda: keep(best))
+
+
+@main.command(name="look-alike", help="Write the log.")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def look_alike(out: Path) -> None:
+    """Write the log."""
+    write_look_alike(out)
+
+
+if __name__ == "__main__":
+    main()
