@@ -90,15 +90,16 @@ class CountingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return np.where(kinds == _PLAY, of_play, signals).astype(np.uint8)
 
 
-_MEMBER = struct.Struct(">BII")
+_MEMBER = struct.Struct(">QBII")
 
 
 def history_member(listen: Listen) -> bytes:
     """A listen as a member of the sorted set tw:history:{user}; its score there is listen.at.
 
-    The kind's code, played_ms and duration_ms (0 where absent, at most 49 days) and the track_id, big-endian: Redis
-    orders members of one score by their bytes, so a history's order is (at, kind, played_ms, duration_ms,
-    track_id), offline as online, and the same listen twice is one member.
+    at (a set holds a member once, and people hear a track again), the kind's code, played_ms and duration_ms (0 where
+    absent, at most 49 days), big-endian, and the track_id. Redis orders members of one score by their bytes, so a
+    history's order is (at, kind, played_ms, duration_ms, track_id), offline as online, and the same listen told twice
+    is one member.
     """
     played, duration = (min(length or 0, _LONGEST_MS) for length in (listen.played_ms, listen.duration_ms))
-    return _MEMBER.pack(KINDS.index(listen.kind), played, duration) + listen.track_id.encode()
+    return _MEMBER.pack(listen.at, KINDS.index(listen.kind), played, duration) + listen.track_id.encode()

@@ -143,7 +143,7 @@ def newest_known(
     ages_s = (at_ms[:, -1:] - at_ms) / 1000.0
     pad = ((0, 0), (history - rows.shape[1], 0))
     rows, signals, ages_s = (np.pad(np.where(known, array, 0), pad) for array in (rows, signals, ages_s))
-    return rows, signals, ages_s, IS_USABLE[signals].any(axis=1)
+    return rows, signals, ages_s, np.asarray(IS_USABLE[signals].any(axis=1))
 
 
 def load_user_tower(folder: str | Path) -> UserTower:

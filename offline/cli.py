@@ -251,6 +251,31 @@ def evaluate_command(
     click.echo("\n".join([*metrics["verdict"], "", str(out / "report.html")]))
 
 
+@cli.command("ladder")
+@click.argument("log")
+@click.argument("out", metavar="OUT_DIR", type=click.Path(file_okay=False))
+@_split
+@configured("offline.tower_training", "TowerTraining")
+def ladder(log: str, out: str, words: tuple[str, ...], toml: Path | None, split: str | None) -> None:
+    """Print what the 40-d cosine of the contract and a history of 50 cost on LOG, against freer towers.
+
+    The same training for each rung: dot products of 64 and of 40 dimensions, cosine of 40, and that with a history of
+    50 instead of 200. OUT_DIR gets ladder.json.
+
+    \b
+    Example:
+      tastewave-offline ladder ratings.parquet ladder --split leave-last
+    """
+    from rich.console import Console
+
+    from offline.config import load_config
+    from offline.tower_ladder import run, table
+    from offline.tower_training import TowerTraining
+
+    given = {"log": log, "out": out} | ({"split": split} if split else {})
+    Console().print(table(run(load_config(TowerTraining, toml=toml, overrides=words, **given))))
+
+
 @cli.command("dump")
 @click.argument("folder", metavar="OUT_DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--brokers", default="127.0.0.1:9092", show_default=True, help="host:port, comma separated.")

@@ -59,10 +59,10 @@ def load_config(
 
 def describe_settings(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
     """Name, default and meaning of each setting; the meaning is the text that follows the field in the source."""
-    body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body[0]
+    body: Any = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body[0]
     meanings = {
-        field.target.id: inspect.cleandoc(text.value.value)
-        for field, text in pairwise(body.body)  # type: ignore[attr-defined]
+        ast.unparse(field.target): inspect.cleandoc(ast.literal_eval(text.value))
+        for field, text in pairwise(body.body)
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }  # fmt: skip
     for field in msgspec.structs.fields(kind):

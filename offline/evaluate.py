@@ -6,7 +6,6 @@ and what came out is written as metrics.json and report.html.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from models.errors import SettingsError
 from models.history import IS_TARGET, CountingRule
-from offline.files import sync
+from offline.files import new_file
 from offline.floors import EASE_TRACKS, fit_floors
 from offline.interaction_log import InteractionLog, read_log
 from offline.progress import progress_bar
@@ -369,15 +368,9 @@ def signed(value: float) -> str:
 def write(metrics: Json, out: Path) -> None:
     """Write metrics.json and report.html into a folder; neither is ever there in part."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".evaluate-", dir=out) as scratch:
-        data, page = Path(scratch, "metrics.json"), Path(scratch, "report.html")
+    with new_file(out / "metrics.json") as data, new_file(out / "report.html") as page:
         data.write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
         write_report(metrics, page)
-        for path in (data, page):
-            sync(path)
-        for path in (data, page):
-            path.rename(out / path.name)
-    sync(out)
 
 
 def summary(metrics: Json) -> Table:

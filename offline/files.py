@@ -34,6 +34,19 @@ def new_folder(out: Path) -> Iterator[Path]:
         sync(out.parent)
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file to write; at the end it is on the disk and takes the name, in the place of what was there."""
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        yield draft
+        sync(draft)
+        draft.rename(path)
+        sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Have a file or folder written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -131,12 +131,20 @@ def _encode(where: str, rule: CountingRule, folder: Path) -> InteractionLog:
                 content[says].astype(_COLUMNS[name]).tofile(sinks[name])
     if not counts.any():
         raise SettingsError(f"{where} holds no listen that says anything; name a log with plays or likes")
-    arrays = {name: np.memmap(folder / name, kind, mode="r") for name, kind in _COLUMNS.items()}
+    arrays: dict[str, Any] = {name: np.memmap(folder / name, kind, mode="r") for name, kind in _COLUMNS.items()}
     offsets = np.concatenate([[0], np.cumsum(counts)])
     for array in (offsets, *arrays.values()):
-        digest.update(array)
-    return InteractionLog(where=where, users=users, tracks=tracks, offsets=offsets, rows=rows, duplicates=duplicates,
-                          fingerprint=digest.hexdigest()[:12], **arrays)  # fmt: skip
+        digest.update(array.data)
+    return InteractionLog(
+        where=where,
+        users=users,
+        tracks=tracks,
+        offsets=offsets,
+        rows=rows,
+        duplicates=duplicates,
+        fingerprint=digest.hexdigest()[:12],
+        **arrays,
+    )
 
 
 def _part(folder: Path, number: int) -> Path:

@@ -320,8 +320,8 @@ def _group(title: str, systems: list[tuple[str, str, Json]]) -> Json:
 
 
 def _command(metrics: Json) -> str:
-    words = ("tastewave-offline", "evaluate", metrics["log"]["where"], "--split", metrics["split"]["name"])
-    return f"{shlex.join(words)} --out report"
+    words = ("tastewave-offline", "evaluate", metrics["log"]["where"], "report", "--split", metrics["split"]["name"])
+    return shlex.join(words)
 
 
 def _with_interval(leaf: Json, write: Any) -> str:

@@ -40,6 +40,6 @@ def spectral_start(
     rng = np.random.default_rng(seed)
     vectors = rng.normal(scale=0.01, size=(items, dim)).astype(np.float32)  # of tracks that nobody shares
     most = min(dim, *shape)
-    _, strengths, directions = randomized_svd(heard, most, n_iter=6, random_state=seed)
+    _, strengths, directions = randomized_svd(heard, most, n_iter=6, random_state=seed)  # type: ignore[arg-type]
     vectors[:, :most] += directions.T * np.sqrt(strengths)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

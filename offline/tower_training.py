@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from errno import EIO
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from models.errors import SettingsError
 from models.history import CountingRule
 from models.user_tower import TOWER_MANIFEST, newest_known
-from offline.files import check_replaceable, sync
+from offline.files import check_replaceable, new_file
 from offline.interaction_log import InteractionLog, read_log
 from offline.progress import progress_bar
 from offline.ranking import METRICS, Examples, rank
@@ -37,6 +37,7 @@ from offline.tower_networks import FullSoftmax, Items, Pooling, Tower, gbce, sam
 from offline.tower_start import spectral_start
 
 _TYPICAL_USERS = 20_000
+_FINALISTS = 2  # dropouts that are compared at their ends
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
@@ -74,12 +75,12 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     """dot is for comparison alone: what is deployed has unit vectors."""
 
     dropouts: tuple[Share, ...] = (0.1, 0.2, 0.3, 0.5)
-    """Tried; halved by validation NDCG@10 after every trial_steps until one is left."""
+    """Tried; those that fall behind in validation NDCG@10 are given up, the last two are trained to their ends."""
 
-    trial_steps: Count = 400
-    """Steps after which the worse half of the dropouts is given up."""
+    trial_steps: Count = 800
+    """Steps after which the worse half of more than two dropouts is given up."""
 
-    steps: Count = 8_000
+    steps: Count = 5_000
     """At most; patience usually ends the training before."""
 
     validate_every: Count = 200
@@ -107,8 +108,8 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of a window that train, with mean; before them a window holds the history of the first. With attention,
     whose blocks look back one after the other, a window is as long as a history and its later half trains."""
 
-    batch: Count = 32
-    """Windows of a step."""
+    positions: Count = 4_800
+    """Positions of a step that train, at most: it takes so many windows."""
 
     learning_rate: Rate = 2e-3
     """Of AdamW."""
@@ -129,14 +130,14 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     """Equal seeds give equal towers on one machine."""
 
     @property
-    def trained(self) -> int:
+    def trains(self) -> int:
         """Positions of a window that train."""
         return self.stride if self.pooling == "mean" else max(1, self.history // 2)
 
     @property
     def context(self) -> int:
         """Listens of a window before those."""
-        return self.history - (1 if self.pooling == "mean" else self.trained)
+        return self.history - (1 if self.pooling == "mean" else self.trains)
 
 
 def run(config: TowerTraining) -> dict[str, Any]:
@@ -154,6 +155,8 @@ def run(config: TowerTraining) -> dict[str, Any]:
     try:
         check_replaceable(out, TOWER_MANIFEST)
         partial.mkdir(parents=True, exist_ok=True)
+        for left in partial.glob(".log-*"):  # of a training that was killed
+            shutil.rmtree(left)
         job = prepare(config, scratch=partial)
         chosen = train(job, partial)
         training = describe(job, chosen)
@@ -223,28 +226,41 @@ def prepare(config: TowerTraining, *, scratch: Path) -> Job:
 
 
 def train(job: Job, folder: Path) -> Candidate:
-    """Train a tower for each dropout, give up the worse half again and again, and train the last to its end."""
-    config, dropouts, until = job.config, list(job.config.dropouts), 0
-    with Course(config) as course:
-        while len(dropouts) > 1:
-            until += config.trial_steps
+    """Train a tower for each dropout, give up the worse half until two are left, and give the better one of these."""
+    config, until = job.config, 0
+    # oneDNN keeps what it made for each shape that it has seen, and every step is of another shape.
+    with torch.backends.mkldnn.flags(enabled=False), Course(config) as course:
+
+        def ranked(dropouts: Iterable[float], until: int) -> list[float]:
             tried = {dropout: advance(job, dropout, folder, course, until=until).best_score for dropout in dropouts}
-            dropouts = sorted(dropouts, key=lambda dropout: -tried[dropout])[: len(dropouts) // 2]
-        return advance(job, dropouts[0], folder, course, until=config.steps)
+            return sorted(tried, key=lambda dropout: -tried[dropout])
+
+        dropouts = list(config.dropouts)
+        while len(dropouts) > _FINALISTS:
+            until += config.trial_steps
+            dropouts = ranked(dropouts, until)[: max(_FINALISTS, len(dropouts) // 2)]
+        return advance(job, ranked(dropouts, config.steps)[0], folder, course, until=config.steps)
 
 
 def advance(job: Job, dropout: float, folder: Path, course: Course, *, until: int) -> Candidate:
     """Train with a dropout from where its checkpoint is, until so many steps are done or patience is at its end."""
     candidate = Candidate(job, dropout, folder / f"dropout-{dropout}.safetensors")
     course.at(candidate)
-    batches = windows(
-        job.log, job.split, job.row_of, context=job.config.context, stride=job.config.trained,
-        batch=job.config.batch, seed=job.config.seed, done=candidate.steps,
-    )  # fmt: skip
+    batches = steps(job, done=candidate.steps)
     while candidate.steps < until and not candidate.is_stale:
         candidate.train(islice(batches, job.config.validate_every), course)
         course.at(candidate)
     return candidate
+
+
+def steps(job: Job, *, done: int = 0) -> Iterator[Windows]:
+    """The steps of a training, without end, from the one after `done` on."""
+    config = job.config
+    batch = max(1, config.positions // config.trains)
+    return windows(
+        job.log, job.split, job.row_of,
+        context=config.context, stride=config.trains, batch=batch, seed=config.seed, done=done,
+    )  # fmt: skip
 
 
 class Network(nn.Module):
@@ -349,7 +365,8 @@ class Candidate:
         self.steps += 1
         share = 1 - min(config.averaging, self.steps / (self.steps + 9))  # the first weights are soon forgotten
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), share)
+            for mean, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(weight, share)
         return float(loss.detach())
 
     def _validate(self) -> float:
@@ -369,13 +386,11 @@ class Candidate:
         for number, optimiser in enumerate(self.optimisers):
             for place, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser/{number}/{place}/{name}": torch.as_tensor(v) for name, v in state.items()}
-        draft = self.path.with_suffix(".draft")
-        try:
-            save_file(tensors, draft, metadata={"key": self.job.key, "course": json.dumps(self.course)})
-        except SafetensorError as error:  # what the disk says is in its text alone
-            raise OSError(EIO, str(error), str(draft)) from error
-        sync(draft)
-        draft.rename(self.path)
+        with new_file(self.path) as draft:
+            try:
+                save_file(tensors, draft, metadata={"key": self.job.key, "course": json.dumps(self.course)})
+            except SafetensorError as error:  # what the disk says is in its text alone
+                raise OSError(EIO, str(error), str(self.path)) from error
 
     def _load(self) -> None:
         if not self.path.exists():
@@ -418,8 +433,8 @@ class NetworkScorer:
             inputs = (torch.from_numpy(array).to(job.device) for array in (vectors, signals, ages_s))
             return self.network.tower(*inputs).cpu().numpy()
 
-    def scores(self, _: InteractionLog, users: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n, tracks) as offline.ranking.Scorer says."""
+    def scores(self, log: InteractionLog, users: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.float32]:  # noqa: ARG002
+        """(n, tracks) as offline.ranking.Scorer says; the log is the job's."""
         return catalogue_scores(self.embed(users, ends), self.vectors, self.job.row_of)
 
 
@@ -438,11 +453,12 @@ class Course:
     """The progress bar of a training; its end is where it would end if patience never did."""
 
     def __init__(self, config: TowerTraining) -> None:
-        trials, left, total = 0, len(config.dropouts), 0
-        while left > 1:
-            total, trials, left = total + left * config.trial_steps, trials + 1, left // 2
+        left, total = len(config.dropouts), 0
+        while left > _FINALISTS:
+            kept = max(_FINALISTS, left // 2)
+            left, total = kept, total + (left - kept) * config.trial_steps
         self._progress = progress_bar()
-        self._task = self._progress.add_task("", total=total + max(0, config.steps - trials * config.trial_steps))
+        self._task = self._progress.add_task("", total=total + left * config.steps)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -9,6 +9,8 @@ import pytest
 
 from deploy.local import Kafka, Redis
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and threads of theirs would wait for each other
+
 
 @dataclass(frozen=True)
 class Servers:

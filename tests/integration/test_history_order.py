@@ -36,7 +36,7 @@ def test_redis_orders_a_history_as_the_interaction_log_does(environment, tmp_pat
         for listen in rng.permutation(np.array(says, dtype=object)):
             client.zadd("tw:history:{u}", {history_member(listen): listen.at})
         stored = client.zrange("tw:history:{u}", 0, -1, withscores=True)
-    online = [(member[9:].decode(), int(at)) for member, at in stored]
+    online = [(member[17:].decode(), int(at)) for member, at in stored]
     offline = [(log.tracks[int(track)], int(at)) for track, at in zip(log.track, log.at, strict=True)]
     assert online == offline
     assert len(online) < len(says)

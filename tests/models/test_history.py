@@ -63,18 +63,18 @@ listens = st.builds(
     user_id=st.just("u"),
     track_id=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
     kind=st.sampled_from(KINDS),
-    at=st.just(0),
+    at=st.integers(0, 3),
     played_ms=st.integers(0, 2**33),
     duration_ms=st.integers(0, 2**33),
 )
 
 
 @given(listens, listens)
-def test_members_sort_by_kind_lengths_and_track(first, second):
+def test_members_sort_by_time_kind_lengths_and_track(first, second):
     def key(listen):
         longest = 2**32 - 1
         played, duration = min(listen.played_ms, longest), min(listen.duration_ms, longest)
-        return KINDS.index(listen.kind), played, duration, listen.track_id.encode()
+        return listen.at, KINDS.index(listen.kind), played, duration, listen.track_id.encode()
 
     assert (history_member(first) < history_member(second)) == (key(first) < key(second))
 

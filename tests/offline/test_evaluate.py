@@ -65,7 +65,7 @@ def metrics_of(discovery, replay=(0.008, 0.001, 0.015), *, ndcg=None, sampled=Fa
 
 def test_a_tower_that_wins_is_said_to_win_with_its_figures():
     assert verdict(metrics_of((0.008, 0.001, 0.015)), is_synthetic=False)[0] == (
-        "mean beats every floor in discovery: recall@10 .091 against .083 of item_knn "
+        "mean beats every floor in discovery: Recall@10 .091 against .083 of item_knn "
         "(difference +.008, 95 % interval +.001 to +.015, n 1,090)."
     )
 
@@ -73,7 +73,7 @@ def test_a_tower_that_wins_is_said_to_win_with_its_figures():
 def test_a_floor_that_wins_is_named_first_with_advice_not_to_ship():
     found = verdict(metrics_of((-0.008, -0.015, -0.001)), is_synthetic=False)
     assert found[0] == (
-        "A floor wins in discovery: item_knn reaches recall@10 .083 against .091 of mean (difference -.008, "
+        "A floor wins in discovery: item_knn reaches Recall@10 .083 against .091 of mean (difference -.008, "
         "95 % interval -.015 to -.001, n 1,090). Do not ship this tower on these figures."
     )
     assert found[1].startswith("mean beats every floor in replay")
@@ -81,14 +81,14 @@ def test_a_floor_that_wins_is_named_first_with_advice_not_to_ship():
 
 def test_an_interval_that_holds_0_is_no_win():
     found = verdict(metrics_of((0.008, -0.001, 0.015)), is_synthetic=False)
-    assert found[0].startswith("No winner in discovery: item_knn reaches recall@10 .083 against .091 of mean")
+    assert found[0].startswith("No winner in discovery: item_knn reaches Recall@10 .083 against .091 of mean")
     assert "the interval holds 0" in found[0]
 
 
 def test_the_second_metric_is_told_of_where_it_says_something_else():
     assert len(verdict(metrics_of((0.008, 0.001, 0.015)), is_synthetic=False)) == 2
     found = verdict(metrics_of((0.008, 0.001, 0.015), ndcg=(-0.008, -0.015, -0.001)), is_synthetic=False)
-    assert found[0].startswith("A floor wins in discovery: item_knn reaches ndcg@10")
+    assert found[0].startswith("A floor wins in discovery: item_knn reaches NDCG@10")
     assert len(found) == 3
 
 
@@ -202,7 +202,7 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_tower_is_evaluated_against_the_floors_and_a_report_is_written(tower: tuple[Path, Path], tmp_path: Path):
     log, folder = tower
     result = CliRunner().invoke(
-        cli, ["evaluate", str(log), str(folder), "--split", "leave-last", "--out", str(tmp_path), "replicates=100"]
+        cli, ["evaluate", str(log), str(tmp_path), "--tower", str(folder), "--split", "leave-last", "replicates=100"]
     )
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -271,8 +271,8 @@ def test_a_log_that_leaves_nothing_to_judge_ends_the_command_with_a_sentence(
     from offline import cli as module
 
     log = write_log(tmp_path / "log.parquet", length=2)
-    monkeypatch.setattr("sys.argv", ["tastewave-offline", "evaluate", str(log), "--split", "leave-last", "--out",
-                                     str(tmp_path / "out")])  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["tastewave-offline", "evaluate", str(log), str(tmp_path / "out"), "--split",
+                                     "leave-last"])  # fmt: skip
     with pytest.raises(SystemExit) as end:
         module.main()
     assert end.value.code == 1

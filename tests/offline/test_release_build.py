@@ -104,7 +104,7 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, taggrams_dir
     out = tmp_path / "documents"
     out.mkdir()
     (out / "novel.txt").write_text("Chapter 1")
-    with pytest.raises(SettingsError, match="no release"):
+    with pytest.raises(SettingsError, match="files of something else; name a new folder"):
         build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
     assert (out / "novel.txt").read_text() == "Chapter 1"
 

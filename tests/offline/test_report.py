@@ -248,7 +248,7 @@ def test_the_page_tells_how_to_make_it_again() -> None:
     metrics = deepcopy(MODEL_WINS)
     metrics["log"]["where"] = "my logs/*.parquet"
     text = Page(render(metrics)).text
-    assert "tastewave-offline evaluate 'my logs/*.parquet' --split temporal --out report" in text
+    assert "tastewave-offline evaluate 'my logs/*.parquet' report --split temporal" in text
     assert "test_share = 0.1 · seed = 0" in text
     assert 'pooling = "mean" · width = 64 · dropouts = [0.1, 0.2] · counting = {"brief": 0.1}' in text
     assert "tastewave 0.1.0, torch 2.15.0, numpy 2.4.1" in text

@@ -19,8 +19,8 @@ from offline.tower_data import TowerScorer, windows
 from offline.tower_training import TowerTraining, run
 
 QUICK = {
-    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": 20, "steps": 60, "validate_every": 10, "batch": 16,
-    "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
+    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": 20, "steps": 60, "validate_every": 10,
+    "positions": 240, "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
 }  # fmt: skip
 
 
