@@ -229,7 +229,8 @@ def train(job: Job, folder: Path) -> Candidate:
     """Train a tower for each dropout, give up the worse half until two are left, and give the better one of these."""
     config, until = job.config, 0
     # oneDNN keeps what it made for each shape that it has seen, and every step is of another shape.
-    with torch.backends.mkldnn.flags(enabled=False), Course(config) as course:
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    with Course(config) as course:
 
         def ranked(dropouts: Iterable[float], until: int) -> list[float]:
             tried = {dropout: advance(job, dropout, folder, course, until=until).best_score for dropout in dropouts}
