@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import SettingsError
 from models.history import IS_TARGET
 from models.user_tower import load_user_tower
 from offline.interaction_log import InteractionLog
@@ -64,10 +65,18 @@ def windows(
         batch: windows of a step.
         seed: of the cuts and the order.
         done: steps that are left out at the beginning.
+
+    Raises:
+        SettingsError: there is nothing to foresee in the training part.
     """
+    targets = np.cumsum(IS_TARGET[log.signal])
     for epoch in range(2**31):
         rng = np.random.default_rng([seed, epoch])
         first, start, end = _cut(log, split, context=context, stride=stride, rng=rng)
+        tells = targets[end] > targets[start]
+        first, start, end = first[tells], start[tells], end[tells]
+        if not len(first):
+            raise SettingsError(f"in the training part of {log.where} no target follows a listen; take a longer log")
         order = np.argsort((end - first) + rng.random(len(first)), kind="stable")
         steps = [order[place : place + batch] for place in range(0, len(order), batch)]
         for step in rng.permutation(len(steps))[done:]:

@@ -74,7 +74,7 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     score: Literal["cosine", "dot"] = "cosine"
     """dot is for comparison alone: what is deployed has unit vectors."""
 
-    dropouts: tuple[Share, ...] = (0.1, 0.2, 0.3, 0.5)
+    dropouts: Annotated[tuple[Share, ...], Meta(min_length=1)] = (0.1, 0.2, 0.3, 0.5)
     """Tried; those that fall behind in validation NDCG@10 are given up, the last two are trained to their ends."""
 
     trial_steps: Count = 800
@@ -111,7 +111,7 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     positions: Count = 4_800
     """Positions of a step that train, at most: it takes so many windows."""
 
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 1e-3
     """Of AdamW."""
 
     warm_up: Count = 200
@@ -127,7 +127,7 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     """Decay, per step, of the average of the weights that is validated and kept."""
 
     seed: int = 0
-    """Equal seeds give equal towers on one machine."""
+    """Equal seeds give equal towers on one machine; on a GPU, nearly equal ones."""
 
     @property
     def trains(self) -> int:

@@ -18,6 +18,7 @@ from offline.splits import split_log
 from offline.tower_data import TowerScorer, windows
 from offline.tower_training import TowerTraining, run
 
+START = 1_600_000_000_000
 QUICK = {
     "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": 20, "steps": 60, "validate_every": 10,
     "positions": 240, "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
@@ -31,7 +32,7 @@ def write_log(path: Path, *, users=60, tracks=40, seed=0) -> str:
     for user in range(users):
         track = int(rng.integers(tracks))
         for place in range(int(rng.integers(3, 50))):
-            rows.append((f"u{user}", f"t{track}", 1_600_000_000_000 + 60_000 * place))
+            rows.append((f"u{user}", f"t{track}", START + 60_000 * place))
             track = (3 * track + 1) % tracks if rng.random() < 0.7 else int(rng.integers(tracks))
     pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(path)
     return str(path)
@@ -152,3 +153,25 @@ def test_every_position_trains_once_in_an_epoch_with_its_whole_history(log_path)
             assert set(first) <= {0, *range(min(context, 1), context + 1)}
             assert (batch.trains.sum(axis=1) <= np.where(first == 0, context + stride, stride)).all()
         assert sorted(found) == expected
+
+
+def test_a_log_in_which_nothing_follows_is_one_sentence(tmp_path):
+    rows = [(f"u{user}", f"t{user % 3}", START + user) for user in range(5)]
+    rows += [("v", f"t{place % 3}", START + place) for place in range(3)]
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(SettingsError, match="no target follows a listen; take a longer log"):
+        run(TowerTraining(log=str(tmp_path / "log.parquet"), out=str(tmp_path / "tower"), **QUICK))
+
+
+def test_listeners_who_only_skip_train_nothing_and_stop_nothing(tmp_path):
+    users = [[(track, "skip") for track in range(20)] for _ in range(30)]
+    users += [[(track, "play") for track in range(20)] for _ in range(3)]
+    rows = [
+        (f"u{user:02}", f"t{track}", START + place, kind)
+        for user, listens in enumerate(users)
+        for place, (track, kind) in enumerate(listens)
+    ]
+    path = tmp_path / "log.parquet"
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at", "kind"]).write_parquet(path)
+    found = run(TowerTraining(log=str(path), out=str(tmp_path / "tower"), **QUICK | {"positions": 15}))
+    assert all(np.isfinite(point["loss"]) for point in found["course"])
