@@ -111,11 +111,11 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     positions: Count = 4_800
     """Positions of a step that train, at most: it takes so many windows."""
 
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate = 2e-3
     """Of AdamW."""
 
-    warm_up: Count = 200
-    """Steps until the learning rate is reached."""
+    warm_up: Count = 1_500
+    """Steps until the learning rate is reached: a small log is learned before that, gently, from where items start."""
 
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
     """Of AdamW."""
