@@ -8,17 +8,17 @@ from typing import Any
 
 import msgspec
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from offline.files import new_file
 from offline.ranking import METRICS, Examples, rank
 from offline.tower_training import NetworkScorer, TowerTraining, prepare, train
 
 RUNGS: dict[str, dict[str, Any]] = {
-    "dot product, 64-d, history 200": {"score": "dot", "dim": 64, "history": 200},
-    "dot product, 40-d, history 200": {"score": "dot", "dim": 40, "history": 200},
-    "cosine, 40-d, history 200": {"score": "cosine", "dim": 40, "history": 200},
-    "cosine, 40-d, history 50": {"score": "cosine", "dim": 40, "history": 50},
+    "dot 64, history 200": {"score": "dot", "dim": 64, "history": 200},
+    "dot 40, history 200": {"score": "dot", "dim": 40, "history": 200},
+    "cosine 40, history 200": {"score": "cosine", "dim": 40, "history": 200},
+    "cosine 40, history 50": {"score": "cosine", "dim": 40, "history": 50},
 }
 """From what is free to what is deployed."""
 
@@ -50,7 +50,7 @@ def run(config: TowerTraining) -> list[dict[str, Any]]:
 
 def table(rungs: list[dict[str, Any]]) -> Table:
     """The rungs for people."""
-    shown = Table("", "Recall@10", "NDCG@10", "validation", "dropout", "n", "minutes", box=box.SIMPLE_HEAD)
+    shown = Table(Column(no_wrap=True), "Recall@10", "NDCG@10", "validation", "dropout", "n", "minutes", box=box.SIMPLE_HEAD)
     for rung in rungs:
         shown.add_row(
             rung["name"],
