@@ -50,7 +50,8 @@ def run(config: TowerTraining) -> list[dict[str, Any]]:
 
 def table(rungs: list[dict[str, Any]]) -> Table:
     """The rungs for people."""
-    shown = Table(Column(no_wrap=True), "Recall@10", "NDCG@10", "validation", "dropout", "n", "minutes", box=box.SIMPLE_HEAD)
+    columns = ("Recall@10", "NDCG@10", "validation", "dropout", "n", "minutes")
+    shown = Table(Column(no_wrap=True), *columns, box=box.SIMPLE_HEAD)
     for rung in rungs:
         shown.add_row(
             rung["name"],
