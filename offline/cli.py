@@ -115,7 +115,9 @@ def configured(module: str, kind: str) -> Callable[[Command_], Command_]:
     return decorate
 
 
-_split = click.option("--split", type=click.Choice(["temporal", "leave-last"]), help="What is held back; temporal.")
+_split = click.option(
+    "--split", type=click.Choice(["temporal", "leave-last"]), help="What is held back; temporal when absent."
+)
 
 
 @cli.command("train-user-tower")
@@ -142,8 +144,9 @@ def train_user_tower(log: str, out: str, words: tuple[str, ...], toml: Path | No
     from offline.config import load_config
     from offline.tower_training import TowerTraining, run
 
-    given = {"log": log, "out": out} | ({"split": split} if split else {})
-    found = run(load_config(TowerTraining, toml=toml, overrides=words, **given))
+    found = run(load_config(TowerTraining, toml=toml, overrides=words, log=log, out=out, split=split))
+    if again := found["log"]["duplicates"]:
+        click.echo(f"{again:,} rows of the log were the same listen again, and counted once")
     click.echo(
         f"{out}: user tower of {found['tracks']:,} tracks; dropout {found['dropout']:g}, best at step "
         f"{found['best_step']:,} with a validation NDCG@10 of {found['valid_ndcg_at_10']:.4f}"
@@ -244,9 +247,10 @@ def evaluate_command(
     from offline.config import load_config
     from offline.evaluate import Evaluate, run, summary
 
-    given = {"log": log, "out": str(out), "towers": towers or None, "split": split}
-    given = {name: value for name, value in given.items() if value}
-    metrics = run(load_config(Evaluate, toml=toml, overrides=words, **given))
+    config = load_config(
+        Evaluate, toml=toml, overrides=words, log=log, out=str(out), towers=towers or None, split=split
+    )
+    metrics = run(config)
     Console().print(summary(metrics))
     click.echo("\n".join([*metrics["verdict"], "", str(out / "report.html")]))
 
@@ -272,8 +276,7 @@ def ladder(log: str, out: str, words: tuple[str, ...], toml: Path | None, split:
     from offline.tower_ladder import run, table
     from offline.tower_training import TowerTraining
 
-    given = {"log": log, "out": out} | ({"split": split} if split else {})
-    Console().print(table(run(load_config(TowerTraining, toml=toml, overrides=words, **given))))
+    Console().print(table(run(load_config(TowerTraining, toml=toml, overrides=words, log=log, out=out, split=split))))
 
 
 @cli.command("dump")

@@ -28,7 +28,7 @@ def load_config(
         toml: file of settings.
         overrides: `key=value`, which win over the file; the value is TOML, or text where it is none. A setting
             inside another is `outer.inner=value`.
-        given: what the command line names itself; it wins over both.
+        given: what the command line names itself, None where it does not; it wins over both.
 
     Raises:
         SettingsError: a file that cannot be read, a key that is unknown, a value that does not fit.
@@ -45,7 +45,7 @@ def load_config(
             if not isinstance(place, dict):
                 raise SettingsError(f"{key!r} names a setting inside {name!r}, which holds none; see --help")
         place[last] = _value(text)
-    values |= given
+    values |= {name: value for name, value in given.items() if value is not None}
     known = {field.encode_name for field in msgspec.structs.fields(kind)}
     for key in values.keys() - known:
         near = get_close_matches(key, known, n=1)

@@ -153,7 +153,7 @@ def catalogue_scores(
 
 
 class TowerScorer:
-    """A trained tower as a offline.ranking.Scorer.
+    """A trained tower as an offline.ranking.Scorer.
 
     Attributes:
         name: its pooling.

@@ -485,7 +485,7 @@ def describe(job: Job, chosen: Candidate) -> dict[str, Any]:
     """How a tower was made, for its manifest and the report."""
     return {
         "config": msgspec.to_builtins(job.config),
-        "log": {"where": job.log.where, "fingerprint": job.log.fingerprint},
+        "log": {"where": job.log.where, "fingerprint": job.log.fingerprint, "duplicates": job.log.duplicates},
         "split": job.split.name,
         "test_share": job.config.test_share,
         "tracks": len(job.learned),

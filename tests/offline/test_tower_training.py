@@ -9,9 +9,11 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from models.errors import SettingsError
 from models.user_tower import load_user_tower
+from offline.cli import cli
 from offline.interaction_log import read_log
 from offline.ranking import METRICS, Examples, rank
 from offline.splits import split_log
@@ -175,3 +177,16 @@ def test_listeners_who_only_skip_train_nothing_and_stop_nothing(tmp_path):
     pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at", "kind"]).write_parquet(path)
     found = run(TowerTraining(log=str(path), out=str(tmp_path / "tower"), **QUICK | {"positions": 15}))
     assert all(np.isfinite(point["loss"]) for point in found["course"])
+
+
+def test_rows_that_come_again_are_counted_once_and_told(tmp_path):
+    path = tmp_path / "log.parquet"
+    write_log(path)
+    frame = pl.read_parquet(path)
+    pl.concat([frame, frame.head(7)]).write_parquet(path)
+    words = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in QUICK.items() if key != "split"]
+    result = CliRunner().invoke(
+        cli, ["train-user-tower", str(path), str(tmp_path / "tower"), "--split", "leave-last", *words]
+    )
+    assert result.exit_code == 0, result.output
+    assert "7 rows of the log were the same listen again, and counted once" in result.stdout
