@@ -65,6 +65,20 @@ def test_a_tower_learns_what_follows_what(trained, log_path):
     assert not out.with_name(out.name + ".partial").exists()
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_a_tower_learns_nothing_from_a_log_whose_tracks_are_permuted(pooling, tmp_path):
+    told = pl.read_parquet(write_log(tmp_path / "log.parquet", users=400))
+    path = str(tmp_path / "permuted.parquet")
+    told.with_columns(pl.col("track_id").shuffle(seed=1)).write_parquet(path)
+    run(TowerTraining(log=path, out=str(tmp_path / "tower"), pooling=pooling, **QUICK | {"steps": 100}))
+    log = read_log(path)
+    split = split_log(log, "leave-last")
+    ranked = rank(TowerScorer(tmp_path / "tower"), log, Examples.of(log, split, split.test))["replay"]
+    found = ranked.values()[:, METRICS.index("recall_at_10")]
+    chance = np.sort(np.bincount(log.track))[-10:].sum() / len(log.track)
+    assert found.mean() < chance + 4 * np.sqrt(chance * (1 - chance) / len(found))
+
+
 def test_equal_seeds_give_equal_towers_and_other_seeds_others(log_path, tmp_path):
     vectors = []
     for number, seed in enumerate((1, 1, 2)):
