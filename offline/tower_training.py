@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import click
 import msgspec
 import numpy as np
 import torch
@@ -37,7 +38,6 @@ from offline.tower_networks import FullSoftmax, Items, Pooling, Tower, gbce, sam
 from offline.tower_start import spectral_start
 
 _TYPICAL_USERS = 20_000
-_FINALISTS = 2  # dropouts that are compared at their ends
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
@@ -75,12 +75,12 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     """dot is for comparison alone: what is deployed has unit vectors."""
 
     dropouts: Annotated[tuple[Share, ...], Meta(min_length=1)] = (0.1, 0.2, 0.3, 0.5)
-    """Tried; those that fall behind in validation NDCG@10 are given up, the last two are trained to their ends."""
+    """Tried; the best in validation NDCG@10 is kept."""
 
-    trial_steps: Count = 800
-    """Steps after which the worse half of more than two dropouts is given up."""
+    trial_steps: Annotated[tuple[Count, ...], Meta(min_length=1)] = (800, 2_000)
+    """Steps after which the worse half of the dropouts is given up; after the last of them, all but the best."""
 
-    steps: Count = 5_000
+    steps: Count = 8_000
     """At most; patience usually ends the training before."""
 
     validate_every: Count = 200
@@ -226,21 +226,22 @@ def prepare(config: TowerTraining, *, scratch: Path) -> Job:
 
 
 def train(job: Job, folder: Path) -> Candidate:
-    """Train a tower for each dropout, give up the worse half until two are left, and give the better one of these."""
-    config, until = job.config, 0
+    """Train a tower for each dropout, give up the worse ones on the way, and train the best to its end."""
+    config, dropouts = job.config, list(job.config.dropouts)
     # oneDNN keeps what it made for each shape that it has seen, and every step is of another shape.
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     with Course(config) as course:
-
-        def ranked(dropouts: Iterable[float], until: int) -> list[float]:
+        for until, kept in trials(config):
             tried = {dropout: advance(job, dropout, folder, course, until=until).best_score for dropout in dropouts}
-            return sorted(tried, key=lambda dropout: -tried[dropout])
+            dropouts = sorted(tried, key=lambda dropout: -tried[dropout])[:kept]
+        return advance(job, dropouts[0], folder, course, until=config.steps)
 
-        dropouts = list(config.dropouts)
-        while len(dropouts) > _FINALISTS:
-            until += config.trial_steps
-            dropouts = ranked(dropouts, until)[: max(_FINALISTS, len(dropouts) // 2)]
-        return advance(job, ranked(dropouts, config.steps)[0], folder, course, until=config.steps)
+
+def trials(config: TowerTraining) -> list[tuple[int, int]]:
+    """Of each trial the step that ends it, and how many dropouts are kept then."""
+    kept = len(config.dropouts)
+    ends = [min(until, config.steps) for until in config.trial_steps]
+    return [(until, kept := 1 if until == ends[-1] else -(-kept // 2)) for until in ends]
 
 
 def advance(job: Job, dropout: float, folder: Path, course: Course, *, until: int) -> Candidate:
@@ -250,7 +251,7 @@ def advance(job: Job, dropout: float, folder: Path, course: Course, *, until: in
     batches = steps(job, done=candidate.steps)
     while candidate.steps < until and not candidate.is_stale:
         candidate.train(islice(batches, job.config.validate_every), course)
-        course.at(candidate)
+        course.validated(candidate)
     return candidate
 
 
@@ -454,12 +455,12 @@ class Course:
     """The progress bar of a training; its end is where it would end if patience never did."""
 
     def __init__(self, config: TowerTraining) -> None:
-        left, total = len(config.dropouts), 0
-        while left > _FINALISTS:
-            kept = max(_FINALISTS, left // 2)
-            left, total = kept, total + (left - kept) * config.trial_steps
+        left, done, total = len(config.dropouts), 0, 0
+        for until, kept in [*trials(config), (config.steps, 1)]:
+            total += left * (until - done)
+            left, done = kept, until
         self._progress = progress_bar()
-        self._task = self._progress.add_task("", total=total + left * config.steps)
+        self._task = self._progress.add_task("", total=total)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -475,6 +476,14 @@ class Course:
             last = candidate.course[-1]
             said += f", NDCG@10 {candidate.best_score:.4f}, {last['examples'] / last['seconds']:,.0f} examples/s; steps"
         self._progress.update(self._task, description=said)
+
+    def validated(self, candidate: Candidate) -> None:
+        """The same, and in a line of its own where standard error is no terminal."""
+        self.at(candidate)
+        if self._progress.disable:
+            now = candidate.course[-1]["valid_ndcg_at_10"]
+            said = f"dropout {candidate.dropout:g}, step {candidate.steps:,}: NDCG@10 {now:.4f}"
+            click.echo(f"{said}, best {candidate.best_score:.4f} at step {candidate.best_step:,}", err=True)
 
     def advance(self) -> None:
         """A step is done."""

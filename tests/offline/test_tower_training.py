@@ -22,7 +22,7 @@ from offline.tower_training import TowerTraining, run
 
 START = 1_600_000_000_000
 QUICK = {
-    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": 20, "steps": 60, "validate_every": 10,
+    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": (20,), "steps": 60, "validate_every": 10,
     "positions": 240, "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
 }  # fmt: skip
 
@@ -87,6 +87,14 @@ def test_equal_seeds_give_equal_towers_and_other_seeds_others(log_path, tmp_path
         vectors.append(np.array(load_user_tower(out).items.vectors))
     assert np.array_equal(vectors[0], vectors[1])
     assert not np.array_equal(vectors[0], vectors[2])
+
+
+def test_without_a_terminal_each_validation_is_a_line(log_path, tmp_path, capsys):
+    run(TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | {"steps": 20}))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "dropout 0.1, step 10", "dropout 0.1, step 20", "dropout 0.3, step 10", "dropout 0.3, step 20",
+    ]  # fmt: skip
 
 
 def command(log_path, out, **settings):
