@@ -79,12 +79,12 @@ class CountingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Args:
             kinds: (n,) codes, places in KINDS.
             played_ms: (n,) of plays; -1 where a log does not tell, which counts as heard.
-            duration_ms: (n,) of the tracks played; -1 likewise.
+            duration_ms: (n,) of the tracks played; -1 where a log does not tell: then least_ms alone decides.
         """
         kinds, played, duration = np.asarray(kinds), np.asarray(played_ms), np.asarray(duration_ms)
         signals = _OF_KIND[kinds]
         told = (played >= 0) & (duration >= 0)
-        brief = told & ((played < self.least_ms) | (played < self.input_share * duration))
+        brief = ((played >= 0) & (played < self.least_ms)) | (told & (played < self.input_share * duration))
         heard = ~told | (played >= self.target_share * duration)
         of_play = np.where(brief, Signal.BRIEF, np.where(heard, Signal.PLAY, Signal.PARTIAL))
         return np.where(kinds == _PLAY, of_play, signals).astype(np.uint8)

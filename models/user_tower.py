@@ -73,7 +73,9 @@ class ItemTable:
 
     def rows(self, track_ids: Iterable[str]) -> NDArray[np.int64]:
         """(n,) places of tracks in the table; -1 for one that is not in it."""
-        wanted = encode_ids(track_ids)
+        encoded = (track_id.encode() + _END for track_id in track_ids)
+        longest = self._ids.itemsize  # a longer id would have numpy widen a copy of the whole table
+        wanted = np.array([code if len(code) <= longest else b"" for code in encoded], dtype=self._ids.dtype)
         places = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
         return np.where(self._ids[places] == wanted, places, -1)
 
@@ -105,8 +107,8 @@ class UserTower:
 
         Args:
             rows: (n, length) places in the item table, oldest first; -1 where a track is not in it or the
-                history is shorter. Only the newest `manifest.history` of each row count.
-            signals: (n, length) models.history.Signal; 0 where the history is shorter.
+                history is shorter. Only the newest `manifest.history` listens of each row count.
+            signals: (n, length) models.history.Signal; 0, and no listen, where the history is shorter.
             at_ms: (n, length) times of the listens.
 
         Returns:
@@ -136,9 +138,11 @@ def newest_known(
         rows, signals and ages in seconds, (n, history), 0 where there is no listen; and (n,) whether there is a usable
         listen among them.
     """
-    rows, signals, at_ms = (np.asarray(array, np.int64)[:, -history:] for array in (rows, signals, at_ms))
-    known = (rows >= 0) & (signals > 0)
-    order = np.argsort(known, axis=1, kind="stable")
+    rows, signals, at_ms = (np.asarray(array, np.int64) for array in (rows, signals, at_ms))
+    listens = signals > 0
+    newest = np.cumsum(listens[:, ::-1], axis=1)[:, ::-1] <= history
+    known = listens & newest & (rows >= 0)
+    order = np.argsort(known, axis=1, kind="stable")[:, -history:]
     rows, signals, at_ms, known = (np.take_along_axis(array, order, axis=1) for array in (rows, signals, at_ms, known))
     ages_s = (at_ms[:, -1:] - at_ms) / 1000.0
     pad = ((0, 0), (history - rows.shape[1], 0))

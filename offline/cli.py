@@ -264,7 +264,7 @@ def ladder(log: str, out: str, words: tuple[str, ...], toml: Path | None, split:
     """Print what the 40-d cosine of the contract and a history of 50 cost on LOG, against freer towers.
 
     The same training for each rung: dot products of 64 and of 40 dimensions, cosine of 40, and that with a history of
-    50 instead of 200. OUT_DIR gets ladder.json.
+    50 instead of 200; so it is the ladder that sets score, dim and history. OUT_DIR gets ladder.json.
 
     \b
     Example:

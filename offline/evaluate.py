@@ -6,7 +6,8 @@ and what came out is written as metrics.json and report.html.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +21,14 @@ from rich.table import Table
 
 from models.errors import SettingsError
 from models.history import IS_TARGET, CountingRule
-from offline.files import new_file
-from offline.floors import EASE_TRACKS, fit_floors
+from models.user_tower import TOWER_MANIFEST, load_user_tower
+from offline.files import new_file, writing
+from offline.floors import EASE_TRACKS, fit_floors, rank_floor
 from offline.interaction_log import InteractionLog, read_log
 from offline.progress import progress_bar
 from offline.ranking import (
+    FEWEST_USERS,
+    MAX_EXAMPLES,
     PROTOCOLS,
     Bootstrap,
     Examples,
@@ -32,8 +36,8 @@ from offline.ranking import (
     Leaf,
     Measured,
     Ranked,
-    Scorer,
     against_best,
+    draw_users,
     in_training,
     leaf,
     measure,
@@ -51,6 +55,7 @@ Json = dict[str, Any]
 
 POOLINGS = ("mean", "attention")
 _HEADLINES = ("recall_at_10", "ndcg_at_10")
+_MANY_TIES = 0.05  # of the examples
 GAPS_MS = (0, 3_600_000, 86_400_000, 604_800_000)
 """How old the embedding is, of which staleness is told."""
 
@@ -76,7 +81,7 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     counting: CountingRule = CountingRule()
     """Which listens count, and for what."""
 
-    max_examples: Annotated[int, Meta(ge=1)] = 50_000
+    max_examples: Annotated[int, Meta(ge=1)] = MAX_EXAMPLES
     """Where the test has more, users are drawn until their examples are about as many."""
 
     replicates: Annotated[int, Meta(ge=100)] = 1000
@@ -112,11 +117,19 @@ def run(config: Evaluate) -> Json:
     """Evaluate, write out/metrics.json and out/report.html, and give what metrics.json holds.
 
     Raises:
-        SettingsError: the log cannot be used, the split leaves a part empty, or a tower is of another log or split.
+        SettingsError: the log cannot be used, the split leaves a part empty, a tower is of another log or split, or
+            the folder cannot be written.
     """
-    log = read_log(config.log, rule=config.counting)
+    with writing(Path(config.out)):
+        return _run(config)
+
+
+def _run(config: Evaluate) -> Json:
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    log = read_log(config.log, rule=config.counting, scratch=out)
     split = split_log(log, config.split, test_share=config.test_share)
-    towers = load_towers(config.towers or train_towers(config), config, log)
+    towers = load_towers(config.towers or train_towers(config, log), config, log)
     positions = draw_users(log, split.test, most=config.max_examples, seed=config.seed)
     examples = Examples.of(log, split, positions)
     bootstrap = Bootstrap(examples.users, replicates=config.replicates, seed=config.seed)
@@ -137,24 +150,35 @@ def run(config: Evaluate) -> Json:
         "staleness": staleness,
         "training": {tower.name: tower.training for tower in towers},
         "config": msgspec.to_builtins(config),
+        "command": command(config),
         "versions": {name: version(name) for name in ("tastewave", "torch", "onnxruntime", "numpy")},
     }
     metrics["verdict"] = verdict(metrics, is_synthetic=is_synthetic(config.log))
-    write(metrics, Path(config.out))
+    write(metrics, out)
     return metrics
 
 
-def train_towers(config: Evaluate) -> tuple[str, ...]:
-    """Train both poolings with their defaults: the folders of the towers."""
-    folders = tuple(str(Path(config.out, "towers", pooling)) for pooling in POOLINGS)
-    for pooling, folder in zip(POOLINGS, folders, strict=True):
-        train(
-            TowerTraining(
-                log=config.log, out=folder, pooling=pooling, split=config.split, test_share=config.test_share,
-                counting=config.counting,
-            )
+def train_towers(config: Evaluate, log: InteractionLog) -> tuple[str, ...]:
+    """Train both poolings with their defaults, where that is not done yet: the folders of the towers."""
+    folders = []
+    for pooling in POOLINGS:
+        out = Path(config.out, "towers", pooling)
+        training = TowerTraining(
+            log=config.log, out=str(out), pooling=pooling, split=config.split, test_share=config.test_share,
+            counting=config.counting,
         )  # fmt: skip
-    return folders
+        if not _is_trained(out, training, log):
+            train(training)
+        folders.append(str(out))
+    return tuple(folders)
+
+
+def _is_trained(out: Path, training: TowerTraining, log: InteractionLog) -> bool:
+    if not (out / TOWER_MANIFEST).exists():
+        return False
+    made = load_user_tower(out).manifest.training
+    same_log = made["log"]["fingerprint"] == log.fingerprint
+    return same_log and made["config"] == msgspec.json.decode(msgspec.json.encode(training))
 
 
 def load_towers(folders: Sequence[str], config: Evaluate, log: InteractionLog) -> list[TowerScorer]:
@@ -183,41 +207,31 @@ def load_towers(folders: Sequence[str], config: Evaluate, log: InteractionLog) -
     return list(towers.values())
 
 
-def draw_users(log: InteractionLog, positions: Int64, *, most: int, seed: int) -> Int64:
-    """All test examples, or those of users drawn at random: at least one user, as many as `most` examples allow."""
-    if len(positions) <= most:
-        return positions
-    users, counts = np.unique(log.user_of(positions), return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(users))
-    kept = max(1, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))
-    return positions[np.isin(log.user_of(positions), users[order[:kept]])]
-
-
 def rank_all(
     judged: Judged, towers: Sequence[TowerScorer], split: Split, *, seed: int
 ) -> tuple[dict[str, dict[str, Measured]], Json, dict[str, dict[str, Measured]]]:
     """Measure the towers, their staleness, and the floors."""
+    examples = judged.examples
     floor_count = 4 if len(judged.log.tracks) <= EASE_TRACKS else 3
     models: dict[str, dict[str, Measured]] = {}
     staleness: Json = {}
     floors: dict[str, dict[str, Measured]] = {}
     with progress_bar() as progress:
-        total = len(judged.examples.positions) * (len(towers) * len(GAPS_MS) + floor_count)
+        of_tower = len(PROTOCOLS) + len(GAPS_MS) - 1
+        total = len(examples.positions) * (len(towers) * of_tower + floor_count * len(PROTOCOLS))
         task = progress.add_task("", total=total)
         advance = partial(progress.advance, task)
-
-        def ranked(scorer: Scorer) -> dict[str, Ranked]:
-            progress.update(task, description=f"Ranking by {scorer.name}")
-            return rank(scorer, judged.log, judged.examples, advance=advance)
-
         for tower in towers:
-            fresh = ranked(tower)
+            progress.update(task, description=f"Ranking by {tower.name}")
+            fresh = rank(tower, judged.log, examples, advance=advance)
             models[tower.name] = judged.measure(fresh)
             progress.update(task, description=f"Staleness of {tower.name}")
             staleness[tower.name] = stale(tower, judged, fresh["discovery"], advance=advance)
         progress.update(task, description="Fitting the floors")
         for floor in fit_floors(judged.log, split, seed=seed):
-            floors[floor.name] = judged.measure(ranked(floor))
+            name = floor["discovery"].name
+            progress.update(task, description=f"Ranking by {name}")
+            floors[name] = judged.measure(rank_floor(floor, judged.log, examples, advance=advance))
             progress.update(task, description="Fitting the floors")
     return models, staleness, floors
 
@@ -229,7 +243,7 @@ def stale(tower: TowerScorer, judged: Judged, fresh: Ranked, *, advance: Callabl
         tower: whose.
         judged: the test.
         fresh: what it ranks with embeddings that have followed the user up to the target.
-        advance: told how many examples have been ranked since it was told last.
+        advance: told how much has been ranked since it was told last.
     """
     examples, found = judged.examples, {}
     counted = examples.slices("discovery")["all"]
@@ -258,6 +272,24 @@ def history_ends(log: InteractionLog, examples: Examples, *, gap_ms: int) -> Int
     until = log.at[examples.positions] - gap_ms
     spans = zip(starts, examples.positions, until, strict=True)
     return starts + np.array([np.searchsorted(log.at[a:b], t, side="right") for a, b, t in spans], np.int64)
+
+
+def command(config: Evaluate) -> str:
+    """What makes the same report again."""
+    words = ["tastewave-offline", "evaluate", config.log, config.out, "--split", config.split]
+    for tower in config.towers:
+        words += ["--tower", tower]
+    return shlex.join([*words, *_changed(config)])
+
+
+def _changed(settings: msgspec.Struct, outer: str = "") -> Iterator[str]:
+    """KEY=VALUE of what is not as it is by default, and has no option of its own."""
+    for field in msgspec.structs.fields(settings):
+        name, value = field.encode_name, getattr(settings, field.name)
+        if isinstance(value, msgspec.Struct):
+            yield from _changed(value, f"{outer}{name}.")
+        elif not field.required and value != field.default and name not in ("towers", "split"):
+            yield f"{outer}{name}={value}"
 
 
 def describe_log(log: InteractionLog) -> Json:
@@ -308,7 +340,7 @@ def verdict(metrics: Json, *, is_synthetic: bool) -> list[str]:
                     sentence = _comparison(metrics, name, protocol, metric, state)
                     {"lost": lost, "unclear": unclear, "won": won}[state].append(sentence)
     made_up = [CAVEAT] if is_synthetic else []
-    return [*lost, *unclear, *made_up, *won, *_remarks(metrics)]
+    return [*lost, *unclear, *made_up, *_ties(metrics), *won, *_remarks(metrics)]
 
 
 def _state(found: Json) -> str:
@@ -337,6 +369,29 @@ def _comparison(metrics: Json, name: str, protocol: str, metric: str, state: str
     )
 
 
+def _ties(metrics: Json) -> list[str]:
+    """What the order of ids within a moment may have told, where many examples are of one."""
+    said = []
+    for protocol in PROTOCOLS:
+        floors = {name: found[protocol] for name, found in metrics["floors"].items()}
+        slices = next(iter(floors.values()))
+        count, untied = (slices[name]["recall_at_10"]["n"] for name in ("all", "untied"))
+        if not count or count - untied <= _MANY_TIES * count:
+            continue
+        sentence = (
+            f"{(count - untied) / count:.0%} of the examples of {protocol} stand at the same moment as the listen "
+            "before them, in the order of their ids, which a model can learn"
+        )
+        if untied:
+            of = {name: found[protocol] for name, found in metrics["models"].items()} | floors
+            recalls = {name: found["untied"]["recall_at_10"]["value"] for name, found in of.items()}
+            best = max(floors, key=lambda name: recalls[name])
+            reached = " and ".join(f"{plain(recalls[name])} of {name}" for name in metrics["models"])
+            sentence += f": without them, Recall@10 is {reached} against {plain(recalls[best])} of {best}"
+        said.append(sentence + ".")
+    return said
+
+
 def _remarks(metrics: Json) -> list[str]:
     split, floors = metrics["split"], metrics["floors"]
     slices = next(iter(floors.values()))["discovery"]
@@ -350,6 +405,8 @@ def _remarks(metrics: Json) -> list[str]:
         remarks.append(
             f"The test is a sample: {split['test_examples']:,} examples, all of {split['test_users']:,} users."
         )
+    if split["test_users"] < FEWEST_USERS:
+        remarks.append(f"The test has {split['test_users']} users: too few to tell who wins.")
     if "ease" not in floors:
         remarks.append(f"ease is no floor here: it is fitted for catalogues of up to {EASE_TRACKS:,} tracks.")
     return remarks
@@ -367,7 +424,6 @@ def signed(value: float) -> str:
 
 def write(metrics: Json, out: Path) -> None:
     """Write metrics.json and report.html into a folder; neither is ever there in part."""
-    out.mkdir(parents=True, exist_ok=True)
     with new_file(out / "metrics.json") as data, new_file(out / "report.html") as page:
         data.write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
         write_report(metrics, page)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +20,24 @@ def check_replaceable(folder: Path, marker: str) -> None:
 
 
 @contextmanager
+def writing(out: Path, then: str = "") -> Iterator[None]:
+    """An OSError becomes a SettingsError that says so, and what another run then does."""
+    try:
+        yield
+    except OSError as error:
+        where, why = error.filename or out, error.strerror or error
+        raise SettingsError(f"{where} cannot be written ({why}); make room, and run this again{then}") from error
+
+
+@contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill; at the end it is on the disk and takes the name `out`, in the place of what was there."""
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+    prefix = f".{out.name}.partial-"
+    for left in out.parent.glob(f"{glob.escape(prefix)}*"):  # of one that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent) as scratch:
         folder = Path(scratch, "new")
         folder.mkdir()
         yield folder

@@ -1,8 +1,8 @@
 """What a user tower has to beat: popularity, a Markov chain, item kNN and EASE.
 
 Each is fitted on the usable listens of the training part, the settings of item kNN and EASE are chosen on the
-validation examples, as a tower's are, and all score by the rolling history, as a tower does. Tracks without a usable
-listen in the training part cannot be recommended. Popularity decides between equal scores.
+validation examples, for each protocol by itself, and all score by the rolling history, as a tower does. Tracks
+without a usable listen in the training part cannot be recommended. Popularity decides between equal scores.
 
 Item kNN: Sarwar et al., Item-Based Collaborative Filtering Recommendation Algorithms, WWW 2001. EASE: Steck,
 Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
@@ -10,8 +10,8 @@ Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -21,7 +21,19 @@ from scipy import sparse
 
 from models.history import IS_TARGET, IS_USABLE
 from offline.interaction_log import InteractionLog
-from offline.ranking import LIST_LENGTH, METRICS, Examples, Float32, Int64, Scorer, in_training, rank, spans
+from offline.ranking import (
+    LIST_LENGTH,
+    METRICS,
+    PROTOCOLS,
+    Examples,
+    Float32,
+    Int64,
+    Ranked,
+    Scorer,
+    in_training,
+    rank,
+    spans,
+)
 from offline.splits import Split
 
 EASE_TRACKS = 6000
@@ -29,7 +41,7 @@ EASE_TRACKS = 6000
 EASE_RIDGES = (100.0, 300.0, 1000.0)
 KNN_NEIGHBOURS = (50, 1000)
 KNN_DECAYS = (0.5, 0.8, 0.95)
-KNN_OWN_WEIGHTS = (0.0, 1.0)
+KNN_OWN_WEIGHTS = (0.0, 1.0, 3.0)
 
 Sparse = Any
 """scipy.sparse.csr_array, whose products type checkers do not know."""
@@ -120,7 +132,11 @@ class Ease:
         return _tie_broken(held.astype(np.float32) @ self.weights, self.shares)
 
 
-def fit_floors(log: InteractionLog, split: Split, *, seed: int = 0) -> Iterator[Scorer]:
+Floor = dict[str, Scorer]
+"""By protocol: one scorer with settings for each."""
+
+
+def fit_floors(log: InteractionLog, split: Split, *, seed: int = 0) -> Iterator[Floor]:
     """The floors of a split, one after the other; EASE only for EASE_TRACKS or fewer.
 
     Args:
@@ -130,22 +146,36 @@ def fit_floors(log: InteractionLog, split: Split, *, seed: int = 0) -> Iterator[
     """
     examples = Examples.of(log, split, _sample(split.valid, seed=seed))
 
-    def best(candidates: Iterable[Scorer], protocol: str = "discovery") -> Scorer:
+    def best(candidates: Sequence[Scorer], protocol: str) -> Scorer:
         return max(candidates, key=lambda scorer: _ndcg(scorer, log, examples, protocol))
 
     shares = popularity(log, split)
-    yield Popularity(shares=shares)
-    yield Markov(follows=transitions(log, split), shares=shares)
+    yield dict.fromkeys(PROTOCOLS, Popularity(shares=shares))
+    yield dict.fromkeys(PROTOCOLS, Markov(follows=transitions(log, split), shares=shares))
     listened = listeners(log, split)
     most = min(max(KNN_NEIGHBOURS), _NEIGHBOURS_IN_ALL // len(log.tracks))
     widest = neighbours(listened, keep=most)
-    knn = best(
-        ItemKnn(neighbours=near, decay=decay, own_weight=0.0, shares=shares)
-        for near, decay in product([nearest(widest, keep=min(KNN_NEIGHBOURS)), widest], KNN_DECAYS)
-    )
-    yield best((replace(knn, own_weight=weight) for weight in KNN_OWN_WEIGHTS), "replay")  # pyright: ignore[reportArgumentType] (knn is an ItemKnn)
+    knn = [
+        ItemKnn(neighbours=near, decay=decay, own_weight=weight, shares=shares)
+        for near in (nearest(widest, keep=min(KNN_NEIGHBOURS)), widest)
+        for decay, weight in product(KNN_DECAYS, KNN_OWN_WEIGHTS)
+    ]
+    # In discovery, where the user's own tracks are no candidates, their weight changes nothing.
+    yield {"discovery": best(knn[:: len(KNN_OWN_WEIGHTS)], "discovery"), "replay": best(knn, "replay")}
     if len(log.tracks) <= EASE_TRACKS:
-        yield best(Ease(weights=ease_weights(listened, ridge=ridge), shares=shares) for ridge in EASE_RIDGES)
+        ease = [Ease(weights=ease_weights(listened, ridge=ridge), shares=shares) for ridge in EASE_RIDGES]
+        yield {protocol: best(ease, protocol) for protocol in PROTOCOLS}
+
+
+def rank_floor(
+    floor: Floor, log: InteractionLog, examples: Examples, *, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, Ranked]:
+    """offline.ranking.rank under all protocols."""
+    found: dict[str, Ranked] = {}
+    for scorer in dict.fromkeys(floor.values()):
+        own = [protocol for protocol in PROTOCOLS if floor[protocol] is scorer]
+        found |= rank(scorer, log, examples, protocols=own, advance=advance)
+    return found
 
 
 def popularity(log: InteractionLog, split: Split) -> Float32:

@@ -11,10 +11,11 @@ import hashlib
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import msgspec
@@ -81,11 +82,13 @@ def read_log(where: str, *, rule: CountingRule | None = None, scratch: Path | No
     Args:
         where: a Parquet file, a folder of them, a glob, or an fsspec URL of one of these.
         rule: what counts; the defaults of CountingRule when absent.
-        scratch: where the arrays lie while the log is in use; the system's temporary folder when absent.
+        scratch: folder of the job, where the arrays lie while the log is in use; the system's when absent.
 
     Raises:
         SettingsError: there is no log, a column is missing or of another type, or a value cannot be right.
     """
+    for left in scratch.glob(".log-*") if scratch else ():  # of a job that was killed
+        shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=".log-", dir=scratch))
     try:
         log = _encode(where, rule or CountingRule(), folder)
@@ -101,7 +104,7 @@ def read_log(where: str, *, rule: CountingRule | None = None, scratch: Path | No
 
 def _encode(where: str, rule: CountingRule, folder: Path) -> InteractionLog:
     files = _find(where)
-    rows = sum(file.metadata.num_rows for _, file in files)
+    rows = sum(file.rows for file in files)
     with progress_bar() as progress:
         task = progress.add_task("Reading the log", total=2 * rows)
         users, tracks = _ids(files, progress, task)
@@ -109,9 +112,9 @@ def _encode(where: str, rule: CountingRule, folder: Path) -> InteractionLog:
         parts = -(-rows // _PART_ROWS)
         with ExitStack() as stack:
             sinks = [stack.enter_context(_part(folder, number).open("wb")) for number in range(parts)]
-            for path, file in files:
-                for batch in file.iter_batches(_BATCH_ROWS, columns=_present(file)):
-                    found = _rows(pl.DataFrame(batch), path, **codes)
+            for file in files:
+                for batch in file.batches(file.columns):
+                    found = _rows(batch, file.path, **codes)
                     place = found["user"].astype(np.int64) * parts // max(1, len(users))
                     for number, sink in enumerate(sinks):
                         found[place == number].tofile(sink)
@@ -151,28 +154,47 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number}"
 
 
-def _find(where: str) -> list[tuple[str, pq.ParquetFile]]:
-    """The files of a log, each with its path, their columns checked."""
+class _File(NamedTuple):
+    """A file of the log, opened only while it is read: a log may have more than can be open at a time."""
+
+    source: Any
+    path: str
+    rows: int
+    columns: list[str]
+
+    def batches(self, columns: list[str]) -> Iterator[pl.DataFrame]:
+        with self.source.open(self.path) as opened:
+            for batch in pq.ParquetFile(opened).iter_batches(_BATCH_ROWS, columns=columns):
+                yield pl.DataFrame(batch)
+
+
+def _find(where: str) -> list[_File]:
+    """The files of a log, their columns checked."""
     try:
         source, root = fsspec.url_to_fs(where)
-    except (ValueError, ImportError) as error:
-        raise SettingsError(f"{where} cannot be opened ({error}); name a Parquet file, a folder or a glob") from None
-    if source.isdir(root):
-        paths = source.find(root)
-    else:
-        paths = source.glob(root) if any(letter in root for letter in "*?[") else [root] * source.exists(root)
+        if source.isdir(root):
+            paths = source.find(root)
+        else:
+            paths = source.glob(root) if any(letter in root for letter in "*?[") else [root] * source.exists(root)
+    except OSError:
+        raise
+    except Exception as error:  # every fsspec package raises errors of its own
+        raise SettingsError(f"{where} cannot be opened ({error}); name a Parquet file, a folder or a glob") from error
     paths = sorted(path for path in paths if path.endswith(".parquet") and not Path(path).name.startswith((".", "_")))
     if not paths:
         raise SettingsError(f"{where} has no Parquet file; name a .parquet file, a folder of them, or a glob")
-    files = []
-    for path in paths:
-        try:
-            file = pq.ParquetFile(source.open(path))
-        except pa.ArrowInvalid as error:
-            raise SettingsError(f"{path} is no whole Parquet file ({error}); write it again, or leave it out") from None
-        _check_columns(path, file.schema_arrow)
-        files.append((path, file))
-    return files
+    return [_checked(source, path) for path in paths]
+
+
+def _checked(source: Any, path: str) -> _File:
+    try:
+        with source.open(path) as opened:
+            file = pq.ParquetFile(opened)
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except pa.ArrowInvalid as error:
+        raise SettingsError(f"{path} is no whole Parquet file ({error}); write it again, or leave it out") from None
+    _check_columns(path, schema)
+    return _File(source, path, rows, [name for name in (*REQUIRED, *OPTIONAL) if name in schema.names])
 
 
 def _check_columns(path: str, schema: pa.Schema) -> None:
@@ -194,21 +216,17 @@ def _check_columns(path: str, schema: pa.Schema) -> None:
             raise SettingsError(f"{path}: column {name} is {kind}, and has to be {wanted}; cast it")
 
 
-def _present(file: pq.ParquetFile) -> list[str]:
-    return [name for name in (*REQUIRED, *OPTIONAL) if name in file.schema_arrow.names]
-
-
-def _ids(files: list[tuple[str, pq.ParquetFile]], progress: Progress, task: TaskID) -> tuple[pl.Series, pl.Series]:
+def _ids(files: list[_File], progress: Progress, task: TaskID) -> tuple[pl.Series, pl.Series]:
     """The ids of users and tracks in the order of their bytes."""
     found = {"user_id": pl.Series(dtype=pl.String), "track_id": pl.Series(dtype=pl.String)}
-    for path, file in files:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(found)):
-            for name, column in pl.DataFrame(batch).to_dict().items():
+    for file in files:
+        for batch in file.batches(list(found)):
+            for name, column in batch.to_dict().items():
                 new = column.cast(pl.String).unique()
                 size = new.str.len_bytes()
                 if new.null_count() or size.min() == 0 or int(size.max() or 0) > MAX_ID_BYTES:  # type: ignore[arg-type]
                     raise SettingsError(
-                        f"{path}: column {name} has ids that are missing, empty or over {MAX_ID_BYTES} bytes; "
+                        f"{file.path}: column {name} has ids that are missing, empty or over {MAX_ID_BYTES} bytes; "
                         "drop those rows"
                     )
                 found[name] = pl.concat([found[name], new]).unique()
@@ -228,10 +246,11 @@ def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) ->
         raise SettingsError(f"{path}: kind {min(unknown)!r} is none of {', '.join(KINDS)}; map it to one of these")
     rows["kind"] = kinds.cast(pl.Enum(KINDS)).to_physical().fill_null(KINDS.index("play")).to_numpy()
     for field, name in (("played", "played_ms"), ("duration", "duration_ms")):
-        length = batch[name].cast(pl.Int64) if name in batch.columns else pl.Series([None], dtype=pl.Int64)
-        if (length < 0).any():
-            raise SettingsError(f"{path}: column {name} has the value {length.min()}; lengths are 0 ms or more")
-        rows[field] = length.fill_null(-1).to_numpy()
+        length = batch[name] if name in batch.columns else pl.Series([None], dtype=pl.Int64)
+        for strange in (length.min(), length.max()):
+            if strange is not None and not 0 <= int(strange) <= _LATEST_MS:  # type: ignore[arg-type]
+                raise SettingsError(f"{path}: column {name} has the value {strange}; a length is 0 ms or more, or null")
+        rows[field] = length.cast(pl.Int64).fill_null(-1).to_numpy()
     return rows
 
 
@@ -241,7 +260,7 @@ def _times(column: pl.Series, path: str) -> NDArray[np.int64]:
     if column.dtype.is_temporal():
         return column.dt.epoch("ms").to_numpy()
     first, last = int(column.min()), int(column.max())  # type: ignore[arg-type]
-    if _LIKELY_SECONDS[0] <= last < _LIKELY_SECONDS[1]:
+    if column.is_between(*_LIKELY_SECONDS, closed="left").any():
         raise SettingsError(f"{path}: times from {first} to {last} look like seconds; at is in milliseconds, UTC")
     if first < 0 or last > _LATEST_MS:
         raise SettingsError(

@@ -37,11 +37,17 @@ METRICS = (*(f"recall_at_{cutoff}" for cutoff in CUTOFFS), f"ndcg_at_{LIST_LENGT
 """The metrics that are means over examples."""
 COVERAGE = f"coverage_at_{LIST_LENGTH}"
 
+MAX_EXAMPLES = 50_000
+"""Of a test that is judged; where it has more, users are drawn."""
+FEWEST_USERS = 10
+"""Whose examples can tell a winner: an interval of fewer is none."""
+
 MISSED = np.iinfo(np.int64).max
 """The rank of a target that was not ranked."""
 
 _CHUNK_BYTES = 64 * 2**20  # of scores
-_CHUNK_ROWS = 1024  # of histories, the longest of which may have many thousand events
+_CHUNK_ROWS = 1024  # of histories
+_CHUNK_EVENTS = 2**21  # of these histories, some of which may have many thousand
 _GROUP = 32  # tracks: the best of a whole catalogue are found by the best of each group
 _COVERAGE_WORK = 10**8  # lists times replicates: beyond it, the interval of the coverage comes of fewer replicates
 _FEWEST_REPLICATES = 100
@@ -75,6 +81,7 @@ class Examples:
         users: (n,) places in log.users.
         targets: (n,) places in log.tracks.
         seen: (n,) the user had an event with the track before.
+        tied: (n,) the target stands at the same moment as the event before it: their ids decide which comes first.
         new_users: (n,) the user has no event in the training part.
         new_tracks: (n,) the track has no event in the training part.
     """
@@ -83,6 +90,7 @@ class Examples:
     users: NDArray[np.integer]
     targets: NDArray[np.integer]
     seen: Bool
+    tied: Bool
     new_users: Bool
     new_tracks: Bool
 
@@ -91,25 +99,30 @@ class Examples:
         """The examples whose targets stand at (n,) positions of a log."""
         users = log.user_of(positions)
         targets = np.asarray(log.track[positions])
-        seen = np.zeros(len(positions), bool)
-        for start in range(0, len(positions), _CHUNK_ROWS):
-            chunk = slice(start, start + _CHUNK_ROWS)
-            rows, events = spans(log.offsets[users[chunk]], positions[chunk])
-            seen[start + rows[log.track[events] == targets[chunk][rows]]] = True
+        starts, seen = log.offsets[users], np.zeros(len(positions), bool)
+        for chunk in _chunks(positions - starts, rows=_CHUNK_ROWS):
+            rows, events = spans(starts[chunk], positions[chunk])
+            seen[chunk.start + rows[log.track[events] == targets[chunk][rows]]] = True
         trained = np.bincount(log.track[in_training(log, split)], minlength=len(log.tracks)) > 0
         return cls(
             positions=positions,
             users=users,
             targets=targets,
             seen=seen,
-            new_users=split.train_end[users] == log.offsets[users],
+            tied=(positions > starts) & (log.at[np.maximum(positions - 1, 0)] == log.at[positions]),
+            new_users=split.train_end[users] == starts,
             new_tracks=~trained[targets],
         )
 
     def slices(self, protocol: str) -> dict[str, Bool]:
         """(n,) of the examples of a protocol: all, and those of interest."""
         counted = ~self.seen if protocol == "discovery" else np.ones(len(self.seen), bool)
-        found = {"all": counted, "new_users": counted & self.new_users, "new_tracks": counted & self.new_tracks}
+        found = {
+            "all": counted,
+            "new_users": counted & self.new_users,
+            "new_tracks": counted & self.new_tracks,
+            "untied": counted & ~self.tied,
+        }
         return found if protocol == "discovery" else found | {"repeats": self.seen}
 
 
@@ -164,13 +177,12 @@ def rank(
         ends: (n,) where the history that the scorer sees ends; the rolling history when None. What discovery
             removes is always that of the rolling history.
         protocols: which of PROTOCOLS.
-        advance: told how many examples have been ranked since it was told last.
+        advance: told how many examples times protocols have been ranked since it was told last.
     """
     ends = examples.positions if ends is None else ends
     found: dict[str, list[Ranked]] = {protocol: [] for protocol in protocols}
     rows = int(np.clip(_CHUNK_BYTES // (4 * len(log.tracks)), 1, _CHUNK_ROWS))
-    for start in range(0, len(ends), rows):
-        chunk = slice(start, start + rows)
+    for chunk in _chunks(examples.positions - log.offsets[examples.users], rows=rows):
         users, targets = examples.users[chunk], examples.targets[chunk]
         scores = np.array(scorer.scores(log, users, ends[chunk]), np.float32)
         np.copyto(scores, -np.inf, where=np.isnan(scores))
@@ -179,7 +191,7 @@ def rank(
                 history, events = spans(log.offsets[users], examples.positions[chunk])
                 scores[history, log.track[events]] = -np.inf
             found[protocol].append(Ranked(ranks=_ranks(scores, targets), top=_top(scores)))
-        advance(len(users))
+        advance(len(users) * len(found))
     empty = Ranked(ranks=np.empty(0, np.int64), top=np.empty((0, LIST_LENGTH), np.int32))
     return {
         protocol: Ranked(
@@ -188,6 +200,27 @@ def rank(
         )
         for protocol, parts in found.items()
     }
+
+
+def _chunks(lengths: Int64, *, rows: int) -> Iterator[slice]:
+    """(n,) rows in slices of at most so many, and of _CHUNK_EVENTS or a single row."""
+    ends, start = np.cumsum(lengths), 0
+    while start < len(lengths):
+        before = ends[start - 1] if start else 0
+        fits = int(np.searchsorted(ends, before + _CHUNK_EVENTS, side="right")) - start
+        stop = start + max(1, min(rows, fits, len(lengths) - start))
+        yield slice(start, stop)
+        start = stop
+
+
+def draw_users(log: InteractionLog, positions: Int64, *, most: int = MAX_EXAMPLES, seed: int) -> Int64:
+    """All test examples, or those of users drawn at random: at least one user, as many as `most` examples allow."""
+    if len(positions) <= most:
+        return positions
+    users, counts = np.unique(log.user_of(positions), return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(users))
+    kept = max(1, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))
+    return positions[np.isin(log.user_of(positions), users[order[:kept]])]
 
 
 def _ranks(scores: Float32, targets: NDArray[np.integer]) -> Int64:
@@ -215,11 +248,16 @@ def _bounds(scores: Float32) -> Float32:
 
 
 class Bootstrap:
-    """Users drawn with replacement: the same draws for every figure of a run, so that models can be compared."""
+    """Users drawn with replacement: the same draws for every figure of a run, so that models can be compared.
+
+    Attributes:
+        users: how many there are to draw.
+    """
 
     def __init__(self, users: NDArray[np.integer], *, replicates: int, seed: int) -> None:
         """The users of (n,) examples, drawn anew in each replicate."""
         found, self._row = np.unique(users, return_inverse=True)
+        self.users = len(found)
         rng = np.random.default_rng(seed)
         self._draws = np.stack(
             [np.bincount(rng.integers(len(found), size=len(found)), minlength=len(found)) for _ in range(replicates)]
@@ -269,11 +307,13 @@ class Measured:
         leaves: of each slice, of each metric: value, n, low and high of the 95 % interval.
         values: (METRICS,) over all examples of the protocol.
         replicates: (replicates, METRICS) of the bootstrap, over all examples of the protocol.
+        users: whom it draws.
     """
 
     leaves: dict[str, dict[str, Leaf]]
     values: Float64
     replicates: Float64
+    users: int
 
 
 def measure(ranked: Ranked, examples: Examples, protocol: str, *, bootstrap: Bootstrap, catalogue: int) -> Measured:
@@ -297,7 +337,8 @@ def measure(ranked: Ranked, examples: Examples, protocol: str, *, bootstrap: Boo
         }
         covered, shares = bootstrap.coverage(np.where(mask[:, None], ranked.top, -1), tracks=catalogue)
         leaves[name][COVERAGE] = leaf(covered if count else np.nan, n=catalogue, replicates=shares)
-    return Measured(leaves=leaves, values=_mean(values[slices["all"]]), replicates=replicates["all"])
+    means = _mean(values[slices["all"]])
+    return Measured(leaves=leaves, values=means, replicates=replicates["all"], users=bootstrap.users)
 
 
 def leaf(value: float, *, n: int, replicates: Float64) -> Leaf:
@@ -322,7 +363,10 @@ def interval(value: float, replicates: Float64) -> tuple[float, float]:
 
 
 def against_best(model: Measured, floors: dict[str, Measured]) -> dict[str, dict[str, Any]]:
-    """For each of METRICS: the best floor, and by how much the model is above it, users drawn alike for both."""
+    """For each of METRICS: the best floor, and by how much the model is above it, users drawn alike for both.
+
+    Of fewer than FEWEST_USERS the interval is everything that could be: resampling them tells nothing.
+    """
     found: dict[str, dict[str, Any]] = {}
     for column, metric in enumerate(METRICS):
         best = max(floors, key=lambda name: floors[name].values[column])
@@ -330,6 +374,8 @@ def against_best(model: Measured, floors: dict[str, Measured]) -> dict[str, dict
         found[metric] = {"floor": best, "difference": None, "low": None, "high": None}
         if not np.isnan(difference):
             low, high = interval(difference, model.replicates[:, column] - floors[best].replicates[:, column])
+            if model.users < FEWEST_USERS:
+                low, high = -1.0, 1.0
             found[metric] |= {"difference": difference, "low": low, "high": high}
     return found
 

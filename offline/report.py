@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,13 @@ METRICS = {
     "recall_at_100": "Recall@100",
     "coverage_at_10": "Coverage@10",
 }
-SLICES = {"all": "All", "new_users": "New users", "new_tracks": "New tracks", "repeats": "Repeats"}
+SLICES = {
+    "all": "All",
+    "new_users": "New users",
+    "new_tracks": "New tracks",
+    "untied": "At a moment of their own",
+    "repeats": "Repeats",
+}
 HEADLINES = ("recall_at_10", "ndcg_at_10")
 GAPS = {"0": "fresh", "3600000": "1 hour", "86400000": "1 day", "604800000": "7 days"}
 STALENESS = {
@@ -75,7 +80,6 @@ def render(metrics: Json) -> str:
             staleness=_staleness(metrics),
             training=_training(metrics),
             metric_names=METRICS,
-            command=_command(metrics),
         )
     except (KeyError, UndefinedError) as error:
         raise SettingsError(f"the metrics are not whole ({error}); let this version's evaluate make them") from error
@@ -317,11 +321,6 @@ def _group(title: str, systems: list[tuple[str, str, Json]]) -> Json:
         for kind, name, found in systems
     ]  # fmt: skip
     return {"title": title, "n": systems[0][2]["recall_at_10"]["n"] if systems else 0, "rows": rows}
-
-
-def _command(metrics: Json) -> str:
-    words = ("tastewave-offline", "evaluate", metrics["log"]["where"], "report", "--split", metrics["split"]["name"])
-    return shlex.join(words)
 
 
 def _with_interval(leaf: Json, write: Any) -> str:

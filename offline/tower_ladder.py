@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import msgspec
 from rich import box
 from rich.table import Column, Table
 
-from offline.files import new_file
-from offline.ranking import METRICS, Examples, rank
+from offline.files import new_file, writing
+from offline.ranking import METRICS, Examples, draw_users, rank
 from offline.tower_training import NetworkScorer, TowerTraining, prepare, train
 
 RUNGS: dict[str, dict[str, Any]] = {
@@ -27,25 +26,34 @@ def run(config: TowerTraining) -> list[dict[str, Any]]:
     """Train each rung, rank the test (discovery), and write ladder.json; a ladder that was killed goes on.
 
     Returns:
-        For each rung its name, the metrics of the test with n, the dropout, and the seconds it took.
+        For each rung its name, the metrics of the test with n, the dropout, and the seconds that training took.
+
+    Raises:
+        SettingsError: as for offline.tower_training.run.
     """
-    out, found = Path(config.out), []
-    for number, (name, changes) in enumerate(RUNGS.items()):
-        folder = out / f"rung-{number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        job = prepare(msgspec.structs.replace(config, **changes), scratch=folder)
-        chosen = train(job, folder)
-        seconds = time.monotonic() - began
-        examples = Examples.of(job.log, job.split, job.split.test)
-        counted = examples.slices("discovery")["all"]
-        ranked = rank(NetworkScorer(job, chosen.best), job.log, examples, protocols=("discovery",))["discovery"]
-        metrics = dict(zip(METRICS, ranked.values()[counted].mean(axis=0).tolist(), strict=True))
-        rung = {"name": name, "n": int(counted.sum()), "dropout": chosen.dropout, "seconds": seconds}
-        found.append(rung | {"valid_ndcg_at_10": chosen.best_score} | metrics)
-    with new_file(out / "ladder.json") as path:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    out = Path(config.out)
+    with writing(out, ": the ladder goes on from its last validation"):
+        found = [{"name": name} | _rung(config, changes, out / f"rung-{number}")
+                 for number, (name, changes) in enumerate(RUNGS.items())]  # fmt: skip
+        with new_file(out / "ladder.json") as path:
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     return found
+
+
+def _rung(config: TowerTraining, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    job = prepare(msgspec.structs.replace(config, **changes), scratch=folder)
+    chosen = train(job, folder)
+    examples = Examples.of(job.log, job.split, draw_users(job.log, job.split.test, seed=config.seed))
+    counted = examples.slices("discovery")["all"]
+    ranked = rank(NetworkScorer(job, chosen.best), job.log, examples, protocols=("discovery",))["discovery"]
+    return {
+        "n": int(counted.sum()),
+        "dropout": chosen.dropout,
+        "seconds": sum(point["seconds"] for point in chosen.course),
+        "valid_ndcg_at_10": chosen.best_score,
+        **dict(zip(METRICS, ranked.values()[counted].mean(axis=0).tolist(), strict=True)),
+    }
 
 
 def table(rungs: list[dict[str, Any]]) -> Table:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.errors import SettingsError
 from models.history import CountingRule
 from models.user_tower import TOWER_MANIFEST, newest_known
-from offline.files import check_replaceable, new_file
+from offline.files import check_replaceable, new_file, writing
 from offline.interaction_log import InteractionLog, read_log
 from offline.progress import progress_bar
 from offline.ranking import METRICS, Examples, rank
@@ -65,14 +65,14 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     pooling: Pooling = "mean"
     """mean: learned means of the history, as in the paper; attention: two causal blocks."""
 
-    history: Count = 50
+    history: Annotated[int, Meta(ge=3)] = 50
     """Newest listens that an embedding is made of."""
 
     dim: Count = 40
     """Of taste space."""
 
     score: Literal["cosine", "dot"] = "cosine"
-    """dot is for comparison alone: what is deployed has unit vectors."""
+    """dot is for `ladder` alone: what is deployed has unit vectors."""
 
     dropouts: Annotated[tuple[Share, ...], Meta(min_length=1)] = (0.1, 0.2, 0.3, 0.5)
     """Tried; the best in validation NDCG@10 is kept."""
@@ -126,7 +126,7 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     averaging: Share = 0.998
     """Decay, per step, of the average of the weights that is validated and kept."""
 
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     """Equal seeds give equal towers on one machine; on a GPU, nearly equal ones."""
 
     @property
@@ -150,13 +150,13 @@ def run(config: TowerTraining) -> dict[str, Any]:
         SettingsError: the log cannot be used, the split leaves a part empty, the loss is no number, or the
             folder cannot be written.
     """
-    out = Path(config.out)
+    if config.score == "dot":
+        raise SettingsError("score=dot makes no tower to deploy, whose vectors have unit norm; `ladder` compares it")
+    out = Path(config.out).resolve()
     partial = out.with_name(out.name + ".partial")
-    try:
+    with writing(out, ": the training goes on from its last validation"):
         check_replaceable(out, TOWER_MANIFEST)
         partial.mkdir(parents=True, exist_ok=True)
-        for left in partial.glob(".log-*"):  # of a training that was killed
-            shutil.rmtree(left)
         job = prepare(config, scratch=partial)
         chosen = train(job, partial)
         training = describe(job, chosen)
@@ -165,11 +165,6 @@ def run(config: TowerTraining) -> dict[str, Any]:
             global_embedding=typical(job, chosen.best), pooling=config.pooling, counting=config.counting,
             training=training,
         )  # fmt: skip
-    except OSError as error:
-        raise SettingsError(
-            f"{error.filename or out} cannot be written ({error.strerror}); make room, and run this again: the "
-            "training goes on from its last validation"
-        ) from error
     shutil.rmtree(partial)
     return training
 
@@ -405,11 +400,13 @@ class Candidate:
         for part, module in (("network", self.network), ("average", self.average), ("best", self.best)):
             module.load_state_dict({name: tensors[f"{part}/{name}"] for name in module.state_dict()})
         for number, optimiser in enumerate(self.optimisers):
-            state: dict[int, dict[str, Tensor]] = {}
+            state: dict[int, dict[str, Any]] = {}
             for name, tensor in tensors.items():
                 if name.startswith(f"optimiser/{number}/"):
                     _, _, place, what = name.split("/")
-                    state.setdefault(int(place), {})[what] = tensor
+                    # SparseAdam counts its steps in Python, AdamW in a tensor.
+                    value = tensor if tensor.is_floating_point() else tensor.item()
+                    state.setdefault(int(place), {})[what] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
         self.steps = int(self.course[-1]["step"])
 

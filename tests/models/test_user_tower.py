@@ -1,10 +1,20 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from models.errors import ReleaseError
 from models.history import CountingRule, Signal
-from models.user_tower import ITEM_VECTORS, NETWORK, TOWER_MANIFEST, load_user_tower, newest_known
+from models.user_tower import (
+    ITEM_VECTORS,
+    NETWORK,
+    TOWER_MANIFEST,
+    ItemTable,
+    encode_ids,
+    load_user_tower,
+    newest_known,
+)
 from offline.tower_export import export
 from offline.tower_networks import Items, Tower
 
@@ -68,6 +78,28 @@ def test_unknown_tracks_leave_no_gap(made):
     plays = [[Signal.PLAY] * 3]
     found = tower.embed([[0, -1, 1]], plays, [[1000, 2000, 3000]])
     np.testing.assert_array_equal(found, tower.embed([[-1, 0, 1]], plays, [[0, 1000, 3000]]))
+
+
+def test_what_says_nothing_takes_no_place_in_a_history(made):
+    tower = load_user_tower(made[0])
+    history = tower.manifest.history
+    rng = np.random.default_rng(3)
+    rows = rng.integers(0, len(IDS), (1, history + 5))
+    at_ms = np.sort(rng.integers(0, 10**9, rows.shape), axis=1)
+    signals = np.full(rows.shape, Signal.PLAY)
+    signals[0, [2, 7, history, history + 1]] = Signal.NONE
+    says = signals[0] > 0
+    plain = tower.embed(rows[:, says], signals[:, says], at_ms[:, says])
+    np.testing.assert_array_equal(tower.embed(rows, signals, at_ms), plain)
+
+
+def test_a_long_unknown_id_does_not_copy_the_table(made):
+    ids = encode_ids([f"{number:022d}" for number in range(100_000)])
+    items = ItemTable(ids, np.zeros((len(ids), 1), np.float32))
+    tracemalloc.start()
+    assert items.rows(["x" * 256, f"{99_999:022d}"]).tolist() == [-1, 99_999]
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
 
 
 def test_items_are_found_by_their_ids_and_stay_on_the_disk(made):

@@ -17,10 +17,11 @@ from offline.floors import (
     listeners,
     neighbours,
     popularity,
+    rank_floor,
     transitions,
 )
 from offline.interaction_log import InteractionLog
-from offline.ranking import METRICS, Examples, rank
+from offline.ranking import METRICS, PROTOCOLS, Examples, rank
 
 PLAY, SKIP, PARTIAL = Signal.PLAY, Signal.SKIP, Signal.PARTIAL
 A, B, C, D, E = range(5)
@@ -137,8 +138,8 @@ def recalls(log: InteractionLog) -> dict[str, float]:
     examples = Examples.of(log, split, split.test)
     counted = examples.slices("discovery")["all"]
     return {
-        floor.name: float(
-            rank(floor, log, examples)["discovery"].values()[counted, METRICS.index("recall_at_10")].mean()
+        floor["discovery"].name: float(
+            rank_floor(floor, log, examples)["discovery"].values()[counted, METRICS.index("recall_at_10")].mean()
         )
         for floor in fit_floors(log, split)
     }
@@ -169,9 +170,25 @@ def test_nothing_after_the_validation_part_changes_a_floor():
     changed[split.test] = 3
     other = dataclasses.replace(log, track=changed)
     for one, two in zip(fit_floors(log, split), fit_floors(other, split), strict=True):
-        np.testing.assert_array_equal(
-            one.scores(log, np.arange(80), split.test), two.scores(other, np.arange(80), split.test)
-        )
+        for protocol in PROTOCOLS:
+            np.testing.assert_array_equal(
+                one[protocol].scores(log, np.arange(80), split.test),
+                two[protocol].scores(other, np.arange(80), split.test),
+            )
+
+
+def test_settings_are_chosen_for_each_protocol_and_ranked_by_its_own():
+    rng = np.random.default_rng(0)  # people who hear tracks of their own again and again
+    log = log_of([rng.choice(rng.integers(0, 60, 4), 12).tolist() for _ in range(100)], tracks=60)
+    split = split_of(log, learned=[10] * 100)
+    examples = Examples.of(log, split, split.test)
+    knn = next(floor for floor in fit_floors(log, split) if floor["replay"].name == "item_knn")
+    assert knn["replay"].own_weight == 3.0
+    assert knn["discovery"].own_weight == 0.0
+    found = rank_floor(knn, log, examples)
+    for protocol in PROTOCOLS:
+        alone = rank(knn[protocol], log, examples, protocols=(protocol,))[protocol]
+        np.testing.assert_array_equal(found[protocol].ranks, alone.ranks)
 
 
 def test_ease_is_no_floor_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,6 @@
 import datetime
+import subprocess
+import sys
 
 import fsspec
 import numpy as np
@@ -142,7 +144,15 @@ GOOD = [("a", "t1", NOW), ("a", "t2", NOW + 1)]
         (lambda frame: frame.with_columns(track_id=pl.lit("ä" * 129)), "ids that are missing, empty or over 256"),
         (lambda frame: frame.with_columns(track_id=pl.lit(None, pl.String)), "ids that are missing, empty or over"),
         (lambda frame: frame.with_columns(kind=pl.lit("love")), "kind 'love' is none of play, skip, like"),
-        (lambda frame: frame.with_columns(played_ms=pl.lit(-5)), "played_ms has the value -5; lengths are 0"),
+        (lambda frame: frame.with_columns(played_ms=pl.lit(-5)), "played_ms has the value -5; a length is 0 ms"),
+        (
+            lambda frame: frame.with_columns(duration_ms=pl.lit(2**64 - 1, pl.UInt64)),
+            "has the value 18446744073709551615",
+        ),
+        (
+            lambda frame: frame.with_columns(at=pl.Series([NOW // 1000, NOW])),
+            "look like seconds; at is in milliseconds",
+        ),
         (lambda frame: frame.clear(), "holds no listen that says anything; name a log with plays"),
     ],
 )
@@ -165,3 +175,25 @@ def test_no_log_and_half_a_file_are_refused(tmp_path):
         read_log(str(path))
     with pytest.raises(SettingsError, match="cannot be opened"):
         read_log("nowhere://logs")
+
+
+def test_a_log_of_more_files_than_can_be_open_is_read(tmp_path):
+    script = """
+import resource, sys
+from offline.interaction_log import read_log
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+print(len(read_log(sys.argv[1]).at))
+"""
+    for number in range(120):
+        write(tmp_path / f"{number}.parquet", [("a", "t1", NOW + number)])
+    found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (found.stdout.strip(), found.returncode) == ("120", 0), found.stderr
+
+
+def test_what_a_killed_job_left_in_its_folder_is_tidied_away(tmp_path):
+    path = write(tmp_path / "log.parquet", GOOD)
+    (tmp_path / "job" / ".log-left").mkdir(parents=True)
+    log = read_log(path, scratch=tmp_path / "job")
+    assert len(list((tmp_path / "job").iterdir())) == 1
+    assert not (tmp_path / "job" / ".log-left").exists()
+    assert len(log.at) == 2

@@ -8,7 +8,19 @@ from small_logs import log_of, split_of
 
 from models.history import Signal
 from offline import ranking
-from offline.ranking import MISSED, Bootstrap, Examples, Ranked, against_best, interval, leaf, measure, rank, spans
+from offline.ranking import (
+    MISSED,
+    Bootstrap,
+    Examples,
+    Ranked,
+    against_best,
+    draw_users,
+    interval,
+    leaf,
+    measure,
+    rank,
+    spans,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -137,8 +149,12 @@ def test_rows_in_chunks_are_ranked_like_rows_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ranking, "_CHUNK_ROWS", 4)
     examples = Examples.of(log, split, split.test)
     in_chunks = rank(scorer, log, examples, advance=told.append)
-    assert max(told) == 4
-    assert sum(told) == len(split.test)
+    assert max(told) == 4 * 2  # protocols
+    assert sum(told) == len(split.test) * 2
+    monkeypatch.setattr(ranking, "_CHUNK_EVENTS", 9)
+    by_events = rank(scorer, log, Examples.of(log, split, split.test))
+    for protocol, ranked in at_once.items():
+        np.testing.assert_array_equal(ranked.ranks, by_events[protocol].ranks)
     for protocol, ranked in at_once.items():
         np.testing.assert_array_equal(ranked.ranks, in_chunks[protocol].ranks)
         np.testing.assert_array_equal(ranked.top, in_chunks[protocol].top)
@@ -253,3 +269,46 @@ def test_a_model_is_held_against_the_best_floor_of_each_metric_with_the_same_use
     assert better["floor"] == "sharp"
     assert better["difference"] == pytest.approx(20 / 60)
     assert 0.2 < better["low"] < 20 / 60 < better["high"] < 0.47
+
+
+def test_a_chunk_holds_so_many_rows_and_so_many_events_or_one_row(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranking, "_CHUNK_EVENTS", 10)
+    lengths = np.array([4, 6, 1, 0, 30, 0, 2, 2, 2, 2])
+    assert [(part.start, part.stop) for part in ranking._chunks(lengths, rows=3)] == [
+        (0, 2), (2, 4), (4, 5), (5, 8), (8, 10),
+    ]  # fmt: skip
+    assert not list(ranking._chunks(lengths[:0], rows=3))
+
+
+def test_a_test_that_is_too_large_keeps_all_examples_of_users_drawn_by_the_seed():
+    log = log_of([[0, 1, 2, 3]] * 50, tracks=4)
+    test = split_of(log, learned=[1] * 50, valid=0).test
+    assert draw_users(log, test, most=150, seed=0) is test
+    drawn = draw_users(log, test, most=32, seed=0)
+    users, counts = np.unique(log.user_of(drawn), return_counts=True)
+    assert counts.tolist() == [3] * 10
+    assert drawn.tolist() == draw_users(log, test, most=32, seed=0).tolist()
+    assert set(users) != set(log.user_of(draw_users(log, test, most=32, seed=1)))
+    assert len(draw_users(log, test, most=1, seed=0)) == 3
+
+
+def test_a_target_at_the_moment_of_the_event_before_it_is_tied():
+    log = log_of([[0, 1, 2, 3], [3, 2, 1]], tracks=4, times=[[5, 5, 6, 6], [6, 7, 7]])
+    split = split_of(log, learned=[0, 0], valid=0)
+    examples = Examples.of(log, split, split.test)
+    assert examples.tied.tolist() == [False, True, False, True, False, False, True]
+    assert examples.slices("replay")["untied"].tolist() == [True, False, True, False, True, True, False]
+
+
+def test_of_a_handful_of_users_nobody_wins():
+    log = log_of([[0, 1, 2]] * 9, tracks=9)
+    split = split_of(log, learned=[1] * 9, valid=0)
+    examples = Examples.of(log, split, split.test)
+
+    def measured(rank_of_all: int):
+        ranked = Ranked(ranks=np.full(18, rank_of_all), top=np.zeros((18, 10), np.int32))
+        bootstrap = Bootstrap(examples.users, replicates=100, seed=0)
+        return measure(ranked, examples, "discovery", bootstrap=bootstrap, catalogue=9)
+
+    found = against_best(measured(1), {"floor": measured(50)})["recall_at_10"]
+    assert found == {"floor": "floor", "difference": 1.0, "low": -1.0, "high": 1.0}

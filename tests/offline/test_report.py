@@ -15,9 +15,12 @@ from offline.report import day, render, write_report
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 METRICS = {"recall_at_10": 1.0, "recall_at_50": 2.6, "recall_at_100": 3.7, "ndcg_at_10": 0.52, "coverage_at_10": 3.1}
 SLICES = {
-    "discovery": {"all": (1090, 1.0), "new_users": (0, 0.0), "new_tracks": (37, 0.3)},
-    "replay": {"all": (2755, 1.4), "new_users": (0, 0.0), "new_tracks": (41, 0.3), "repeats": (1665, 1.8)},
-}
+    "discovery": {"all": (1090, 1.0), "new_users": (0, 0.0), "new_tracks": (37, 0.3), "untied": (989, 0.9)},
+    "replay": {
+        "all": (2755, 1.4), "new_users": (0, 0.0), "new_tracks": (41, 0.3), "untied": (2516, 1.3),
+        "repeats": (1665, 1.8),
+    },
+}  # fmt: skip
 
 
 def leaf(value: float, n: int, *, spread: float = 0.15) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def whole(*, gain: float, verdict: str) -> dict[str, Any]:
                               "course": course}},
         "verdict": [verdict, "attention is behind mean by .0040 in Recall@10 and takes twice the time to refresh."],
         "config": {"test_share": 0.1, "seed": 0},
+        "command": "tastewave-offline evaluate logs/listens-2026 report --split temporal",
         "versions": {"tastewave": "0.1.0", "torch": "2.15.0", "numpy": "2.4.1"},
     }  # fmt: skip
 
@@ -182,7 +186,7 @@ def test_every_figure_of_every_system_is_in_the_tables_with_its_interval() -> No
     for kind in ("models", "floors"):
         for name, found in MODEL_WINS[kind].items():
             rows = re.findall(rf'<th scope="row">{name} <small>.*?</tr>', html, re.DOTALL)
-            assert len(rows) == 5  # two of the seven slices have no example
+            assert len(rows) == 7  # two of the nine slices have no example
             filled = [part for slices in found.values() for part in slices.values() if part["recall_at_10"]["n"]]
             for row, part in zip(rows, filled, strict=True):
                 for value in part.values():
@@ -246,9 +250,9 @@ def test_training_marks_the_chosen_step_and_tells_the_dropout() -> None:
 
 def test_the_page_tells_how_to_make_it_again() -> None:
     metrics = deepcopy(MODEL_WINS)
-    metrics["log"]["where"] = "my logs/*.parquet"
+    metrics["command"] = "tastewave-offline evaluate 'my logs/*.parquet' report"
     text = Page(render(metrics)).text
-    assert "tastewave-offline evaluate 'my logs/*.parquet' report --split temporal" in text
+    assert metrics["command"] in text
     assert "test_share = 0.1 · seed = 0" in text
     assert 'pooling = "mean" · width = 64 · dropouts = [0.1, 0.2] · counting = {"brief": 0.1}' in text
     assert "tastewave 0.1.0, torch 2.15.0, numpy 2.4.1" in text

@@ -3,13 +3,16 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from models.errors import SettingsError
 from models.user_tower import load_user_tower
@@ -18,7 +21,7 @@ from offline.interaction_log import read_log
 from offline.ranking import METRICS, Examples, rank
 from offline.splits import split_log
 from offline.tower_data import TowerScorer, windows
-from offline.tower_training import TowerTraining, run
+from offline.tower_training import Candidate, Course, TowerTraining, prepare, run, steps
 
 START = 1_600_000_000_000
 QUICK = {
@@ -122,6 +125,39 @@ def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tm
     assert np.array_equal(whole.items.vectors, killed.items.vectors)
     losses = [[point["loss"] for point in tower.manifest.training["course"]] for tower in (whole, killed)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"full_softmax_tracks": 10, "negatives": 32}, {"loss": "gbce"}])
+def test_a_checkpoint_that_is_taken_up_goes_on_as_if_nothing_had_been(log_path, tmp_path, settings):
+    config = TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | settings)
+    job = prepare(config, scratch=tmp_path)
+    with Course(config) as course:
+        for name in ("whole", "halved"):
+            candidate = Candidate(job, 0.1, tmp_path / name)
+            candidate.train(islice(steps(job), 10), course)
+            if name == "halved":
+                candidate = Candidate(job, 0.1, tmp_path / name)
+            assert candidate.steps == 10
+            candidate.train(islice(steps(job, done=10), 10), course)
+    whole, halved = (load_file(tmp_path / name) for name in ("whole", "halved"))
+    assert whole.keys() == halved.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, halved[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score": "dot"}, "score=dot makes no tower to deploy"),
+        ({"out": "."}, "holds files of something else; name a new folder"),
+    ],
+)
+def test_what_cannot_become_a_tower_is_refused_before_the_training(log_path, tmp_path, monkeypatch, settings, message):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=message):
+        run(TowerTraining(**{"log": log_path, "out": "tower"} | QUICK | settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_loss_that_is_no_number_is_one_sentence(log_path, tmp_path):
