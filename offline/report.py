@@ -312,7 +312,7 @@ def _tables(metrics: Json) -> list[Json]:
 def _group(title: str, systems: list[tuple[str, str, Json]]) -> Json:
     def best(metric: str) -> float:
         values = [found[metric]["value"] for _, _, found in systems if metric in found]
-        return max((value for value in values if value is not None), default=math.inf)
+        return max((value for value in values if value), default=math.inf)  # nought is nobody's best
 
     tops = {metric: best(metric) for metric in METRICS}
     rows = [
