@@ -78,8 +78,8 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     """Tried; the best in validation NDCG@10 is kept."""
 
     trial_steps: Annotated[tuple[Count, ...], Meta(min_length=1)] = (800, 3_000)
-    """Steps after which the worse half of the dropouts is given up; after the last of them, all but the best: late, for a
-    low dropout learns faster and ends earlier."""
+    """Steps after which the worse half of the dropouts is given up; after the last of them, all but the best: late,
+    for a low dropout learns faster and ends earlier."""
 
     steps: Count = 7_000
     """At most; patience usually ends the training before."""
