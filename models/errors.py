@@ -3,7 +3,7 @@
 TastewaveError
 ├── EventError            malformed_event    the bytes are not an event of the contract
 │   └── FutureEvent       future_event       dated beyond the tolerance into the future
-├── FetchError            (stream.fetch)     the audio could not be brought here
+├── FetchError            (stream.audio.fetch)     the audio could not be brought here
 │   ├── FetchRefused      refused_uri        a scheme, address, bucket or file that settings do not allow
 │   ├── NotFound          not_found          the address answers, the audio is not there
 │   ├── TooLarge          too_large          more bytes than allowed
@@ -19,8 +19,8 @@ TastewaveError
 │   └── OutOfMemory       out_of_memory      it asked for more memory than it may have
 ├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
 ├── UploadFailed, TaggingFailed, NoAnswer    (stream) what a command was asked for did not come out
-├── WorkerCrashed       (stream.service)     Faust gave up; its supervisor starts the worker anew
-├── DumpFailed            (offline.dump)     Kafka, or the folder of a dump, does not do what it needs
+├── WorkerCrashed       (stream.worker.service)     Faust gave up; its supervisor starts the worker anew
+├── DumpFailed            (offline.interactions.dump)     Kafka, or the folder of a dump, does not do what it needs
 ├── LaunchError           (deploy.local)     a local server does not start
 ├── ReleaseError                             a release is missing, damaged or of another shape
 └── SettingsError                            a setting or an argument cannot be used

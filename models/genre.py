@@ -1,6 +1,6 @@
 """The genre head: what musicnn hears in the windows of a track -> a genre, or an abstention.
 
-standardise -> PCA -> RBF support vector machine -> calibrated probabilities, trained by offline.genre and
+standardise -> PCA -> RBF support vector machine -> calibrated probabilities, trained by offline.genre.train and
 folded into a few numpy arrays: one matrix for the first two steps, one RBF layer for the machine.
 """
 

@@ -1,6 +1,6 @@
 """musicnn (Pons & Serra, 2019), the tagging network behind genres and embeddings, through ONNX Runtime.
 
-offline.convert makes the ONNX files from the published checkpoints. Whatever else computes the same from a
+offline.musicnn.convert makes the ONNX files from the published checkpoints. Whatever else computes the same from a
 log-mel spectrogram can take the place of `Musicnn`: it is called with (frames, 96) and gives MusicnnFeatures.
 """
 
@@ -68,7 +68,7 @@ class Musicnn:
     """One musicnn network, loaded and ready; single-threaded, so that a process per core keeps all cores busy.
 
     Args:
-        model: an ONNX file as offline.convert writes it, its path or its bytes.
+        model: an ONNX file as offline.musicnn.convert writes it, its path or its bytes.
 
     Raises:
         ReleaseError: it is not one.

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import Source, WindowPlan, decode_whole, decode_windows
+from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
 from models.errors import ReleaseError
 from models.events import WindowFeatures
 from models.genre import window_features
@@ -79,7 +79,7 @@ class Tagger:
             source: its file: a path, bytes, or an open binary file that can seek.
 
         Raises:
-            NotAudio, TooShort, TooLong, Silent, OSError: as models.audio.decode_windows.
+            NotAudio, TooShort, TooLong, Silent, OSError: as models.audio.windows.decode_windows.
         """
         timings_ms: dict[str, float] = {}
         with _timed(timings_ms, "decode"):
@@ -126,7 +126,7 @@ def whole_features(release: Release, source: Source, *, max_duration_s: float = 
 
     Raises:
         ReleaseError: as Tagger.
-        NotAudio, TooShort, TooLong, OSError: as models.audio.decode_whole.
+        NotAudio, TooShort, TooLong, OSError: as models.audio.windows.decode_whole.
     """
     _check_front_end(release)
     waveform = decode_whole(source, sample_rate=MUSICNN.sample_rate, max_duration_s=max_duration_s)

@@ -46,7 +46,7 @@ def synth_audio(folder: Path, tracks: int, seconds: float, seed: int, audio_form
     """
     from rich.progress import track
 
-    from offline.synth_audio import write_tracks
+    from offline.synth.music import write_tracks
 
     paths = write_tracks(folder, tracks=tracks, duration_s=seconds, seed=seed, audio_format=audio_format)
     for path in track(paths, description="Synthesising", total=tracks, transient=True):
@@ -75,7 +75,7 @@ def synth_platform(out_dir: Path, *, audio_format: str, no_audio: bool, **settin
       tastewave-offline synth platform platform
       tastewave-offline synth platform big --tracks 50000 --users 100000 --listens 10000000 --no-audio
     """
-    from offline.synth_platform import CAVEAT, SynthPlatform, run
+    from offline.synth.platform import CAVEAT, SynthPlatform, run
 
     config = SynthPlatform(audio_format=None if no_audio else audio_format, **settings)
     run(config, out_dir)
@@ -124,7 +124,7 @@ _split = click.option(
 @click.argument("log")
 @click.argument("out", metavar="OUT_DIR", type=click.Path(file_okay=False))
 @_split
-@configured("offline.tower_training", "TowerTraining")
+@configured("offline.user_tower.train", "TowerTraining")
 def train_user_tower(log: str, out: str, words: tuple[str, ...], toml: Path | None, split: str | None) -> None:
     """Train a user tower on LOG: from the newest listens of a person to a place in taste space.
 
@@ -142,7 +142,7 @@ def train_user_tower(log: str, out: str, words: tuple[str, ...], toml: Path | No
       tastewave-offline train-user-tower ratings.parquet towers/long --split leave-last history=200
     """
     from offline.config import load_config
-    from offline.tower_training import TowerTraining, run
+    from offline.user_tower.train import TowerTraining, run
 
     found = run(load_config(TowerTraining, toml=toml, overrides=words, log=log, out=out, split=split))
     if again := found["log"]["duplicates"]:
@@ -166,7 +166,7 @@ def convert_musicnn_command(out_dir: Path | None) -> None:
       tastewave-offline convert-musicnn
       tastewave-offline convert-musicnn build/networks
     """
-    from offline.convert import DEFAULT_RELEASE, convert_musicnn
+    from offline.musicnn.convert import DEFAULT_RELEASE, convert_musicnn
 
     for file in convert_musicnn(out_dir or DEFAULT_RELEASE):
         click.echo(f"{file.path}  {file.size_bytes / 1e6:.1f} MB  sha256 {file.sha256}")
@@ -189,7 +189,7 @@ def build_release_command(taggrams_dir: Path, out: Path | None, networks: Path |
       tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11
     """
     from models.release import DEFAULT
-    from offline.release import build_release
+    from offline.release.build import build_release
 
     release = build_release(taggrams_dir, out=out or DEFAULT, networks_dir=networks or DEFAULT)
     for name, value in release.manifest.metrics.items():
@@ -212,8 +212,8 @@ def score_genre_command(file: Path, release: str | None) -> None:
       tastewave-offline score-genre test.npz --release releases/2026-11
     """
     from models.release import load_release
-    from offline.genre_score import score_genre
-    from offline.taggrams import read_taggrams
+    from offline.genre.labels import read_taggrams
+    from offline.genre.score import score_genre
 
     head = load_release(release).genre_head()
     score = score_genre(head, read_taggrams(file, classes=len(head.classes)))
@@ -226,7 +226,7 @@ def score_genre_command(file: Path, release: str | None) -> None:
 @click.option("--tower", "towers", multiple=True, metavar="DIR", type=click.Path(exists=True, file_okay=False),
               help="A trained tower; may be repeated. Without any, both poolings are trained first.")  # fmt: skip
 @_split
-@configured("offline.evaluate", "Evaluate")
+@configured("offline.evaluation.evaluate", "Evaluate")
 def evaluate_command(
     log: str, out: Path, *, words: tuple[str, ...], towers: tuple[str, ...], split: str | None, toml: Path | None
 ) -> None:
@@ -245,7 +245,7 @@ def evaluate_command(
     from rich.console import Console
 
     from offline.config import load_config
-    from offline.evaluate import Evaluate, run, summary
+    from offline.evaluation.evaluate import Evaluate, run, summary
 
     config = load_config(
         Evaluate, toml=toml, overrides=words, log=log, out=str(out), towers=towers or None, split=split
@@ -259,7 +259,7 @@ def evaluate_command(
 @click.argument("log")
 @click.argument("out", metavar="OUT_DIR", type=click.Path(file_okay=False))
 @_split
-@configured("offline.tower_training", "TowerTraining")
+@configured("offline.user_tower.train", "TowerTraining")
 def ladder(log: str, out: str, words: tuple[str, ...], toml: Path | None, split: str | None) -> None:
     """Print what the 40-d cosine of the contract and a history of 50 cost on LOG, against freer towers.
 
@@ -273,8 +273,8 @@ def ladder(log: str, out: str, words: tuple[str, ...], toml: Path | None, split:
     from rich.console import Console
 
     from offline.config import load_config
-    from offline.tower_ladder import run, table
-    from offline.tower_training import TowerTraining
+    from offline.user_tower.ladder import run, table
+    from offline.user_tower.train import TowerTraining
 
     Console().print(table(run(load_config(TowerTraining, toml=toml, overrides=words, log=log, out=out, split=split))))
 
@@ -333,7 +333,7 @@ def dump_command(
       tastewave-offline dump listens --partition 3 --from-offset 120000 --to-offset 130000
     """
     from offline.config import load_config
-    from offline.dump import DumpConfig, KafkaArguments, dump_listens, time_ms
+    from offline.interactions.dump import DumpConfig, KafkaArguments, dump_listens, time_ms
 
     config = DumpConfig(
         brokers=brokers,

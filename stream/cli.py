@@ -32,7 +32,7 @@ def worker_tracks() -> None:
       TASTEWAVE_FILE_ROOTS=/srv/uploads tastewave worker tracks
     """
     from stream.settings import load_settings
-    from stream.worker import run_tracks_worker
+    from stream.worker.tracks import run_tracks_worker
 
     run_tracks_worker(load_settings())
 
@@ -53,7 +53,7 @@ def release_show(path: str | None, as_json: bool) -> None:
       tastewave release show
       tastewave release show s3://models/tastewave/2026-11 --json
     """
-    from stream.release import show_release
+    from stream.commands.release import show_release
     from stream.settings import load_settings
 
     show_release(path or load_settings().release, as_json=as_json)
@@ -72,7 +72,7 @@ def release_activate(release_id: str | None) -> None:
       tastewave release activate
       tastewave release activate 3f9c2a7d10be
     """
-    from stream.release import activate_release
+    from stream.commands.release import activate_release
     from stream.settings import load_settings
 
     activate_release(load_settings(), release_id)
@@ -91,8 +91,8 @@ def topics_create() -> None:
     Example:
       TASTEWAVE_TOPIC_REPLICATION=3 TASTEWAVE_TOPIC_MIN_INSYNC=2 tastewave topics create
     """
+    from stream.commands.topics import create_topics, print_topics
     from stream.settings import load_settings
-    from stream.topics import create_topics, print_topics
 
     print_topics(create_topics(load_settings()))
 
@@ -105,8 +105,8 @@ def topics_check() -> None:
     Example:
       tastewave topics check || tastewave topics create
     """
+    from stream.commands.topics import check_topics, print_topics
     from stream.settings import load_settings
-    from stream.topics import check_topics, print_topics
 
     states = check_topics(load_settings())
     print_topics(states)
@@ -125,7 +125,7 @@ def dead_letters(last: int, as_json: bool) -> None:
       tastewave dead-letters
       tastewave dead-letters --last 500 --json | jq -r .reason | sort | uniq -c
     """
-    from stream.dead_letters import show_dead_letters
+    from stream.broker.dead_letters import show_dead_letters
     from stream.settings import load_settings
 
     show_dead_letters(load_settings(), last=last, as_json=as_json)
@@ -153,7 +153,7 @@ def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
       tastewave rewind tracks --minutes 30 --dry-run
       tastewave rewind tracks --minutes 30
     """
-    from stream.rewind import rewind_tracks as rewind
+    from stream.commands.rewind import rewind_tracks as rewind
     from stream.settings import load_settings
 
     rewind(load_settings(), minutes=minutes, release=release, dry_run=dry_run)
@@ -176,7 +176,7 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
       tastewave get track 5d41402abc4b2a76b9719d911017c592
       tastewave get track my-track --json | jq .genre
     """
-    from stream.answers import show_track
+    from stream.reader.answers import show_track
     from stream.settings import load_settings
 
     show_track(load_settings(), track_id, release=release, as_json=as_json)
@@ -206,8 +206,8 @@ def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeo
       tastewave upload /srv/uploads --wait --json > answers.jsonl
       tastewave upload https://example.org/song.mp3 --track-id song-1
     """
+    from stream.commands.upload import upload
     from stream.settings import load_settings
-    from stream.upload import upload
 
     upload(load_settings(), audio, track_id=track_id, wait=wait, timeout_s=timeout_s, as_json=as_json)
 
@@ -237,7 +237,7 @@ def tag_audio(
       tastewave tag ~/Music --json > tags.jsonl
       tastewave tag song.mp3 --plot taggram.png --features song.npz
     """
-    from stream.tag import tag_files
+    from stream.commands.tag import tag_files
 
     tag_files(audio, release=release, top_k=top_k, as_json=as_json, plot=plot, features=features)
 

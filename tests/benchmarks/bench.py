@@ -42,7 +42,7 @@ def hear(folder: Path) -> Figures:
     warnings.simplefilter("ignore")
     from musicnn.extractor import extractor
 
-    from models.audio import WindowPlan  # noqa: F401 - imported before the clock starts
+    from models.audio.windows import WindowPlan  # noqa: F401 - imported before the clock starts
     from models.release import load_release
     from models.tagger import Tagger
 

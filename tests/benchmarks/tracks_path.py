@@ -126,7 +126,7 @@ class Worker:
     @property
     def pool(self) -> list[psutil.Process]:
         """Its pool processes."""
-        return [child for child in self.process.children() if "stream.pool_process" in child.cmdline()]
+        return [child for child in self.process.children() if "stream.audio.pool_process" in child.cmdline()]
 
     def memory_mib(self) -> tuple[float, float]:
         """Resident memory of the main process, and of its largest pool process."""
@@ -182,7 +182,7 @@ def new_ids(count: int) -> list[str]:
 def inference_rate(mp3: Path, *, processes: int, tracks: int) -> float:
     """Tracks a second that the same pool hears with nothing around it."""
     from models.release import DEFAULT
-    from stream.pool import TaggerPool
+    from stream.audio.pool import TaggerPool
 
     async def hear() -> float:
         pool.launch()
@@ -276,8 +276,8 @@ def guards(folder: Path) -> Figures:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from models.release import load_release
     from models.tagger import Tagger
-    from stream.fetch import Fetcher
-    from stream.pool import TaggerPool
+    from stream.audio.fetch import Fetcher
+    from stream.audio.pool import TaggerPool
     from stream.settings import load_settings
 
     mp3 = write_mp3(folder / "track.mp3")

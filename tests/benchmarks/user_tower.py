@@ -181,7 +181,7 @@ class Ours:
     """The user tower's training, step by step."""
 
     def __init__(self, log: Path, folder: Path, pooling: Literal["mean", "attention"]) -> None:
-        from offline.tower_training import Candidate, TowerTraining, prepare, steps
+        from offline.user_tower.train import Candidate, TowerTraining, prepare, steps
 
         folder.mkdir()
         self.config = TowerTraining(
@@ -194,7 +194,7 @@ class Ours:
 
     def train(self, seconds: float) -> tuple[int, float]:
         """Examples and seconds of so long a stretch; the validation at its end is not in them."""
-        from offline.tower_training import Course
+        from offline.user_tower.train import Course
 
         until = time.monotonic() + seconds
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from offline.synth_audio import write_tracks
+from offline.synth.music import write_tracks
 
 pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[2]

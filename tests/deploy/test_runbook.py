@@ -7,7 +7,7 @@ import pytest
 
 from models import errors
 from stream import metrics
-from stream.sandbox import GUARDS
+from stream.audio.sandbox import GUARDS
 
 RUNBOOK = (Path(__file__).parents[2] / "deploy" / "runbook.md").read_text()
 

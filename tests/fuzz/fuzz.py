@@ -1,6 +1,6 @@
 """Fuzz what strangers' bytes reach first: `python tests/fuzz/fuzz.py decode|events [--minutes 10]`.
 
-Coverage-guided (atheris over libFuzzer), from the hostile inputs that tests/integration/hostile_audio.py defines or
+Coverage-guided (atheris over libFuzzer), from the hostile inputs that tests/platform/hostile_audio.py defines or
 from events of the contract. It ends at the first input that crashes the process, hangs, takes too much memory or
 raises what callers do not expect, and leaves it in build/fuzz/<entry>/; each belongs into the corpus once mended.
 `--again FILE` runs one input.
@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 with atheris.instrument_imports(include=["av", "models", "soundfile"]):
     import av.logging
 
-    from models.audio import WindowPlan, decode_whole, decode_windows
+    from models.audio.windows import WindowPlan, decode_whole, decode_windows
     from models.errors import AudioError, EventError
     from models.events import JSON_EVENTS, decode_event, encode_event
 
@@ -59,7 +59,7 @@ def events(data: bytes) -> None:
 
 def decode_seeds() -> Iterator[bytes]:
     """The hostile inputs that are not too long, and unharmed files."""
-    from hostile_audio import FORMATS, Target, corpus, unharmed
+    from tests.platform.hostile_audio import FORMATS, Target, corpus, unharmed
 
     yield from (unharmed(suffix, 3.2) for suffix in FORMATS)
     yield from (

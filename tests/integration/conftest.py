@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tracks_platform import Platform, worker_environment
+
+from tests.platform.tracks import Platform, worker_environment
 
 
 @pytest.fixture

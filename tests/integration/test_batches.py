@@ -11,8 +11,8 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
-from stream.app import tracks_app
-from stream.batches import UNEXPECTED_TRIES, BatchApp, Handler
+from stream.broker.app import tracks_app
+from stream.broker.faust_driver import UNEXPECTED_TRIES, BatchApp, Handler
 from stream.settings import load_settings
 
 pytestmark = pytest.mark.servers

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient
-from tracks_platform import Platform, until, uploading, worker_environment, write_catalogue
 
 from deploy.local import Kafka, KafkaCluster
 from models.contract import TRACKS_TAGGED, TRACKS_UPLOADED
+from tests.platform.tracks import Platform, until, uploading, worker_environment, write_catalogue
 
 pytestmark = pytest.mark.servers
-SESSION_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 15.0  # as stream/app.py sets them
+SESSION_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 15.0  # as stream/broker/app.py sets them
 PARTITIONS = 3  # as worker_environment sets it
 UPLOAD_EVERY_S = 0.1
 LINES_PER_MINUTE = 60

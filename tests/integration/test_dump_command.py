@@ -18,7 +18,7 @@ from kafka.structs import TopicPartition
 
 from models.contract import LISTENS
 from models.events import Listen, encode_event
-from offline.dump import _READING, Span, _Partition, log_files
+from offline.interactions.dump import _READING, Span, _Partition, log_files
 
 pytestmark = pytest.mark.servers
 

@@ -7,7 +7,7 @@ import redis
 
 from models.events import Listen
 from models.history import KINDS, history_member
-from offline.interaction_log import read_log
+from offline.interactions.log import read_log
 
 pytestmark = pytest.mark.servers
 

@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hostile_audio import corpus, unharmed, watched
-from tracks_platform import Platform
 
 from models.events import TrackTagged
+from tests.platform.hostile_audio import corpus, unharmed, watched
+from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers
 

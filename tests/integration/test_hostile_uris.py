@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracks_platform import Platform, until, write_music
+
+from tests.platform.tracks import Platform, until, write_music
 
 pytestmark = pytest.mark.servers
 

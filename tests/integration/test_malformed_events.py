@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
-from malformed_events import FUTURE, MALFORMED, REFUSED, event, malformed_events
-from tracks_platform import DELIVERY_TIMEOUT_S, Platform, until, write_music
 
 from models.contract import DEAD_LETTER, TRACKS_UPLOADED
 from models.errors import EventError
 from models.events import TrackUploaded, decode_event
-from stream.dead_letters import DeadLetter, read_dead_letter
+from stream.broker.dead_letters import DeadLetter, read_dead_letter
+from tests.platform.malformed_events import FUTURE, MALFORMED, REFUSED, event, malformed_events
+from tests.platform.tracks import DELIVERY_TIMEOUT_S, Platform, until, write_music
 
 pytestmark = pytest.mark.servers
 COUNT = 10_000

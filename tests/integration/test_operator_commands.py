@@ -20,9 +20,9 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from models.contract import DEAD_LETTER, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
 from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
-from stream.dead_letters import dead_letter, latest_dead_letters
-from stream.redis_client import async_client, sync_client
+from stream.broker.dead_letters import dead_letter, latest_dead_letters
 from stream.settings import Settings, load_settings
+from stream.store.client import async_client, sync_client
 
 pytestmark = pytest.mark.servers
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tracks_platform import write_music
 
 from models.errors import FetchFailed, NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut, ReleaseError
 from models.release import DEFAULT
-from stream import sandbox
-from stream.pool import PoolUnusable, TaggerPool
-from stream.pool_process import Heard
+from stream.audio import sandbox
+from stream.audio.pool import PoolUnusable, TaggerPool
+from stream.audio.pool_process import Heard
+from tests.platform.tracks import write_music
 
 
 class Pool(TaggerPool):
@@ -47,7 +47,7 @@ def children() -> list[psutil.Process]:
 
     def is_ours(process: psutil.Process) -> bool:
         try:
-            return "stream.pool_process" in " ".join(process.cmdline())
+            return "stream.audio.pool_process" in " ".join(process.cmdline())
         except psutil.ZombieProcess:
             return True
 
@@ -275,7 +275,7 @@ INTRUDER = """
     def mount():
         called(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None))
     import encodings.idna
-    from stream import sandbox
+    from stream.audio import sandbox
     attempts = {attempts!r}
     assert all(sandbox.enter(memory_bytes=2**30).values())
     out = []
@@ -316,7 +316,7 @@ def test_a_guard_that_the_kernel_lacks_is_reported_and_the_others_hold() -> None
         older_kernel = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
         older_kernel.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "landlock_create_ruleset")
         older_kernel.load()
-        from stream import sandbox
+        from stream.audio import sandbox
         print(sandbox.enter(memory_bytes=2**30))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)

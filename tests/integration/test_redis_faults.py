@@ -14,13 +14,13 @@ import pytest
 import redis
 import redis.exceptions
 from redis.crc import key_slot
-from tracks_platform import Platform, until, uploading, worker_environment, write_catalogue, write_music
 
 from deploy.local import Redis, RedisCluster
 from models.contract import LIVE_KEY
-from stream.redis_client import async_client, sync_client
 from stream.settings import load_settings
-from stream.store import is_redis_away
+from stream.store.client import async_client, sync_client
+from stream.store.tracks import is_redis_away
+from tests.platform.tracks import Platform, until, uploading, worker_environment, write_catalogue, write_music
 
 pytestmark = pytest.mark.servers
 MINUTES = "5"  # more than a test takes

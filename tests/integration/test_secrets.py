@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import psutil
 import pytest
-from tracks_platform import TASTEWAVE, Platform, until, worker_environment, write_music
 
 from deploy.local import Redis
 from deploy.local.process import free_port
 from models.contract import TRACKS_TAGGED
+from tests.platform.tracks import TASTEWAVE, Platform, until, worker_environment, write_music
 
 pytestmark = pytest.mark.servers
 CANARY = "c4nary"

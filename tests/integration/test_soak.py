@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tracks_platform import Platform, until, worker_environment, write_catalogue, write_music
 
 from deploy.local import Kafka, Redis
+from tests.platform.tracks import Platform, until, worker_environment, write_catalogue, write_music
 
 pytestmark = [pytest.mark.servers, pytest.mark.soak, pytest.mark.timeout(3600)]
 MINUTES = 30

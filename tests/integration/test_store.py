@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.contract import LIVE_KEY, decode_taggram, encode_taggram, taggram_key, track_fields, track_key
 from models.events import TrackTagged
-from stream.store import TrackStore, is_redis_away
+from stream.store.tracks import TrackStore, is_redis_away
 
 pytestmark = pytest.mark.servers
 RELEASE = "0123456789ab"

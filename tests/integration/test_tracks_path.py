@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
-from tracks_platform import Platform, now_ms, until, worker_environment, write_music
 
 from models.contract import (
     LIVE_KEY,
@@ -21,7 +20,8 @@ from models.contract import (
     track_key,
 )
 from models.events import TrackFeatures, encode_event
-from stream.sandbox import GUARDS
+from stream.audio.sandbox import GUARDS
+from tests.platform.tracks import Platform, now_ms, until, worker_environment, write_music
 
 pytestmark = pytest.mark.servers
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from tracks_platform import Platform, now_ms, until, uploading, write_catalogue, write_music
 
 from models.contract import LIVE_KEY, TRACKS_TAGGED, track_key
 from models.genre import GenreHead
 from models.release import DEFAULT, MANIFEST, Manifest, describe_file, load_release, release_id
+from tests.platform.tracks import Platform, now_ms, until, uploading, write_catalogue, write_music
 
 pytestmark = pytest.mark.servers
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from models.audio import WindowPlan, decode_whole, decode_windows
+from models.audio.windows import WindowPlan, decode_whole, decode_windows
 from models.errors import NotAudio, ReleaseError, Silent, TooLong, TooShort
 from models.mel import musicnn_log_mel
 from models.musicnn import TAGS

@@ -15,8 +15,8 @@ from models.user_tower import (
     load_user_tower,
     newest_known,
 )
-from offline.tower_export import export
-from offline.tower_networks import Items, Tower
+from offline.user_tower.export import export
+from offline.user_tower.networks import Items, Tower
 
 IDS = ["a", "b", "bb", "c\0", "ä", "\U0001f3b5"]
 GLOBAL = tuple([0.6, 0.8] + [0.0] * 38)

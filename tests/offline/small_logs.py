@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 
 from models.history import IS_TARGET, Signal
-from offline.interaction_log import InteractionLog
-from offline.splits import Split
+from offline.interactions.log import InteractionLog
+from offline.interactions.splits import Split
 
 
 def log_of(histories, *, tracks: int, signals=None, times=None) -> InteractionLog:

@@ -17,10 +17,10 @@ def imported_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import stream.worker",
+        "import stream.worker.tracks",
         "import stream.cli",
         "from models.tagger import Tagger",
-        "import stream.upload, stream.tag",
+        "import stream.commands.upload, stream.commands.tag",
     ],
 )
 def test_importing_the_worker_and_the_commands_pulls_none_of_the_heavy_libraries(statement: str) -> None:
@@ -30,7 +30,7 @@ def test_importing_the_worker_and_the_commands_pulls_none_of_the_heavy_libraries
 
 
 def test_the_main_process_of_a_worker_has_neither_network_nor_decoders() -> None:
-    modules = imported_by("import stream.service")
+    modules = imported_by("import stream.worker.service")
     assert "faust" in modules
     assert modules.isdisjoint({"onnxruntime", "av", "scipy", "soundfile", "numpy"})
 

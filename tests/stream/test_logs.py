@@ -57,7 +57,7 @@ def test_a_line_that_is_repeated_is_held_back_for_a_minute_and_counted_and_ours_
     clock = [1000.0]
     monkeypatch.setattr("stream.logs.time", SimpleNamespace(monotonic=lambda: clock[0]))
     configure_logs(load_settings(log_format="json"))
-    ours = structlog.get_logger("stream.tracks")
+    ours = structlog.get_logger("stream.tracks.handler")
 
     def minute(*, times: int) -> tuple[list[dict], list[dict]]:
         for number in range(times):

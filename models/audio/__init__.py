@@ -1,0 +1,1 @@
+"""A music file -> windows of waveform."""

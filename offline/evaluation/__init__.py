@@ -1,0 +1,1 @@
+"""Judging user towers on listens that were held back, and the report about it."""

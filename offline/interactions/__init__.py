@@ -1,0 +1,1 @@
+"""Logs of listens: read from Parquet, divided into training and test, dumped from Kafka."""

@@ -1,0 +1,1 @@
+"""The published musicnn networks as ONNX graphs."""

@@ -1,0 +1,1 @@
+"""Made-up music and a made-up music platform, free to ship."""

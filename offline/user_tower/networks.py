@@ -1,0 +1,339 @@
+"""The user tower's networks and losses, in PyTorch.
+
+A history goes in as item vectors, signals and times; a place in taste space comes out: a vector of unit norm whose
+dot product with an item's is the score (Covington, Adams & Sargin, Deep Neural Networks for YouTube
+Recommendations, RecSys 2016, with cosine instead of dot product). Every position of a history gives an
+embedding that knows what is before it alone, so that all of them train at once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.history import IS_NEGATIVE, Signal
+
+Pooling = Literal["mean", "attention"]
+_SIGNALS = len(Signal)
+_LAST = 3  # listens that `mean` sees one by one
+_DECAYS = (0.70, 0.90, 0.98)
+_BLOCKS, _HEADS = 2, 2
+_LONGEST_AGE = 20.0  # log(1 + s) of 15 years: ages are scaled to 0 to 1 by it
+
+
+class Tower(nn.Module):
+    """Histories to embeddings: a learned mean of the items, and what a network adds to it.
+
+    The network adds nothing at first, so that a tower whose items start as offline.user_tower.start says begins as a
+    decayed nearest-neighbour model and goes on from there.
+
+    Args:
+        pooling: "mean" or "attention": which network.
+        dim: of taste space.
+        history: newest listens that count.
+        dropout: of the inputs and the layers.
+        unit_norm: False leaves the embedding's length free (scores are then plain dot products); only the ladder of
+            comparisons does that.
+    """
+
+    def __init__(self, pooling: Pooling, *, dim: int, history: int, dropout: float, unit_norm: bool = True) -> None:
+        super().__init__()
+        self.history = history
+        self.unit_norm = unit_norm
+        self.views = _Views(history)
+        self.view_weights = nn.Parameter(torch.tensor([1 / len(_DECAYS)] * len(_DECAYS) + [0.0] * _LAST))
+        self.pool = (_MeanPool if pooling == "mean" else _AttentionPool)(dim, history=history, dropout=dropout)
+        self.leave = nn.Linear(self.pool.width, dim)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, vectors: Tensor, signals: Tensor, ages: Tensor, at: Tensor | None = None) -> Tensor:
+        """Embeddings of histories, or of positions in windows.
+
+        Args:
+            vectors: (n, length, dim) of the items, oldest first; zeros where there is none.
+            signals: (n, length) int64; 0 where there is no listen.
+            ages: (n, length) float64 seconds from each listen to the last of the window; 0 where there is none.
+            at: (n, length) bool positions whose embeddings are wanted; the last of each row when None.
+
+        Returns:
+            (positions, dim), of unit norm.
+        """
+        views = self.views(vectors, signals, at)
+        embeddings = self.view_weights @ views + self.leave(self.pool(vectors, views, signals, ages, at))
+        return functional.normalize(embeddings, dim=-1) if self.unit_norm else embeddings
+
+
+def _band(length: int, history: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(length, length) int64 how far position j is before i, 0 to history - 1, and whether j is in i's history."""
+    steps = torch.arange(length, device=device)
+    apart = steps[:, None] - steps[None, :]
+    return apart.clamp(0, history - 1), (apart >= 0) & (apart < history)
+
+
+class _Views(nn.Module):
+    """A history in a few vectors: means that forget at learned rates, and the last items one by one."""
+
+    def __init__(self, history: int) -> None:
+        super().__init__()
+        self.history = history
+        self.forget = nn.Parameter(torch.logit(torch.tensor(_DECAYS)))
+        gains = torch.ones(len(_DECAYS) + _LAST, _SIGNALS)
+        gains[:, torch.from_numpy(IS_NEGATIVE)] = 0.0
+        self.gains = nn.Parameter(gains)  # what each signal weighs in each view
+
+    def forward(self, vectors: Tensor, signals: Tensor, at: Tensor | None) -> Tensor:
+        """(positions, views, dim)."""
+        rows = slice(-1, None) if at is None else slice(None)
+        apart, inside = (part[rows] for part in _band(vectors.shape[1], self.history, vectors.device))
+        present = (signals > 0).to(vectors.dtype)[..., None]
+        weights = torch.sigmoid(self.forget)[:, None, None] ** apart * inside
+        gains = self.gains.T[signals].unbind(-1)
+        views = [
+            (weight @ (vectors * gain[..., None])) / (weight @ present).clamp(min=1e-6)
+            for weight, gain in zip(weights, gains, strict=False)
+        ]
+        views += [_shifted(vectors * gains[len(_DECAYS) + back][..., None], back)[:, rows] for back in range(_LAST)]
+        return torch.stack([_chosen(view, at) for view in views], dim=1)
+
+
+class _MeanPool(nn.Module):
+    """Layers over the views, over how often each signal came, and over how long ago the last listens were."""
+
+    def __init__(self, dim: int, *, history: int, dropout: float) -> None:
+        super().__init__()
+        self.history = history
+        self.width = 128
+        inputs = (len(_DECAYS) + _LAST) * dim + _SIGNALS + _LAST - 1
+        self.layers = nn.Sequential(
+            Dropout(dropout),
+            nn.Linear(inputs, 256),
+            nn.GELU(),
+            Dropout(dropout),
+            nn.Linear(256, self.width),
+            nn.GELU(),
+            Dropout(dropout),
+        )
+
+    def forward(self, vectors: Tensor, views: Tensor, signals: Tensor, ages: Tensor, at: Tensor | None) -> Tensor:
+        rows = slice(-1, None) if at is None else slice(None)
+        _, inside = _band(vectors.shape[1], self.history, vectors.device)
+        once = functional.one_hot(signals, _SIGNALS).to(vectors.dtype) * (signals > 0)[..., None]
+        counts = torch.log1p(inside[rows].to(vectors.dtype) @ once) / math.log1p(self.history)
+        spans = [_age(_shifted(ages, back) - ages)[:, rows, None].to(vectors.dtype) for back in range(1, _LAST)]
+        return self.layers(torch.cat([views.flatten(1), *(_chosen(part, at) for part in (counts, *spans))], dim=-1))
+
+
+def _chosen(values: Tensor, at: Tensor | None) -> Tensor:
+    return values[:, 0] if at is None else values[at]
+
+
+class Dropout(nn.Module):
+    """nn.Dropout, its probability rounded to 256ths: it draws eight times fewer random numbers.
+
+    On a CPU these numbers are drawn one after the other, and took a sixth of the training.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.dropped = round(256 * probability)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values, some of them zero, as many times larger as there are fewer; as they are where it is not training."""
+        if not self.training or not self.dropped:
+            return values
+        words = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device)
+        drawn = words.random_(-(2**63), None).view(torch.uint8)[: values.numel()].view(values.shape)
+        return values * ((drawn >= self.dropped) * (256 / (256 - self.dropped)))
+
+
+def _shifted(sequence: Tensor, back: int) -> Tensor:
+    """At each position what stood `back` positions before it; zeros before the beginning."""
+    if back == 0:
+        return sequence
+    pad = (0, 0) * (sequence.dim() - 2) + (back, 0)
+    return functional.pad(sequence, pad)[:, :-back]
+
+
+def _age(seconds: Tensor) -> Tensor:
+    """Seconds on a logarithmic scale, 0 to about 1."""
+    return torch.log1p(seconds.clamp(min=0.0)) / _LONGEST_AGE
+
+
+class _AttentionPool(nn.Module):
+    """Causal self-attention, pre-norm; positions and ages enter as learned biases, relative to the listen that asks."""
+
+    def __init__(self, dim: int, *, history: int, dropout: float) -> None:
+        super().__init__()
+        self.history = history
+        self.width = 64
+        self.enter = nn.Linear(dim, self.width)
+        self.signal = nn.Parameter(0.02 * torch.randn(_SIGNALS, self.width))
+        self.drop = Dropout(dropout)
+        self.blocks = nn.ModuleList(_Block(self.width, history=history, dropout=dropout) for _ in range(_BLOCKS))
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, vectors: Tensor, _: Tensor, signals: Tensor, ages: Tensor, at: Tensor | None) -> Tensor:
+        apart, inside = _band(vectors.shape[1], self.history, vectors.device)
+        seen = inside & (signals > 0)[:, None, None, :]  # (n, 1, length, length)
+        seen = seen | torch.eye(len(apart), dtype=torch.bool, device=vectors.device)  # an empty row would give NaN
+        ages = _age(ages[:, None, None, :] - ages[:, None, :, None]).to(vectors.dtype)
+        hidden = self.drop(self.enter(vectors) + self.signal[signals])
+        for block in self.blocks:
+            hidden = block(hidden, apart, ages, seen)
+        return self.norm(hidden[:, -1] if at is None else hidden[at])
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, *, history: int, dropout: float) -> None:
+        super().__init__()
+        self.attended = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 3 * width)
+        self.mixed = nn.Linear(width, width)
+        self.by_position = nn.Parameter(torch.zeros(history, _HEADS))
+        self.by_age = nn.Parameter(torch.zeros(_HEADS))
+        self.drop = Dropout(dropout)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            Dropout(dropout),
+            nn.Linear(4 * width, width),
+        )
+
+    def forward(self, hidden: Tensor, apart: Tensor, ages: Tensor, seen: Tensor) -> Tensor:
+        heads = [
+            part.unflatten(-1, (_HEADS, -1)).transpose(1, 2)
+            for part in self.project(self.attended(hidden)).chunk(3, -1)
+        ]
+        query, key, value = heads
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        scores = scores + self.by_position[apart].permute(2, 0, 1) + self.by_age[:, None, None] * ages
+        weights = self.drop(scores.masked_fill(~seen, -math.inf).softmax(-1))
+        hidden = hidden + self.drop(self.mixed((weights @ value).transpose(1, 2).flatten(2)))
+        return hidden + self.drop(self.layers(hidden))
+
+
+class Items(nn.Module):
+    """The vectors of the tracks, and the temperature of the scores.
+
+    Args:
+        start: (tracks, dim) where they begin.
+        sparse: only the rows that a step touches are updated.
+        unit_norm: as in Tower.
+    """
+
+    def __init__(self, start: Tensor, *, sparse: bool, unit_norm: bool = True) -> None:
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(start.clone(), freeze=False, sparse=sparse)
+        self.unit_norm = unit_norm
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """(..., dim) vectors of tracks (...), of all of them when None."""
+        vectors = self.table.weight if rows is None else self.table(rows)
+        return functional.normalize(vectors, dim=-1) if self.unit_norm else vectors
+
+    @property
+    def scale(self) -> Tensor:
+        """One over the temperature, at most 50."""
+        return self.log_scale.exp().clamp(max=50.0)
+
+
+class FullSoftmax(torch.autograd.Function):
+    """Mean cross-entropy of the scaled scores of all tracks, without keeping them.
+
+    Forward and backward pass are made together in blocks of rows, so that a block's scores stay in the cache:
+    three times faster on a CPU than functional.cross_entropy on the whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, scale: Tensor, targets: Tensor) -> Tensor:
+        """The loss of users (n, dim), items (tracks, dim), a scale and targets (n,)."""
+        loss = users.new_zeros((), dtype=torch.float64)
+        to_users, to_items, to_scale = torch.empty_like(users), torch.zeros_like(items), users.new_zeros(())
+        block = max(64, min(256, 2**20 // len(items)))
+        for start in range(0, len(users), block):
+            user, target = users[start : start + block], targets[start : start + block]
+            scaled = user * scale
+            scores = scaled @ items.T
+            ones = torch.arange(len(target), device=users.device)
+            right = scores[ones, target]
+            most = scores.amax(1, keepdim=True)
+            scores.sub_(most).exp_()
+            total = scores.sum(1, keepdim=True)
+            loss += (total.log() + most).sum() - right.sum()
+            scores.div_(total)
+            scores[ones, target] -= 1.0
+            to_scaled = scores @ items
+            to_users[start : start + block] = to_scaled * scale
+            to_scale += (to_scaled * user).sum()
+            to_items.addmm_(scores.T, scaled)
+        ctx.save_for_backward(to_users, to_items, to_scale)
+        ctx.count = len(users)
+        return (loss / len(users)).to(users.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Hand on what the forward pass has worked out."""
+        share = grads[0] / ctx.count
+        return *(saved * share for saved in ctx.saved_tensors), None
+
+
+def sampled_softmax(
+    users: Tensor, items: Items, targets: Tensor, *, negatives: int, generator: torch.Generator
+) -> Tensor:
+    """Mean cross-entropy against negatives that all rows share: half from the batch's targets, half uniform.
+
+    A track drawn twice counts once. The log of its probability of being drawn from that mixture is subtracted from
+    its score after the temperature, the target's too, so that the full softmax is the limit of many negatives; a
+    negative that is a row's target is masked (Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
+    Recommendations, RecSys 2019).
+
+    Args:
+        users: (n, dim).
+        items: the tracks.
+        targets: (n,) rows of items.
+        negatives: how many are drawn.
+        generator: of random numbers, on the CPU.
+    """
+    tracks, half = items.table.num_embeddings, negatives // 2
+    drawn = torch.randint(len(targets), (half,), generator=generator).to(targets.device)
+    uniform = torch.randint(tracks, (negatives - half,), generator=generator).to(targets.device)
+    distinct, place = torch.unique(torch.cat([targets, targets[drawn], uniform]), return_inverse=True)
+    target, candidates = place[: len(targets)], torch.unique(place[len(targets) :])
+    in_batch = torch.bincount(target, minlength=len(distinct)) / len(targets)
+    missed = half * torch.log1p(-in_batch) + (negatives - half) * torch.log1p(torch.tensor(-1 / tracks))
+    log_q = torch.log(-torch.expm1(missed))
+    vectors = items(distinct)
+    right = (users * vectors[target]).sum(1) * items.scale - log_q[target]
+    scores = users @ vectors[candidates].T * items.scale - log_q[candidates]
+    scores = scores.masked_fill(candidates == target[:, None], -math.inf)
+    return functional.cross_entropy(torch.cat([right[:, None], scores], 1), torch.zeros_like(target))
+
+
+def gbce(
+    users: Tensor, items: Items, targets: Tensor, *, negatives: int, calibration: float, generator: torch.Generator
+) -> Tensor:
+    """Generalised binary cross-entropy (Petrov & Macdonald, gSASRec, RecSys 2023, equations 10 and 11).
+
+    Args:
+        users: (n, dim).
+        items: the tracks.
+        targets: (n,) rows of items.
+        negatives: drawn uniformly, shared by all rows.
+        calibration: t of the paper; 0 is plain binary cross-entropy, 1 makes scores probabilities.
+        generator: of random numbers, on the CPU.
+    """
+    tracks = items.table.num_embeddings
+    rate = negatives / max(1, tracks - 1)
+    beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+    sampled = torch.randint(tracks, (negatives,), generator=generator).to(targets.device)
+    right = (users * items(targets)).sum(1) * items.scale
+    scores = users @ items(sampled).T * items.scale
+    wrong = functional.softplus(scores).masked_fill(sampled[None, :] == targets[:, None], 0.0)
+    return (wrong.sum(1) - beta * functional.logsigmoid(right)).mean()

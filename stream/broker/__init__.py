@@ -1,0 +1,1 @@
+"""Kafka: batches that are committed when they are done, what agents publish, what operators ask."""

@@ -1,0 +1,1 @@
+"""What operators type, a module for each command."""

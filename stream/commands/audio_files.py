@@ -1,0 +1,17 @@
+"""The audio in a folder, for the commands that take folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.errors import SettingsError
+
+
+def audio_in(folder: Path) -> list[Path]:
+    """Files with an audio suffix at any depth, sorted. Raises SettingsError where there is none."""
+    from models.audio.windows import SUFFIXES
+
+    found = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    if not found:
+        raise SettingsError(f"{folder} holds no audio file; name the files, or a folder of them")
+    return found

@@ -1,0 +1,292 @@
+"""`tastewave tag`: genre and tags of audio files, here and now, without any service."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from models.errors import FetchFailed, NotFound, SettingsError, TastewaveError
+from stream.commands.audio_files import audio_in
+
+if TYPE_CHECKING:
+    from models.release import Release
+    from models.tagger import Tagging
+    from stream.audio.pool_process import Heard
+
+# Imports that take long are where they are needed: one file is to be answered in under a second.
+
+_TIMEOUT_S = 120.0
+_MEMORY_MB = 1024
+_PLOT_COLUMN_FRAMES = 62  # 1 s
+_PLOT_COLUMNS = 400
+
+
+class TaggingFailed(TastewaveError):
+    """Some of the files could not be tagged."""
+
+
+class TaggedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line of --json: what TrackTagged says of a track, of a file; reason and error only where status is failed."""
+
+    file: str
+    release: str
+    status: Literal["tagged", "abstained", "failed"]
+    genre: str | None = None
+    confidence: float | None = None
+    genres: tuple[tuple[str, float], ...] = ()
+    tags: tuple[tuple[str, float], ...] = ()
+    duration_s: float | None = None
+    reason: str | None = None
+    error: str | None = None
+
+
+def tag_files(
+    audio: Sequence[str],
+    *,
+    release: str | None = None,
+    top_k: int = 5,
+    as_json: bool = False,
+    plot: Path | None = None,
+    features: Path | None = None,
+) -> None:
+    """Tag files, and the audio files in folders; print a table, or a JSON line for each as soon as it is known.
+
+    Args:
+        audio: files and folders.
+        release: folder or URL of the release; the shipped one when None.
+        top_k: genres and tags to tell.
+        as_json: lines of TaggedFile instead of the table.
+        plot: where to draw the taggram (PNG), of one file.
+        features: where to write all that musicnn hears in the whole of one file (npz).
+
+    Raises:
+        SettingsError: a folder has no audio, there is more than one file to plot, or an output cannot be written.
+        ReleaseError: the release cannot be used.
+        AudioError: the file for the features cannot be decoded.
+        TaggingFailed: after everything was printed, when a file could not be tagged.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported: its threads only fight over cores
+    from models.release import load_release
+
+    files = _find(audio)
+    if len(files) > 1 and (plot or features):
+        raise SettingsError(f"--plot and --features take one file, got {len(files)}; name one")
+    loaded = load_release(release)
+    answers: list[TaggedFile] = []
+
+    def tell(file: Path, tagging: Heard | Tagging | TastewaveError) -> None:
+        answers.append(_answer(file, tagging, loaded.release_id, top_k))
+        if as_json:
+            click.echo(msgspec.json.encode(answers[-1]))
+
+    if len(files) == 1:
+        _tag_here(files[0], loaded, tell)
+    else:
+        _tag_side_by_side(files, loaded, tell, show_progress=not (as_json and sys.stdout.isatty()))
+    if not as_json:
+        _print_table(answers)
+    if features:
+        _write_features(features, loaded, files[0])
+    if plot and answers[0].status != "failed":
+        _draw(plot, loaded, files[0], answers[0])
+    if failed := sum(answer.status == "failed" for answer in answers):
+        raise TaggingFailed(f"{failed} of {len(answers)} files could not be tagged; see the reasons above")
+
+
+def _find(audio: Iterable[str]) -> list[Path]:
+    """Files as they are named, there or not; of a folder, the files with an audio suffix at any depth."""
+    found: list[Path] = []
+    for path in map(Path, audio):
+        found += audio_in(path) if path.is_dir() else [path]
+    return found
+
+
+def _tag_here(file: Path, release: Release, tell: Callable[[Path, Heard | Tagging | TastewaveError], None]) -> None:
+    from models.tagger import Tagger
+
+    try:
+        tagging = Tagger(release).tag(file)
+    except (TastewaveError, OSError) as error:
+        tell(file, _failure(file, error))
+    else:
+        tell(file, tagging)
+
+
+def _tag_side_by_side(
+    files: Sequence[Path],
+    release: Release,
+    tell: Callable[[Path, Heard | Tagging | TastewaveError], None],
+    *,
+    show_progress: bool,
+) -> None:
+    """Tag files in a process per core, and tell of them in their order."""
+    import asyncio
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from models.tagger import MAX_DURATION_S
+    from stream.audio.pool import TaggerPool
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # or the lines of --json would go where the bar is
+        disable=not show_progress,
+    )
+    pool = TaggerPool(
+        str(release.folder),
+        processes=min(len(files), len(os.sched_getaffinity(0))),
+        timeout_s=_TIMEOUT_S,
+        memory_mb=_MEMORY_MB,
+        max_duration_s=MAX_DURATION_S,
+    )
+
+    async def tag(file: Path) -> Heard | TastewaveError:
+        try:
+            async with open_files:
+                with file.open("rb") as audio:
+                    return await pool.tag(audio)
+        except (TastewaveError, OSError) as error:
+            return _failure(file, error)
+        finally:
+            progress.advance(task)
+
+    async def tag_all() -> None:
+        await pool.ready()
+        taggings = [asyncio.create_task(tag(file)) for file in files]
+        for file, tagging in zip(files, taggings, strict=True):
+            tell(file, await tagging)
+
+    open_files = asyncio.Semaphore(2 * pool.processes)
+    with progress:
+        task = progress.add_task("tagging", total=len(files))
+        try:
+            pool.launch()
+            asyncio.run(tag_all())
+        finally:
+            pool.stop()
+
+
+def _failure(file: Path, error: TastewaveError | OSError) -> TastewaveError:
+    if isinstance(error, TastewaveError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{_shown(file)} is not there; name a file or folder")
+    return FetchFailed(f"{_shown(file)} cannot be read ({error.strerror}); check the file")
+
+
+def _answer(file: Path, tagging: Heard | Tagging | TastewaveError, release_id: str, top_k: int) -> TaggedFile:
+    if isinstance(tagging, TastewaveError):
+        return TaggedFile(
+            file=_shown(file), release=release_id, status="failed", reason=tagging.reason, error=str(tagging)
+        )
+    return TaggedFile(
+        file=_shown(file),
+        release=release_id,
+        status=tagging.status,
+        genre=tagging.genre,
+        confidence=tagging.confidence,
+        genres=tagging.genres[:top_k],
+        tags=tagging.tags[:top_k],
+        duration_s=round(tagging.duration_s, 3),
+    )
+
+
+def _shown(file: Path) -> str:
+    """The name as text, whatever its bytes are."""
+    return os.fsencode(file).decode(errors="replace")
+
+
+def _print_table(answers: Sequence[TaggedFile]) -> None:
+    console, table = Console(), Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    names = [answer.file for answer in answers]
+    if len(names) > 1:
+        folder = os.path.commonpath([Path(name).absolute().parent for name in names])
+        names = [os.path.relpath(name, folder) for name in names]
+        console.print(Text(f"in {folder}"), soft_wrap=True)
+    table.add_column("file", overflow="fold")
+    table.add_column("length", justify="right")
+    table.add_column("genre")
+    table.add_column("confidence", justify="right")
+    table.add_column("top tags")
+    for name, answer in zip(names, answers, strict=True):
+        table.add_row(Text(name), *_cells(answer))
+    console.print(table)
+
+
+def _cells(answer: TaggedFile) -> tuple[str | Text, ...]:
+    if answer.status == "failed":
+        return "", Text(f"failed: {answer.reason}", style="red"), "", Text(answer.error or "")
+    if answer.genre:
+        genre, style = Text(answer.genre, style="bold"), ""
+    else:
+        genre, style = Text.assemble("abstained ", (f"({answer.genres[0][0]}?)", "dim")), "dim"
+    tags = ", ".join(tag for tag, _ in answer.tags)
+    return _clock(answer.duration_s or 0.0), genre, Text(f"{answer.confidence:.2f}", style=style), Text(tags)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _write_features(path: Path, release: Release, file: Path) -> None:
+    import numpy as np
+
+    from models.tagger import whole_features
+
+    arrays = whole_features(release, file)
+    with _replacing(path) as out:
+        np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def _draw(path: Path, release: Release, file: Path, answer: TaggedFile) -> None:
+    """Draw the whole file, a column for each second, and for longer ones where there would be too many."""
+    from models.audio.windows import decode_whole
+    from models.mel import MUSICNN, musicnn_log_mel
+    from models.musicnn import TAGS
+    from models.tagger import MAX_DURATION_S
+    from stream.commands.plot import draw_taggram
+
+    log_mel = musicnn_log_mel(decode_whole(file, sample_rate=MUSICNN.sample_rate, max_duration_s=MAX_DURATION_S))
+    hop = max(_PLOT_COLUMN_FRAMES, len(log_mel) // _PLOT_COLUMNS)
+    model = release.configuration.run[0]
+    taggram = release.network(model)(log_mel, hop=hop).taggram
+    verdict = answer.genre or f"abstained, perhaps {answer.genres[0][0]}"
+    with _replacing(path) as out:
+        draw_taggram(
+            out,
+            taggram,
+            tags=TAGS[model],
+            column_s=hop * MUSICNN.hop_length / MUSICNN.sample_rate,
+            title=Path(answer.file).name,
+            subtitle=f"{verdict} · confidence {answer.confidence:.2f}",
+        )
+
+
+@contextmanager
+def _replacing(path: Path) -> Generator[IO[bytes]]:
+    """A file that becomes path when all is written, and is gone when not."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written ({error.strerror}); name another place") from error
+    finally:
+        partial.unlink(missing_ok=True)

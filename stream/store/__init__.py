@@ -1,0 +1,1 @@
+"""Redis: clients, and writes that are scripts of one slot, idempotent, and never go back."""

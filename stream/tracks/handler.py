@@ -1,0 +1,220 @@
+"""The agent for uploaded tracks: fetch, hear, answer in Redis and on the output topic, or dead-letter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+import aiokafka.errors
+import msgspec
+import structlog
+from aiokafka.structs import ConsumerRecord
+from faust.exceptions import ProducerSendError
+
+from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
+from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
+from stream import metrics
+from stream.audio.pool import PoolUnusable, TaggerPool
+from stream.broker.publish import Publisher
+from stream.store.tracks import TrackStore, is_redis_away
+
+if TYPE_CHECKING:
+    from stream.audio.fetch import Fetcher
+    from stream.audio.pool_process import Heard
+
+log = structlog.get_logger(__name__)
+AGENT = "tracks"
+
+
+class _TrackId(msgspec.Struct):
+    track_id: str
+
+
+_track_id = msgspec.json.Decoder(_TrackId)
+
+
+def order_by_track(record: ConsumerRecord) -> str | None:
+    """Events of one track wait for one another."""
+    try:
+        return _track_id.decode(record.value or b"").track_id
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether Redis, Kafka or the pool is not there now."""
+    if isinstance(error, ProducerSendError) and error.__cause__:
+        error = error.__cause__
+    return (
+        is_redis_away(error)
+        or isinstance(error, (PoolUnusable, aiokafka.errors.KafkaTimeoutError))
+        or (isinstance(error, aiokafka.errors.KafkaError) and error.retriable)
+    )
+
+
+class TrackHandler:
+    """Answers one TrackUploaded record at a time; a record is done when `handle` returns.
+
+    Done means: the answer is in Redis and what Redis holds is on the output topic (and its features on
+    theirs, once per content and front end), or the failure is a dead letter; acknowledged all of it.
+
+    Args:
+        turn: fetching and hearing waits for it (BatchApp.turn).
+    """
+
+    def __init__(
+        self,
+        *,
+        release: str,
+        front_end: str,
+        fetcher: Fetcher,
+        pool: TaggerPool,
+        store: TrackStore,
+        publisher: Publisher,
+        turn: Callable[[ConsumerRecord], AbstractAsyncContextManager[None]],
+        top_k: int,
+        future_tolerance_ms: int,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._release = release
+        self._front_end = front_end
+        self._fetcher = fetcher
+        self._pool = pool
+        self._store = store
+        self._publisher = publisher
+        self._turn = turn
+        self._top_k = top_k
+        self._future_tolerance_ms = future_tolerance_ms
+        self._now_ms = now_ms
+
+    async def handle(self, record: ConsumerRecord) -> None:
+        """Raises what is_away knows; anything else that it raises is a fault of ours."""
+        try:
+            event = self._accept(record)
+        except EventError as error:
+            await self._publisher.dead_letter(record, error)
+            metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
+            return
+        held = await self._store.get(event.track_id)
+        if held and held.status != "failed" and held.event_time >= event.uploaded_at:
+            await self._publish_held(held)
+            metrics.EVENTS.labels(AGENT, "cached", "").inc()
+            return
+        try:
+            async with self._turn(record):
+                heard, content_hash = await self._hear(event)
+            await self._answer(event, heard, content_hash)
+        except (FetchError, AudioError, ProcessingError) as error:
+            await self._fail(record, event, error)
+
+    async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
+        """Dead-letter a record that nothing foresaw."""
+        unforeseen = TastewaveError(f"{type(error).__name__} in each of {tries} tries; see the log of the worker")
+        try:
+            event = self._accept(record)
+        except EventError:
+            await self._publisher.dead_letter(record, unforeseen, attempts=tries)
+            return
+        try:
+            await self._fail(record, event, unforeseen, attempts=tries)
+        except Exception as failure:
+            if is_away(failure):
+                raise
+            log.exception("track.failure_not_stored", track_id=event.track_id)
+            await self._publisher.dead_letter(record, unforeseen, attempts=tries)
+
+    def _accept(self, record: ConsumerRecord) -> TrackUploaded:
+        event = decode_event(record.value, TrackUploaded)
+        ahead_ms = event.uploaded_at - self._now_ms()
+        if ahead_ms > self._future_tolerance_ms:
+            raise FutureEvent(
+                f"uploaded_at is {ahead_ms / 1000:.0f} s ahead of this clock, at most "
+                f"{self._future_tolerance_ms / 1000:.0f} s is taken; check the producer's clock and unit (milliseconds)"
+            )
+        return event
+
+    async def _hear(self, event: TrackUploaded) -> tuple[Heard, str]:
+        """Fetch and hear a track; returns the hash of its content as well."""
+        with _stage("fetch"):
+            fetched = await self._fetcher.fetch(event.uri)
+        with fetched:
+            started = time.monotonic()
+            heard = await self._pool.tag(fetched.file)
+            took_s = time.monotonic() - started
+        for stage, took_ms in heard.timings_ms.items():
+            metrics.STAGE_SECONDS.labels(stage).observe(took_ms / 1000)
+        metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, took_s - sum(heard.timings_ms.values()) / 1000))
+        return heard, fetched.content_hash
+
+    async def _answer(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+        await self._publish_features(event, heard, content_hash)
+        answer = TrackTagged(
+            track_id=event.track_id,
+            release=self._release,
+            status=heard.status,
+            event_time=event.uploaded_at,
+            tagged_at=self._now_ms(),
+            genre=heard.genre,
+            confidence=heard.confidence,
+            genres=heard.genres[: self._top_k],
+            tags=heard.tags[: self._top_k],
+            title=event.title,
+            artist_id=event.artist_id,
+        )
+        await self._store_and_publish(answer, taggram=heard.taggram)
+        metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
+        metrics.EVENTS.labels(AGENT, heard.status, "").inc()
+
+    async def _publish_features(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+        content = f"{self._front_end}:{content_hash}".encode()
+        held = await self._store.get(event.track_id)
+        if held and held.status != "failed" and held.event_time > event.uploaded_at:
+            return
+        if await self._store.features_published(event.track_id) == content:
+            return
+        features = TrackFeatures(
+            track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
+        )
+        await self._publisher.features(features)
+        await self._store.mark_features_published(event.track_id, content)
+
+    async def _fail(
+        self, record: ConsumerRecord, event: TrackUploaded, error: TastewaveError, attempts: int = 1
+    ) -> None:
+        answer = TrackTagged(
+            track_id=event.track_id,
+            release=self._release,
+            status="failed",
+            event_time=event.uploaded_at,
+            tagged_at=self._now_ms(),
+            reason=error.reason,
+            title=event.title,
+            artist_id=event.artist_id,
+        )
+        await self._store_and_publish(answer)
+        await self._publisher.dead_letter(record, error, attempts=attempts)
+        metrics.EVENTS.labels(AGENT, "failed", error.reason).inc()
+        log.warning("track.failed", track_id=event.track_id, reason=error.reason, error=str(error))
+
+    async def _store_and_publish(self, answer: TrackTagged, *, taggram: bytes = b"") -> None:
+        with _stage("store"):
+            held = await self._store.put(answer, taggram=taggram)
+            await self._publish_held(held)
+
+    async def _publish_held(self, held: TrackTagged) -> None:
+        """Publish until what was published is what Redis holds: another worker may have written in between."""
+        while True:
+            await self._publisher.tagged(held)
+            now_held = await self._store.get(held.track_id)
+            if now_held is None or now_held == held:
+                return
+            held = now_held
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    metrics.STAGE_SECONDS.labels(name).observe(time.monotonic() - started)

@@ -1,0 +1,199 @@
+import datetime
+import subprocess
+import sys
+
+import fsspec
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import SettingsError
+from models.events import Listen
+from models.history import KINDS, Signal, history_member
+from offline.interactions import log as interaction_log
+from offline.interactions.log import read_log
+
+NOW = 1_700_000_000_000
+
+
+def write(path, rows, **columns):
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).with_columns(**columns).write_parquet(path)
+    return str(path)
+
+
+def content(log):
+    return [
+        (log.users[user], log.tracks[int(log.track[place])], int(log.at[place]), Signal(log.signal[place]))
+        for user in range(len(log.users))
+        for place in range(log.offsets[user], log.offsets[user + 1])
+    ]
+
+
+def test_listens_stand_by_user_oldest_first(tmp_path):
+    rows = [("b", "t2", NOW + 5), ("a", "t1", NOW + 9), ("b", "t1", NOW + 1), ("a", "t9", NOW)]
+    log = read_log(write(tmp_path / "log.parquet", rows))
+    assert content(log) == [
+        ("a", "t9", NOW, Signal.PLAY),
+        ("a", "t1", NOW + 9, Signal.PLAY),
+        ("b", "t1", NOW + 1, Signal.PLAY),
+        ("b", "t2", NOW + 5, Signal.PLAY),
+    ]
+    assert log.user_of(np.array([0, 1, 2, 3])).tolist() == [0, 0, 1, 1]
+
+
+def test_a_folder_a_glob_and_a_url_hold_the_same_log(tmp_path):
+    write(tmp_path / "1.parquet", [("a", "t1", NOW), ("b", "t1", NOW)])
+    write(tmp_path / "2.parquet", [("a", "t2", NOW - 1)])
+    (tmp_path / ".half.parquet").write_bytes(b"not yet whole")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "1.parquet"), "/logs/1.parquet")
+    memory.put(str(tmp_path / "2.parquet"), "/logs/2.parquet")
+    found = {read_log(str(where)).fingerprint for where in (tmp_path, tmp_path / "*.parquet", "memory://logs")}
+    assert len(found) == 1
+
+
+def test_duplicates_count_once_and_are_told(tmp_path):
+    rows = [("a", "t1", NOW), ("a", "t1", NOW), ("a", "t2", NOW), ("a", "t1", NOW)]
+    log = read_log(write(tmp_path / "log.parquet", rows))
+    assert (len(log.track), log.rows, log.duplicates) == (2, 4, 2)
+
+
+def test_timestamps_and_dictionaries_are_read_too(tmp_path):
+    moment = datetime.datetime(2024, 1, 2, 3, 4, 5, 678_000, tzinfo=datetime.UTC)
+    frame = pl.DataFrame({"user_id": ["a"], "track_id": ["t"], "at": [moment], "kind": ["like"]})
+    frame.with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")), pl.col("kind").cast(pl.Categorical)).write_parquet(
+        tmp_path / "log.parquet"
+    )
+    assert content(read_log(str(tmp_path))) == [("a", "t", 1_704_164_645_678, Signal.LIKE)]
+
+
+def test_unlike_and_undislike_are_left_out(tmp_path):
+    rows = [("a", "t1", NOW), ("a", "t2", NOW), ("a", "t3", NOW)]
+    path = write(tmp_path / "log.parquet", rows, kind=pl.Series(["unlike", "like", "undislike"]))
+    assert content(read_log(path)) == [("a", "t2", NOW, Signal.LIKE)]
+
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from(["ann", "bob", "c"]),
+        st.sampled_from(["t", "T", "tä", "t0", "\U0001f3b5", "\uffee"]),
+        st.integers(NOW, NOW + 2),
+        st.sampled_from(KINDS),
+        st.sampled_from([0, 9_000, 10_000, 60_000, 100_000]),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(events)
+def test_listens_of_one_moment_stand_in_the_order_of_their_members(tmp_path_factory, found):
+    folder = tmp_path_factory.mktemp("log")
+    listens = [
+        Listen(event_id=str(n), user_id=user, track_id=track, at=at, kind=kind, played_ms=played, duration_ms=100_000)
+        for n, (user, track, at, kind, played) in enumerate(found)
+    ]
+    says = [listen for listen in listens if listen.kind not in ("unlike", "undislike")]
+    pl.DataFrame(
+        [
+            {name: getattr(listen, name) for name in ("user_id", "track_id", "at", "kind", "played_ms", "duration_ms")}
+            for listen in listens
+        ]
+    ).write_parquet(folder / "log.parquet")
+    if not says:
+        with pytest.raises(SettingsError, match="says anything"):
+            read_log(str(folder))
+        return
+    of_user = {}
+    for listen in says:
+        of_user.setdefault(listen.user_id, set()).add((listen.at, history_member(listen)))
+    expected = [(user, member[17:].decode(), at) for user in sorted(of_user) for at, member in sorted(of_user[user])]
+    assert [(user, track, at) for user, track, at, _ in content(read_log(str(folder)))] == expected
+
+
+def test_a_log_in_many_pieces_is_the_log_in_one(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = [(f"u{rng.integers(40)}", f"t{rng.integers(30)}", NOW + int(rng.integers(1000))) for _ in range(3000)]
+    path = write(tmp_path / "log.parquet", rows)
+    whole = read_log(path)
+    monkeypatch.setattr(interaction_log, "_PART_ROWS", 100)
+    monkeypatch.setattr(interaction_log, "_BATCH_ROWS", 170)
+    pieces = read_log(path)
+    assert pieces.fingerprint == whole.fingerprint
+    assert content(pieces) == content(whole)
+    assert pieces.duplicates == whole.duplicates > 0
+
+
+GOOD = [("a", "t1", NOW), ("a", "t2", NOW + 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop("track_id"), "has no column track_id, only user_id, at; a log needs"),
+        (lambda frame: frame.with_columns(user_id=pl.Series([1, 2])), "user_id is int64, and has to be text; cast"),
+        (lambda frame: frame.with_columns(pl.col("at").cast(pl.Float64)), "at is double, and has to be an integer"),
+        (lambda frame: frame.with_columns(pl.col("at") // 1000), "look like seconds; at is in milliseconds"),
+        (lambda frame: frame.with_columns(pl.col("at") * 1000), "divide nanoseconds by 1,000,000 and microseconds"),
+        (lambda frame: frame.with_columns(pl.col("at") * 10**6), "divide nanoseconds by 1,000,000 and microseconds"),
+        (lambda frame: frame.with_columns(at=pl.lit(None, pl.Int64)), "column at is empty in 2 rows; drop them"),
+        (lambda frame: frame.with_columns(user_id=pl.lit("")), "ids that are missing, empty or over 256 bytes"),
+        (lambda frame: frame.with_columns(track_id=pl.lit("ä" * 129)), "ids that are missing, empty or over 256"),
+        (lambda frame: frame.with_columns(track_id=pl.lit(None, pl.String)), "ids that are missing, empty or over"),
+        (lambda frame: frame.with_columns(kind=pl.lit("love")), "kind 'love' is none of play, skip, like"),
+        (lambda frame: frame.with_columns(played_ms=pl.lit(-5)), "played_ms has the value -5; a length is 0 ms"),
+        (
+            lambda frame: frame.with_columns(duration_ms=pl.lit(2**64 - 1, pl.UInt64)),
+            "has the value 18446744073709551615",
+        ),
+        (
+            lambda frame: frame.with_columns(at=pl.Series([NOW // 1000, NOW])),
+            "look like seconds; at is in milliseconds",
+        ),
+        (lambda frame: frame.clear(), "holds no listen that says anything; name a log with plays"),
+    ],
+)
+def test_a_log_that_cannot_be_right_is_refused_in_one_sentence(tmp_path, change, message):
+    frame = pl.DataFrame(GOOD, orient="row", schema=["user_id", "track_id", "at"])
+    change(frame).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(SettingsError, match=message) as refused:
+        read_log(str(tmp_path / "log.parquet"), scratch=tmp_path)
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_no_log_and_half_a_file_are_refused(tmp_path):
+    with pytest.raises(SettingsError, match="has no Parquet file; name a"):
+        read_log(str(tmp_path / "nothing.parquet"))
+    path = tmp_path / "log.parquet"
+    write(path, GOOD)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(SettingsError, match="is no whole Parquet file"):
+        read_log(str(path))
+    with pytest.raises(SettingsError, match="cannot be opened"):
+        read_log("nowhere://logs")
+
+
+def test_a_log_of_more_files_than_can_be_open_is_read(tmp_path):
+    script = """
+import resource, sys
+from offline.interactions.log import read_log
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+print(len(read_log(sys.argv[1]).at))
+"""
+    for number in range(120):
+        write(tmp_path / f"{number}.parquet", [("a", "t1", NOW + number)])
+    found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (found.stdout.strip(), found.returncode) == ("120", 0), found.stderr
+
+
+def test_what_a_killed_job_left_in_its_folder_is_tidied_away(tmp_path):
+    path = write(tmp_path / "log.parquet", GOOD)
+    (tmp_path / "job" / ".log-left").mkdir(parents=True)
+    log = read_log(path, scratch=tmp_path / "job")
+    assert len(list((tmp_path / "job").iterdir())) == 1
+    assert not (tmp_path / "job" / ".log-left").exists()
+    assert len(log.at) == 2

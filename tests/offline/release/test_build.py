@@ -1,0 +1,143 @@
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from models.errors import ReleaseError, SettingsError
+from models.release import load_release
+from offline.cli import cli
+from offline.genre.train import GenreTraining
+from offline.release.build import NETWORKS, NOTICE, build_release
+
+CONFIG = GenreTraining(
+    classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1
+)
+
+
+@pytest.fixture
+def taggrams_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "taggrams"
+    folder.mkdir()
+    write_taggrams(folder, CONFIG.classes)
+    return folder
+
+
+def write_taggrams(folder: Path, classes: tuple[str, ...], *, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    tracks = [(label, artist, track) for label in range(len(classes)) for artist in range(4) for track in range(4)]
+    patches = rng.uniform(0.0, 0.3, (len(tracks), 3, 50))
+    for index, (label, _, _) in enumerate(tracks):
+        patches[index, :, label] += 0.6
+    names = [f"{classes[label]}.{artist}{track}" for label, artist, track in tracks]
+    np.savez(
+        folder / "train.npz",
+        X=patches.reshape(-1, 50),
+        Y=np.repeat([label for label, _, _ in tracks], 3),
+        IDS=np.repeat(names, 3),
+    )
+    rows = [f"{name},{classes[label]} {artist}" for name, (label, artist, _) in zip(names, tracks, strict=True)]
+    (folder / "train_artists.csv").write_text("\n".join(["track,artist", *rows]))
+
+
+@pytest.fixture
+def networks_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "networks"
+    folder.mkdir()
+    for name in (*NETWORKS.values(), NOTICE):
+        (folder / name).write_bytes(f"the bytes of {name}".encode())
+    return folder
+
+
+def test_a_release_is_built_and_reads_back(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    out = tmp_path / "releases" / "new"
+    release = build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    assert release.folder == out
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*NETWORKS.values(), NOTICE, "genre.npz", "manifest.json"]
+    )
+    manifest = load_release(out).manifest
+    assert manifest == release.manifest
+    assert manifest.release_id == release.release_id
+    assert manifest.configuration.genres == ("folk", "metal")
+    assert manifest.configuration.run == ("msd",)
+    assert manifest.files.keys() == {*NETWORKS.values(), NOTICE, "genre.npz"}
+    assert manifest.training["tracks"] == 32
+    assert 0.5 < manifest.metrics["accuracy"] <= 1.0
+    assert release.genre_head().classes == ("folk", "metal")
+    assert [path.name for path in out.parent.iterdir()] == ["new"]
+
+
+def test_a_rebuild_gives_the_same_id_and_other_data_another(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    first = build_release(taggrams_dir, out=tmp_path / "a", networks_dir=networks_dir, config=CONFIG)
+    again = build_release(taggrams_dir, out=tmp_path / "b", networks_dir=networks_dir, config=CONFIG)
+    assert again.release_id == first.release_id
+    write_taggrams(taggrams_dir, CONFIG.classes, seed=1)
+    other = build_release(taggrams_dir, out=tmp_path / "c", networks_dir=networks_dir, config=CONFIG)
+    assert other.release_id != first.release_id
+    (networks_dir / NETWORKS["msd"]).write_bytes(b"another network")
+    assert build_release(taggrams_dir, out=tmp_path / "d", networks_dir=networks_dir, config=CONFIG).release_id not in {
+        first.release_id,
+        other.release_id,
+    }
+
+
+def test_a_release_is_replaced_in_place_with_its_own_networks(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    out = tmp_path / "release"
+    first = build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    shutil.rmtree(networks_dir)
+    assert build_release(taggrams_dir, out=out, networks_dir=out, config=CONFIG).release_id == first.release_id
+
+
+def test_when_the_build_fails_the_old_release_stays(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    out = tmp_path / "release"
+    first = build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    np.savez(taggrams_dir / "train.npz", X=np.zeros((1, 50)))
+    with pytest.raises(SettingsError, match="cannot be read as taggrams"):
+        build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    assert load_release(out).release_id == first.release_id
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    out = tmp_path / "documents"
+    out.mkdir()
+    (out / "novel.txt").write_text("Chapter 1")
+    with pytest.raises(SettingsError, match="files of something else; name a new folder"):
+        build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    assert (out / "novel.txt").read_text() == "Chapter 1"
+
+
+@pytest.mark.parametrize("name", [*NETWORKS.values(), NOTICE])
+def test_a_missing_network_or_notice_is_named(tmp_path: Path, taggrams_dir: Path, networks_dir: Path, name: str):
+    (networks_dir / name).unlink()
+    with pytest.raises(SettingsError, match=name):
+        build_release(taggrams_dir, out=tmp_path / "out", networks_dir=networks_dir, config=CONFIG)
+
+
+def test_score_genre_prints_the_accuracy_of_a_built_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    out = tmp_path / "release"
+    build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    result = CliRunner().invoke(cli, ["score-genre", str(taggrams_dir / "train.npz"), "--release", str(out)])
+    assert result.exit_code == 0
+    assert result.output.splitlines()[:2] == ["accuracy 1.000", "n 32"]
+    result = CliRunner().invoke(cli, ["score-genre", str(taggrams_dir / "train.npz"), "--release", str(tmp_path)])
+    assert isinstance(result.exception, ReleaseError)
+
+
+def test_the_build_command_takes_a_folder_of_taggrams(tmp_path: Path, networks_dir: Path):
+    result = CliRunner().invoke(
+        cli, ["build-release", str(tmp_path), "--out", str(tmp_path / "out"), "--networks", str(networks_dir)]
+    )
+    assert isinstance(result.exception, SettingsError)
+    assert "train.npz" in str(result.exception)
+
+
+def test_the_shipped_release_is_whole():
+    release = load_release()
+    head = release.genre_head()
+    assert head.classes == GenreTraining().classes
+    assert head.inputs == tuple(name for name, _ in GenreTraining().inputs)
+    assert release.manifest.training["config"] == msgspec.json.decode(msgspec.json.encode(GenreTraining()))
+    assert release.manifest.training["tracks"] == len(head.vectors) == 443

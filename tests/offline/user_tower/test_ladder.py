@@ -1,0 +1,21 @@
+import json
+
+from click.testing import CliRunner
+
+from offline.cli import cli
+from offline.user_tower.ladder import RUNGS
+from tests.offline.user_tower.test_train import QUICK, write_log
+
+
+def test_the_ladder_prints_each_rung_and_what_it_reaches(tmp_path):
+    log = write_log(tmp_path / "log.parquet")
+    words = ["steps=30", "trial_steps=[10]", "validate_every=10", "dropouts=[0.1]", f"positions={QUICK['positions']}"]
+    result = CliRunner().invoke(cli, ["ladder", log, str(tmp_path / "out"), "--split", "leave-last", *words])
+    assert result.exit_code == 0, result.output
+    rungs = json.loads((tmp_path / "out" / "ladder.json").read_text())
+    assert [rung["name"] for rung in rungs] == list(RUNGS)
+    for rung in rungs:
+        assert rung["name"] in result.stdout
+        assert f"{rung['recall_at_10']:.4f}" in result.stdout
+        assert 0.0 < rung["ndcg_at_10"] < rung["recall_at_10"] <= 1.0
+        assert rung["n"] > 30

@@ -1,0 +1,250 @@
+import resource
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from models.errors import SettingsError
+from models.user_tower import load_user_tower
+from offline.cli import cli
+from offline.evaluation.ranking import METRICS, Examples, rank
+from offline.interactions.log import read_log
+from offline.interactions.splits import split_log
+from offline.user_tower.train import Candidate, Course, TowerTraining, prepare, run, steps
+from offline.user_tower.windows import TowerScorer, windows
+
+START = 1_600_000_000_000
+QUICK = {
+    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": (20,), "steps": 60, "validate_every": 10,
+    "positions": 240, "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
+}  # fmt: skip
+
+
+def write_log(path: Path, *, users=60, tracks=40, seed=0) -> str:
+    """A log in which seven listens of ten follow a rule: the track after t is 3 t + 1."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        track = int(rng.integers(tracks))
+        for place in range(int(rng.integers(3, 50))):
+            rows.append((f"u{user}", f"t{track}", START + 60_000 * place))
+            track = (3 * track + 1) % tracks if rng.random() < 0.7 else int(rng.integers(tracks))
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def log_path(tmp_path_factory):
+    return write_log(tmp_path_factory.mktemp("log") / "log.parquet")
+
+
+@pytest.fixture(scope="module", params=["mean", "attention"])
+def trained(request, log_path, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tower") / request.param
+    found = run(TowerTraining(log=log_path, out=str(out), pooling=request.param, **QUICK | {"steps": 300}))
+    return out, found
+
+
+def test_a_tower_learns_what_follows_what(trained, log_path):
+    out, found = trained
+    log = read_log(log_path)
+    split = split_log(log, "leave-last")
+    examples = Examples.of(log, split, split.test)
+    ranked = rank(TowerScorer(out), log, examples)["replay"]
+    recall = ranked.values()[:, METRICS.index("recall_at_10")].mean()
+    assert recall > 0.5  # ten of forty tracks: .25 by chance
+    assert found["course"][-1]["loss"] < found["course"][0]["loss"]
+    assert found["valid_ndcg_at_10"] == max(point["valid_ndcg_at_10"] for point in found["course"])
+    assert not out.with_name(out.name + ".partial").exists()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_a_tower_learns_nothing_from_a_log_whose_tracks_are_permuted(pooling, tmp_path):
+    told = pl.read_parquet(write_log(tmp_path / "log.parquet", users=400))
+    path = str(tmp_path / "permuted.parquet")
+    told.with_columns(pl.col("track_id").shuffle(seed=1)).write_parquet(path)
+    run(TowerTraining(log=path, out=str(tmp_path / "tower"), pooling=pooling, **QUICK | {"steps": 100}))
+    log = read_log(path)
+    split = split_log(log, "leave-last")
+    ranked = rank(TowerScorer(tmp_path / "tower"), log, Examples.of(log, split, split.test))["replay"]
+    found = ranked.values()[:, METRICS.index("recall_at_10")]
+    chance = np.sort(np.bincount(log.track))[-10:].sum() / len(log.track)
+    assert found.mean() < chance + 4 * np.sqrt(chance * (1 - chance) / len(found))
+
+
+def test_equal_seeds_give_equal_towers_and_other_seeds_others(log_path, tmp_path):
+    vectors = []
+    for number, seed in enumerate((1, 1, 2)):
+        out = tmp_path / str(number)
+        run(TowerTraining(log=log_path, out=str(out), seed=seed, **QUICK))
+        vectors.append(np.array(load_user_tower(out).items.vectors))
+    assert np.array_equal(vectors[0], vectors[1])
+    assert not np.array_equal(vectors[0], vectors[2])
+
+
+def test_without_a_terminal_each_validation_is_a_line(log_path, tmp_path, capsys):
+    run(TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | {"steps": 20}))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "dropout 0.1, step 10", "dropout 0.1, step 20", "dropout 0.3, step 10", "dropout 0.3, step 20",
+    ]  # fmt: skip
+
+
+def command(log_path, out, **settings):
+    words = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in (QUICK | settings).items()]
+    return [str(Path(sys.executable).with_name("tastewave-offline")), "train-user-tower", log_path, str(out), *words]
+
+
+def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tmp_path):
+    settings = {"steps": 400, "patience": 100}
+    subprocess.run(command(log_path, tmp_path / "whole", **settings), check=True, capture_output=True)
+    partial = tmp_path / "killed.partial"
+    kills = 0
+    for checkpoints in (1, 2):  # in the first trial, and in a later one
+        with subprocess.Popen(command(log_path, tmp_path / "killed", **settings), stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while len(list(partial.glob("*.safetensors"))) < checkpoints and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed").exists()
+    subprocess.run(command(log_path, tmp_path / "killed", **settings), check=True, capture_output=True)
+    assert kills == 2
+    whole, killed = (load_user_tower(tmp_path / name) for name in ("whole", "killed"))
+    assert np.array_equal(whole.items.vectors, killed.items.vectors)
+    losses = [[point["loss"] for point in tower.manifest.training["course"]] for tower in (whole, killed)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"full_softmax_tracks": 10, "negatives": 32}, {"loss": "gbce"}])
+def test_a_checkpoint_that_is_taken_up_goes_on_as_if_nothing_had_been(log_path, tmp_path, settings):
+    config = TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | settings)
+    job = prepare(config, scratch=tmp_path)
+    with Course(config) as course:
+        for name in ("whole", "halved"):
+            candidate = Candidate(job, 0.1, tmp_path / name)
+            candidate.train(islice(steps(job), 10), course)
+            if name == "halved":
+                candidate = Candidate(job, 0.1, tmp_path / name)
+            assert candidate.steps == 10
+            candidate.train(islice(steps(job, done=10), 10), course)
+    whole, halved = (load_file(tmp_path / name) for name in ("whole", "halved"))
+    assert whole.keys() == halved.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, halved[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"score": "dot"}, "score=dot makes no tower to deploy"),
+        ({"out": "."}, "holds files of something else; name a new folder"),
+    ],
+)
+def test_what_cannot_become_a_tower_is_refused_before_the_training(log_path, tmp_path, monkeypatch, settings, message):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=message):
+        run(TowerTraining(**{"log": log_path, "out": "tower"} | QUICK | settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_loss_that_is_no_number_is_one_sentence(log_path, tmp_path):
+    with pytest.raises(SettingsError, match=r"loss is no number any more after \d+ steps; run"):
+        run(TowerTraining(log=log_path, out=str(tmp_path / "tower"), learning_rate=1e38, **QUICK))
+    assert not (tmp_path / "tower").exists()
+
+
+def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_no_tower(log_path, tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    found = subprocess.run(
+        command(log_path, tmp_path / "tower"), preexec_fn=limit, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("Error: ")
+    assert "make room, and run this again" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert not (tmp_path / "tower").exists()
+
+
+def test_a_folder_of_something_else_is_not_replaced(log_path, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(SettingsError, match="holds files of something else; name a new folder"):
+        run(TowerTraining(log=log_path, out=str(tmp_path), **QUICK))
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("settings", [{"full_softmax_tracks": 10, "negatives": 20}, {"loss": "gbce", "negatives": 20}])
+def test_sampled_losses_learn_too(log_path, tmp_path, settings):
+    found = run(
+        TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | {"steps": 300, "patience": 40} | settings)
+    )
+    assert found["valid_ndcg_at_10"] > 0.25  # by chance .11
+
+
+def test_every_position_trains_once_in_an_epoch_with_its_whole_history(log_path):
+    log = read_log(log_path)
+    split = split_log(log, "leave-last")
+    row_of = np.arange(len(log.tracks))
+    learned = {p for start, end in zip(log.offsets[:-1], split.train_end, strict=True) for p in range(start, end - 1)}
+    for context, stride in ((2, 4), (9, 15), (49, 150), (5, 5)):
+        steps = windows(log, split, row_of, context=context, stride=stride, batch=7, seed=5)
+        expected = sorted(int(log.track[place + 1]) for place in learned)
+        found: list[int] = []
+        while len(found) < len(learned):
+            batch = next(steps)
+            found += batch.targets.tolist()
+            for number, position in zip(*np.nonzero(batch.trains), strict=True):
+                assert (batch.signals[number, : position + 1] > 0).all()
+            first = batch.trains.argmax(axis=1)
+            assert set(first) <= {0, *range(min(context, 1), context + 1)}
+            assert (batch.trains.sum(axis=1) <= np.where(first == 0, context + stride, stride)).all()
+        assert sorted(found) == expected
+
+
+def test_a_log_in_which_nothing_follows_is_one_sentence(tmp_path):
+    rows = [(f"u{user}", f"t{user % 3}", START + user) for user in range(5)]
+    rows += [("v", f"t{place % 3}", START + place) for place in range(3)]
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(SettingsError, match="no target follows a listen; take a longer log"):
+        run(TowerTraining(log=str(tmp_path / "log.parquet"), out=str(tmp_path / "tower"), **QUICK))
+
+
+def test_listeners_who_only_skip_train_nothing_and_stop_nothing(tmp_path):
+    users = [[(track, "skip") for track in range(20)] for _ in range(30)]
+    users += [[(track, "play") for track in range(20)] for _ in range(3)]
+    rows = [
+        (f"u{user:02}", f"t{track}", START + place, kind)
+        for user, listens in enumerate(users)
+        for place, (track, kind) in enumerate(listens)
+    ]
+    path = tmp_path / "log.parquet"
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at", "kind"]).write_parquet(path)
+    found = run(TowerTraining(log=str(path), out=str(tmp_path / "tower"), **QUICK | {"positions": 15}))
+    assert all(np.isfinite(point["loss"]) for point in found["course"])
+
+
+def test_rows_that_come_again_are_counted_once_and_told(tmp_path):
+    path = tmp_path / "log.parquet"
+    write_log(path)
+    frame = pl.read_parquet(path)
+    pl.concat([frame, frame.head(7)]).write_parquet(path)
+    words = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in QUICK.items() if key != "split"]
+    result = CliRunner().invoke(
+        cli, ["train-user-tower", str(path), str(tmp_path / "tower"), "--split", "leave-last", *words]
+    )
+    assert result.exit_code == 0, result.output
+    assert "7 rows of the log were the same listen again, and counted once" in result.stdout
