@@ -60,7 +60,7 @@ def render(metrics: Json) -> str:
         SettingsError: the metrics lack something that every evaluation has.
     """
     environment = Environment(
-        loader=PackageLoader("offline", "."),
+        loader=PackageLoader("offline.evaluation", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
