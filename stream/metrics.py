@@ -18,7 +18,7 @@ EVENT_TO_CACHE_SECONDS = Histogram(
     "tastewave_event_to_cache_seconds", "From event_time to the answer in Redis.", registry=REGISTRY,
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
 )  # fmt: skip
-WINDOW = Gauge("tastewave_window_records", "Records in flight.", registry=REGISTRY)
+IN_HAND = Gauge("tastewave_in_hand_records", "Records that are being handled.", registry=REGISTRY)
 LAG = Gauge("tastewave_lag_records", "Records not yet done in a partition.", ("topic", "partition"), registry=REGISTRY)
 GUARD = Gauge(
     "tastewave_guard", "1 where a guard around the pool processes (rlimit, landlock, seccomp) holds, 0 where not.",

@@ -230,8 +230,15 @@ class TopicSettings(Section):
     max_bytes: Positive = Field(1_048_576, description="largest message (max.message.bytes)")
 
     def named(self, name: str) -> str:
-        """A topic of the contract, or a consumer group, under the prefix."""
+        """A topic of the contract, under the prefix."""
         return self.prefix + name
+
+    def consumer_group(self, *, role: str, release: str) -> str:
+        """Consumer group of the workers of a role, under the prefix.
+
+        It carries the release, so that the workers of two releases each answer every event.
+        """
+        return self.named(f"tastewave.{role}.{release}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,25 @@
-"""The Faust app of a worker, from settings."""
+"""The Faust app of a worker: agents that take whole batches, and a drain that leaves nothing half done.
+
+app = batch_app(settings, role="tracks", release=release_id, turns=8, on_away=health.report_away)
+app.consume(topic, handler, in_hand=256)              # one record at a time
+app.consume_batches(topic, batch_handler, in_hand=8)  # or one batch at a time
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple, cast
 
+import faust
+from aiokafka.structs import ConsumerRecord
 from faust import SASLCredentials, SSLCredentials
+from faust.types import TP
 
-from stream.broker.faust_driver import BatchApp
-from stream.settings import Settings
+from stream.broker.faust_driver import LOGGER, BatchConsumer, BatchSchema, BatchTransport
+from stream.broker.in_hand import BatchesInHand, BatchHandler, InHand, LeftAlone, RecordHandler, RecordsInHand
+from stream.settings import KafkaSettings, Settings
 
 _RECORDS_PER_FETCH = 32
 _FETCHES_BUFFERED = 2
@@ -17,24 +29,153 @@ _DAY_S = 86_400.0
 _REQUEST_TIMEOUT_S = 15.0
 
 
-def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
-    """The Faust app of a worker that has so many tracks in hand; its consumer group carries the release."""
-    credentials: Any = None
-    context = settings.kafka.ssl_context()
-    if settings.kafka.security.startswith("SASL"):
-        password = settings.kafka.password.get_secret_value() if settings.kafka.password else None
-        credentials = SASLCredentials(
-            username=settings.kafka.username,
-            password=password,
-            mechanism=settings.kafka.sasl_mechanism,
-            ssl_context=context,
+class Progress(NamedTuple):
+    """Where a partition stands: the next record to finish, and the end of the log."""
+
+    next_offset: int
+    end_offset: int
+
+
+class BatchApp(faust.App):
+    """A Faust app that consumes through `consume` and `consume_batches` alone.
+
+    Args:
+        turns: how many records may take a turn at a time.
+        on_away: called with each error that makes a record wait for a server.
+    """
+
+    logger = LOGGER
+
+    def __init__(self, *args: Any, turns: int, on_away: Callable[[BaseException], None], **kwargs: Any) -> None:
+        super().__init__(
+            *args,
+            table_standby_replicas=0,  # with Faust's default of 1, a further worker gets no partitions
+            topic_disable_leader=True,
+            stream_wait_empty=False,  # a rebalance need not wait for the records in hand: their batches are revoked
+            **kwargs,
         )
-    elif context:
-        credentials = SSLCredentials(context)
+        self._on_away = on_away
+        self._all_in_hand: list[InHand] = []
+        self._consumed: set[str] = set()
+        self._turns = asyncio.Semaphore(turns)
+        self._reached: dict[TP, int] = {}
+        self._draining = False
+
+    def _new_transport(self) -> BatchTransport:
+        """Overridden: Faust looks transports up by the scheme of the broker's URL, and knows none of ours."""
+        return BatchTransport(self.conf.broker_consumer, self)
+
+    def _create_directories(self) -> None:
+        """Overridden to make none: workers keep no state of their own."""
+
+    def agent(self, *_: Any, **__: Any) -> Any:
+        """Refused: Faust loses the events that a plain agent raises on."""
+        raise TypeError("a BatchApp has no plain agents; use BatchApp.consume(topic, handler, in_hand=...)")
+
+    def consume(self, topic: str, handler: RecordHandler, *, in_hand: int) -> None:
+        """Register the agent of a topic, which handles one record at a time.
+
+        Args:
+            topic: name of an existing topic.
+            handler: what to do with a record.
+            in_hand: how many records may be in hand at a time.
+        """
+        self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._reach))
+
+    def consume_batches(self, topic: str, handler: BatchHandler, *, in_hand: int) -> None:
+        """Register the agent of a topic, which handles a whole fetched batch at a time.
+
+        Args:
+            topic: name of an existing topic.
+            handler: what to do with the records of a batch.
+            in_hand: how many batches may be in hand at a time, of different partitions.
+        """
+        self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._reach))
+
+    def _add(self, topic: str, in_hand: InHand) -> None:
+        self._all_in_hand.append(in_hand)
+        self._consumed.add(topic)
+        super().agent(self.topic(topic, schema=BatchSchema()), name=f"tastewave.{topic}")(in_hand.run)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, record: ConsumerRecord) -> AsyncIterator[None]:
+        """Wait for a turn: at most `turns` records at a time are inside the block. What is quick needs no turn.
+
+        Raises LeftAlone while the app drains, unless a later record of the partition has had its turn or is done:
+        the commit stops at the first record that is not done, so that the later one would be delivered again.
+        """
+        async with self._turns:
+            if self._draining and record.offset > self._reached.get(TP(record.topic, record.partition), -1):
+                raise LeftAlone
+            self._reach(record)
+            yield
+
+    def _reach(self, record: ConsumerRecord) -> None:
+        tp = TP(record.topic, record.partition)
+        self._reached[tp] = max(record.offset, self._reached.get(tp, -1))
+
+    @property
+    def in_hand(self) -> int:
+        """How many records or batches are being handled."""
+        return sum(len(one.tasks) for one in self._all_in_hand)
+
+    @property
+    def waiting(self) -> list[BaseException]:
+        """The last error of each record or batch that waits for a server."""
+        return [error for one in self._all_in_hand for error in one.waiting.values()]
+
+    @property
+    def joined(self) -> bool:
+        """Whether the consumer group has given this worker its partitions, which may be none."""
+        return cast(BatchConsumer, self.consumer).joined
+
+    async def progress(self) -> dict[TP, Progress]:
+        """Where every assigned partition stands, with the end of its log as the broker reports it now.
+
+        A worker without a partition asks the broker as well, so that it notices when Kafka is away.
+        """
+        consumer = cast(BatchConsumer, self.consumer)
+        tps = consumer.assignment()
+        ends = await consumer.highwaters(*(tps or {TP(topic, 0) for topic in self._consumed}))
+        progress = {}
+        for tp, end in ends.items() if tps else ():
+            next_offset = consumer.next_offset(tp)
+            if next_offset is None:
+                next_offset = consumer.started_at(tp, await consumer.position(tp) or 0)
+            progress[tp] = Progress(next_offset, end)
+        return progress
+
+    async def drain(self, *, timeout_s: float) -> None:
+        """Take nothing new, finish what is in hand within the time, and commit it."""
+        self._draining = True
+        self.consumer.stop_flow()
+        for one in self._all_in_hand:
+            one.stop()
+        await asyncio.gather(*(one.finish(timeout_s=timeout_s) for one in self._all_in_hand))
+        await self.consumer.commit()
+
+
+def batch_app(
+    settings: Settings, *, role: str, release: str, turns: int, on_away: Callable[[BaseException], None]
+) -> BatchApp:
+    """The app of a worker.
+
+    Args:
+        settings: of Kafka and the topics.
+        role: tracks or listens.
+        release: that the worker is pinned to.
+        turns: how many records may take a turn at a time.
+        on_away: called with each error that makes a record wait for a server.
+
+    Raises:
+        SettingsError: TLS to Kafka cannot be set up.
+    """
     return BatchApp(
-        settings.topics.named(f"tastewave.tracks.{release}"),
+        settings.topics.consumer_group(role=role, release=release),
+        turns=turns,
+        on_away=on_away,
         broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],
-        broker_credentials=credentials,
+        broker_credentials=_credentials(settings.kafka),
         broker_commit_interval=1.0,
         broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
         broker_heartbeat_interval=2.0,
@@ -48,5 +189,16 @@ def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
         producer_max_request_size=settings.topics.max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,
-        turns=turns,
     )
+
+
+def _credentials(kafka: KafkaSettings) -> Any:
+    context: Any = kafka.ssl_context()
+    if kafka.security.startswith("SASL"):
+        return SASLCredentials(
+            username=kafka.username,
+            password=kafka.password.get_secret_value() if kafka.password else None,
+            mechanism=kafka.sasl_mechanism,
+            ssl_context=context,
+        )
+    return SSLCredentials(context) if context else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import aiokafka.errors
 import msgspec
 from aiokafka.structs import ConsumerRecord
+from faust.exceptions import ProducerSendError
 from faust.types.transports import ProducerT
 
 from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
@@ -15,8 +17,23 @@ from stream.broker.dead_letters import dead_letter
 from stream.settings import TopicSettings
 
 
+def is_kafka_away(error: BaseException) -> bool:
+    """Whether a record that met this error should wait and be tried again."""
+    if isinstance(error, ProducerSendError) and error.__cause__:  # Faust's wrapping of what aiokafka raised
+        error = error.__cause__
+    return isinstance(error, aiokafka.errors.KafkaTimeoutError) or (
+        isinstance(error, aiokafka.errors.KafkaError) and error.retriable
+    )
+
+
 class Publisher:
-    """Sends through the app's producer and waits for the acknowledgement; raises aiokafka's KafkaError."""
+    """Sends through the app's producer and waits for the acknowledgement; raises aiokafka's KafkaError.
+
+    Args:
+        producer: of the Faust app.
+        topics: their prefix and the largest message.
+        release: release_id that dead letters carry.
+    """
 
     def __init__(self, producer: ProducerT, topics: TopicSettings, *, release: str) -> None:
         self._producer = producer

@@ -7,11 +7,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from models.contract import LIVE_KEY
 from models.release import load_release
 from stream.settings import Settings
 from stream.store.client import sync_client
-from stream.store.tracks import SET_LIVE, live_arguments
+from stream.store.live import activate
 
 
 def show_release(where: str | None, *, as_json: bool) -> None:
@@ -46,8 +45,7 @@ def activate_release(settings: Settings, release_id: str | None) -> None:
     release_id = release_id or load_release(settings.worker.release).release_id
 
     with sync_client(settings.redis) as client:
-        client.register_script(SET_LIVE)(keys=[LIVE_KEY], args=live_arguments(release_id))
-        previous = (client.hget(LIVE_KEY, "previous") or b"").decode()  # pyright: ignore[reportAttributeAccessIssue]
+        previous = activate(client, release_id)
     click.echo(
         f"{release_id} is live" + (f"; go back with `tastewave release activate {previous}`" if previous else "")
     )

@@ -58,7 +58,7 @@ def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = Non
         ReleaseError: the configured release cannot be read.
     """
     release = release or load_release(settings.worker.release).release_id
-    group = settings.topics.named(f"tastewave.tracks.{release}")
+    group = settings.topics.consumer_group(role="tracks", release=release)
     since_ms = time.time_ns() // 1_000_000 - minutes * 60_000
     with (
         kafka_client(KafkaAdminClient, settings.kafka) as admin,

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-import aiokafka.errors
 import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord
-from faust.exceptions import ProducerSendError
 
 from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
 from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
 from stream import metrics
 from stream.audio.pool import PoolUnusable, TaggerPool
-from stream.broker.publish import Publisher
-from stream.store.tracks import TrackStore, is_redis_away
+from stream.broker.publish import Publisher, is_kafka_away
+from stream.store.away import is_redis_away
+from stream.store.tracks import HeldTrack, PublishedFeatures, TrackStore
 
 if TYPE_CHECKING:
     from stream.audio.fetch import Fetcher
@@ -35,33 +34,23 @@ class _TrackId(msgspec.Struct):
 _track_id = msgspec.json.Decoder(_TrackId)
 
 
-def order_by_track(record: ConsumerRecord) -> str | None:
-    """Events of one track wait for one another."""
-    try:
-        return _track_id.decode(record.value or b"").track_id
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether Redis, Kafka or the pool is not there now."""
-    if isinstance(error, ProducerSendError) and error.__cause__:
-        error = error.__cause__
-    return (
-        is_redis_away(error)
-        or isinstance(error, (PoolUnusable, aiokafka.errors.KafkaTimeoutError))
-        or (isinstance(error, aiokafka.errors.KafkaError) and error.retriable)
-    )
-
-
 class TrackHandler:
-    """Answers one TrackUploaded record at a time; a record is done when `handle` returns.
+    """Answers one TrackUploaded record at a time; a stream.broker.in_hand.RecordHandler.
 
-    Done means: the answer is in Redis and what Redis holds is on the output topic (and its features on
-    theirs, once per content and front end), or the failure is a dead letter; acknowledged all of it.
+    A record is done when its answer is in Redis and what Redis holds is on the output topic (and its features are on
+    their topic, once for each content and front end), or when it is a dead letter; Kafka has acknowledged all of it.
 
     Args:
+        release: release_id of the answers.
+        front_end: version of the log-mels that the features are computed from.
+        fetcher: brings the audio here.
+        pool: hears it.
+        store: keeps the answers.
+        publisher: sends them.
         turn: fetching and hearing waits for it (BatchApp.turn).
+        top_k: genres and tags kept in an answer.
+        future_tolerance_ms: how far ahead of the clock an upload may be dated.
+        now_ms: the clock.
     """
 
     def __init__(
@@ -89,8 +78,19 @@ class TrackHandler:
         self._future_tolerance_ms = future_tolerance_ms
         self._now_ms = now_ms
 
+    def order(self, record: ConsumerRecord) -> str | None:
+        """Events of one track wait for each other."""
+        try:
+            return _track_id.decode(record.value or b"").track_id
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+
+    def is_away(self, error: BaseException) -> bool:
+        """Whether Redis, Kafka or the pool is not there now."""
+        return is_redis_away(error) or is_kafka_away(error) or isinstance(error, PoolUnusable)
+
     async def handle(self, record: ConsumerRecord) -> None:
-        """Raises what is_away knows; anything else that it raises is a fault of ours."""
+        """Answer a record. Raises what is_away knows; any other error is a fault of this program."""
         try:
             event = self._accept(record)
         except EventError as error:
@@ -98,8 +98,8 @@ class TrackHandler:
             metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
             return
         held = await self._store.get(event.track_id)
-        if held and held.status != "failed" and held.event_time >= event.uploaded_at:
-            await self._publish_held(held)
+        if held.answer and _is_answered(event, held):
+            await self._publish(held.answer)
             metrics.EVENTS.labels(AGENT, "cached", "").inc()
             return
         try:
@@ -110,7 +110,7 @@ class TrackHandler:
             await self._fail(record, event, error)
 
     async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
-        """Dead-letter a record that nothing foresaw."""
+        """Dead-letter a record that raised unexpected errors."""
         unforeseen = TastewaveError(f"{type(error).__name__} in each of {tries} tries; see the log of the worker")
         try:
             event = self._accept(record)
@@ -120,7 +120,7 @@ class TrackHandler:
         try:
             await self._fail(record, event, unforeseen, attempts=tries)
         except Exception as failure:
-            if is_away(failure):
+            if self.is_away(failure):
                 raise
             log.exception("track.failure_not_stored", track_id=event.track_id)
             await self._publisher.dead_letter(record, unforeseen, attempts=tries)
@@ -149,7 +149,6 @@ class TrackHandler:
         return heard, fetched.content_hash
 
     async def _answer(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
-        await self._publish_features(event, heard, content_hash)
         answer = TrackTagged(
             track_id=event.track_id,
             release=self._release,
@@ -163,22 +162,31 @@ class TrackHandler:
             title=event.title,
             artist_id=event.artist_id,
         )
-        await self._store_and_publish(answer, taggram=heard.taggram)
+        with _stage("store"):
+            stored = await self._store.put(answer, taggram=heard.taggram)
+            await self._publisher.tagged(stored.answer)
+        if stored.answer.event_time == event.uploaded_at:
+            held = await self._publish_features(event, heard, content_hash, published=stored.features)
+        else:  # the answer to a later upload stands, and its features do
+            held = (await self._store.get(event.track_id)).answer
+        await self._publish_changes(stored.answer, held)
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
-    async def _publish_features(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
-        content = f"{self._front_end}:{content_hash}".encode()
-        held = await self._store.get(event.track_id)
-        if held and held.status != "failed" and held.event_time > event.uploaded_at:
-            return
-        if await self._store.features_published(event.track_id) == content:
-            return
-        features = TrackFeatures(
-            track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
-        )
-        await self._publisher.features(features)
-        await self._store.mark_features_published(event.track_id, content)
+    async def _publish_features(
+        self, event: TrackUploaded, heard: Heard, content_hash: str, *, published: PublishedFeatures | None
+    ) -> TrackTagged | None:
+        """Publish features unless the topic holds them already, and note that this was done for the event.
+
+        Returns the answer that Redis holds then.
+        """
+        content = f"{self._front_end}:{content_hash}"
+        if published is None or published.content != content:
+            features = TrackFeatures(
+                track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
+            )
+            await self._publisher.features(features)
+        return await self._store.mark_features(event.track_id, PublishedFeatures(event.uploaded_at, content))
 
     async def _fail(
         self, record: ConsumerRecord, event: TrackUploaded, error: TastewaveError, attempts: int = 1
@@ -193,24 +201,34 @@ class TrackHandler:
             title=event.title,
             artist_id=event.artist_id,
         )
-        await self._store_and_publish(answer)
+        with _stage("store"):
+            await self._publish((await self._store.put(answer)).answer)
         await self._publisher.dead_letter(record, error, attempts=attempts)
         metrics.EVENTS.labels(AGENT, "failed", error.reason).inc()
         log.warning("track.failed", track_id=event.track_id, reason=error.reason, error=str(error))
 
-    async def _store_and_publish(self, answer: TrackTagged, *, taggram: bytes = b"") -> None:
-        with _stage("store"):
-            held = await self._store.put(answer, taggram=taggram)
-            await self._publish_held(held)
+    async def _publish(self, answer: TrackTagged) -> None:
+        """Publish an answer that Redis held a moment ago."""
+        await self._publisher.tagged(answer)
+        await self._publish_changes(answer, (await self._store.get(answer.track_id)).answer)
 
-    async def _publish_held(self, held: TrackTagged) -> None:
-        """Publish until what was published is what Redis holds: another worker may have written in between."""
-        while True:
+    async def _publish_changes(self, published: TrackTagged, held: TrackTagged | None) -> None:
+        """Publish until what was published last is what Redis holds: another worker may have written in between."""
+        while held is not None and held != published:
             await self._publisher.tagged(held)
-            now_held = await self._store.get(held.track_id)
-            if now_held is None or now_held == held:
-                return
-            held = now_held
+            published, held = held, (await self._store.get(held.track_id)).answer
+
+
+def _is_answered(event: TrackUploaded, held: HeldTrack) -> bool:
+    """Whether an answer to this upload or to a later one is held, and its features were published.
+
+    A worker that was killed between the two has left the answer to this upload without its features.
+    """
+    answer, features = held
+    if answer is None or answer.status == "failed" or answer.event_time < event.uploaded_at:
+        return False
+    features_time = features.event_time if features else -1
+    return answer.event_time > event.uploaded_at or features_time >= event.uploaded_at
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -17,10 +16,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from models.errors import SettingsError
 from stream import metrics
-from stream.audio.pool import PoolUnusable, TaggerPool
-from stream.broker.faust_driver import BatchApp, Progress
+from stream.broker.app import BatchApp, Progress
 from stream.settings import WorkerSettings
-from stream.store.tracks import TrackStore, is_redis_away
 
 log = structlog.get_logger(__name__)
 
@@ -28,14 +25,19 @@ CHECK_EVERY_S = 1.0
 _UNREADY_CHECK_EVERY_S = 0.1
 _CHECK_TIMEOUT_S = 5.0
 
+Check = Callable[[], Awaitable[None]]
+"""Returns when a server is well, raises when it is not."""
+
 
 class Health:
     """What keeps a worker from being ready, checked every second against the servers themselves.
 
     Args:
         settings: where to serve, and how long a partition may stand still.
-        release: the release that the worker is pinned to.
+        release: release_id that the worker is pinned to.
         role: tracks or listens.
+        server_of: the name of the server that is away, by the error that says so.
+        redacted: takes passwords out of the texts of errors.
         monotonic: the clock, in seconds.
     """
 
@@ -45,14 +47,16 @@ class Health:
         *,
         release: str,
         role: str,
-        redacted: Callable[[str], str] = str,
+        server_of: Callable[[BaseException], str],
+        redacted: Callable[[str], str],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._monotonic = monotonic
         self._settings = settings
-        self._redacted = redacted
         self._release = release
         self._role = role
+        self._server_of = server_of
+        self._redacted = redacted
+        self._monotonic = monotonic
         self._problems = {"worker": "starting"}
         self._checked_at = self._monotonic()
         self._moved: dict[TP, tuple[int, float]] = {}
@@ -62,26 +66,22 @@ class Health:
         self._waiting: Callable[[], Iterable[BaseException]] = tuple
         metrics.RELEASE.info({"release": release, "role": role})
 
-    def waiting(self, server: str, error: BaseException | str | None) -> None:
-        """Note that a server is away (or, with None, back); logs the changes only.
+    def report_away(self, error: BaseException, *, server: str | None = None) -> None:
+        """Note that a server is away: the one that the error names, unless `server` does. Logged when it is new."""
+        server = server or self._server_of(error)
+        reason = self._redacted(str(error) or type(error).__name__)
+        if server not in self._problems:
+            log.warning("server.away", server=server, error=reason)
+        self._problems[server] = reason
+        metrics.WAITING.labels(server).set(1)
 
-        A server that answers a check, but has not yet answered a record that waits for it, is not back.
-        """
-        if error is None and any(_server(waited) == server for waited in self._waiting()):
+    def report_back(self, server: str) -> None:
+        """Note that a server has answered a check. It counts as back once no record waits for it any more."""
+        if any(self._server_of(error) == server for error in self._waiting()):
             return
-        if error is not None and server not in self._problems:
-            log.warning("server.away", server=server, error=str(error))
-        elif error is None and server in self._problems:
+        if self._problems.pop(server, None) is not None:
             log.info("server.back", server=server)
-        if error is None:
-            self._problems.pop(server, None)
-        else:
-            self._problems[server] = self._redacted(str(error))
-        metrics.WAITING.labels(server).set(error is not None)
-
-    def away(self, error: BaseException) -> None:
-        """A record is waiting because of this error."""
-        self.waiting(_server(error), error)
+        metrics.WAITING.labels(server).set(0)
 
     def started(self) -> None:
         """The worker has loaded its release and is in its consumer group."""
@@ -91,14 +91,13 @@ class Health:
         """A round of checks has ended."""
         self._checked_at = self._monotonic()
 
-    async def watch(self, app: BatchApp, store: TrackStore, pool: TaggerPool) -> None:
-        """Check for ever, and log when readiness changes."""
+    async def watch(self, app: BatchApp, checks: Mapping[str, Check]) -> None:
+        """Check Kafka and the named servers until cancelled, and log when readiness changes."""
         was_ready = False
         self._waiting = lambda: app.waiting
         while True:
-            await asyncio.gather(self._check_redis(store), self._check_kafka(app))
-            self.waiting("pool", pool.trouble)
-            metrics.WINDOW.set(app.in_flight)
+            await asyncio.gather(self._check_kafka(app), *(self._check(*check) for check in checks.items()))
+            metrics.IN_HAND.set(app.in_hand)
             self.checked()
             report = self.report()
             if report["ready"] != was_ready:
@@ -106,21 +105,13 @@ class Health:
                 log.info("worker.ready" if was_ready else "worker.not_ready", problems=report["problems"])
             await asyncio.sleep(CHECK_EVERY_S if was_ready else _UNREADY_CHECK_EVERY_S)
 
-    async def _check_redis(self, store: TrackStore) -> None:
+    async def _check(self, server: str, check: Check) -> None:
         try:
-            lost_since_ms = await asyncio.wait_for(store.check(), _CHECK_TIMEOUT_S)
+            await asyncio.wait_for(check(), _CHECK_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker is not ready
-            self.waiting("redis", str(error) or type(error).__name__)
+            self.report_away(error, server=server)
         else:
-            self.waiting("redis", None)
-            if lost_since_ms is not None:
-                metrics.REDIS_LOST_WRITES.inc()
-                log.error(
-                    "redis.lost_writes",
-                    lost_since=datetime.datetime.fromtimestamp(lost_since_ms / 1000, tz=datetime.UTC).isoformat(),
-                    advice="answers since then, perhaps earlier ones, are gone; stop the workers, "
-                    f"`tastewave rewind {self._role} --minutes N` to before then, start them",
-                )
+            self.report_back(server)
 
     async def _check_kafka(self, app: BatchApp) -> None:
         if app.joined:
@@ -128,16 +119,16 @@ class Health:
         self._asking = self._asking or asyncio.create_task(app.progress())
         done, _ = await asyncio.wait([self._asking], timeout=_CHECK_TIMEOUT_S)
         if not done:  # asked once: questions would pile up in the consumer's thread while the broker is away
-            self.waiting("kafka", f"no answer in {_CHECK_TIMEOUT_S:g} s")
+            self.report_away(TimeoutError(f"no answer in {_CHECK_TIMEOUT_S:g} s"), server="kafka")
             return
         asked, self._asking = self._asking, None
         error = asked.exception()
         if isinstance(error, ConsumerNotStarted):  # the worker is starting, Kafka may be well
             return
         if error:
-            self.waiting("kafka", repr(error))
+            self.report_away(error, server="kafka")
             return
-        self.waiting("kafka", None)
+        self.report_back("kafka")
         self.note_progress(asked.result())
 
     def note_progress(self, progress: dict[TP, Progress]) -> None:
@@ -204,8 +195,3 @@ class Health:
         """Close the port."""
         if self._runner:
             await self._runner.cleanup()
-
-
-def _server(error: BaseException) -> str:
-    """Which server a record waits for."""
-    return "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"

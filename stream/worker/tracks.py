@@ -1,15 +1,34 @@
-"""`tastewave worker tracks`: the pool first, so that its processes load while this one imports Faust."""
+"""`tastewave worker tracks`: answers uploads.
+
+The pool comes first: its processes load the release while this one imports Faust, which is why the other imports
+stand inside the functions.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from models.release import load_release
-from stream.audio.pool import TaggerPool
+import structlog
+
+from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
+from models.release import Release, load_release
+from stream import metrics
+from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.logs import configure_logs
-from stream.metrics import POOL_RESTARTS
 from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from stream.broker.app import BatchApp
+    from stream.worker.health import Check
+
+log = structlog.get_logger(__name__)
+
+_RECORDS_IN_HAND = 256  # an upload that needs no hearing does not wait for those that do
+_TRACKS_IN_HAND_PER_PROCESS = 4
 
 
 def run_tracks_worker(settings: Settings) -> None:
@@ -17,7 +36,7 @@ def run_tracks_worker(settings: Settings) -> None:
 
     Raises:
         ReleaseError: the release cannot be used.
-        WorkerCrashed, SettingsError: as stream.worker.service.serve_tracks.
+        WorkerCrashed, SettingsError: as stream.worker.service.serve.
     """
     configure_logs(settings)
     release = load_release(settings.worker.release)
@@ -27,12 +46,66 @@ def run_tracks_worker(settings: Settings) -> None:
         timeout_s=settings.pool.task_timeout_s,
         memory_mb=settings.pool.task_memory_mb,
         max_duration_s=settings.pool.max_duration_s,
-        on_restart=POOL_RESTARTS.inc,
+        on_restart=metrics.POOL_RESTARTS.inc,
     )
     try:
         pool.launch()
-        from stream.worker.service import serve_tracks
+        from stream.worker.service import serve
 
-        asyncio.run(serve_tracks(settings, release, pool))
+        asyncio.run(serve(settings, release, TracksRole(settings, release, pool)))
     finally:
         pool.stop()
+
+
+class TracksRole:
+    """The role of a worker that answers uploads; a stream.worker.service.Role."""
+
+    name = "tracks"
+    topics: tuple[str, ...] = (TRACKS_UPLOADED, TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)
+
+    def __init__(self, settings: Settings, release: Release, pool: TaggerPool) -> None:
+        self._settings = settings
+        self._release = release
+        self._pool = pool
+        self.turns = settings.worker.tracks_in_hand or _TRACKS_IN_HAND_PER_PROCESS * pool.processes
+
+    async def load(self) -> None:
+        """Return when the pool is ready. Raises what TaggerPool.ready raises."""
+        for guard, holds in (await self._pool.ready()).items():
+            metrics.GUARD.labels(guard).set(holds)
+            if not holds:
+                log.warning("guard.off", guard=guard, advice="strangers' files are heard with more rights than needed")
+
+    @contextlib.asynccontextmanager
+    async def consume(self, app: BatchApp, redis: Any) -> AsyncIterator[Mapping[str, Check]]:
+        """Register the agent for uploads."""
+        from stream.audio.fetch import Fetcher
+        from stream.broker.publish import Publisher
+        from stream.store.tracks import TrackStore
+        from stream.tracks.handler import TrackHandler
+
+        worker, topics, release_id = self._settings.worker, self._settings.topics, self._release.release_id
+        async with Fetcher(self._settings.fetch) as fetcher:
+            handler = TrackHandler(
+                release=release_id,
+                front_end=self._release.configuration.front_end,
+                fetcher=fetcher,
+                pool=self._pool,
+                store=TrackStore(redis, release_id, keep_taggrams=worker.store_taggram),
+                publisher=Publisher(app.producer, topics, release=release_id),
+                turn=app.turn,
+                top_k=worker.top_k,
+                future_tolerance_ms=int(worker.future_tolerance_s * 1000),
+            )
+            app.consume(topics.named(TRACKS_UPLOADED), handler, in_hand=_RECORDS_IN_HAND)
+            yield {"pool": self._check_pool}
+
+    def server_of(self, error: BaseException) -> str:
+        """redis, pool or kafka."""
+        from stream.store.away import is_redis_away
+
+        return "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"
+
+    async def _check_pool(self) -> None:
+        if self._pool.trouble:
+            raise self._pool.trouble

@@ -11,8 +11,8 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
-from stream.broker.app import tracks_app
-from stream.broker.faust_driver import UNEXPECTED_TRIES, BatchApp, Handler
+from stream.broker.app import BatchApp, batch_app
+from stream.broker.in_hand import UNEXPECTED_TRIES
 from stream.settings import load_settings
 
 pytestmark = pytest.mark.servers
@@ -31,7 +31,7 @@ class Platform:
             kafka_brokers=environment["TASTEWAVE_KAFKA_BROKERS"], topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"]
         )
         self.topic = self.settings.topics.named("records")
-        self.group = self.settings.topics.named("tastewave.tracks.test")
+        self.group = self.settings.topics.consumer_group(role="tracks", release="test")
         admin = KafkaAdminClient(bootstrap_servers=list(self.settings.kafka.brokers))
         admin.create_topics({self.topic: {"num_partitions": PARTITIONS, "replication_factor": 1}})
         admin.close()
@@ -55,22 +55,55 @@ class Platform:
         finally:
             consumer.close()
 
-    def app(
-        self, handle: Callable[..., Awaitable[None]], *, window: int = 8, order=lambda record: record.key
-    ) -> BatchApp:
-        async def give_up(record, error: Exception, tries: int) -> None:
-            assert tries == UNEXPECTED_TRIES
-            self.given_up.append(record.value)
-
-        def waited(error: BaseException) -> None:
-            self.waits += 1
-
-        app = tracks_app(self.settings, "test", turns=4)
-        handler = Handler(
-            handle, give_up, lambda error: isinstance(error, AwayError), lambda record: record.key, waited
-        )
-        app.consume(self.topic, handler, window=window)
+    def app(self, handle: Callable[..., Awaitable[None]], *, in_hand: int = 8) -> BatchApp:
+        app = self.plain_app()
+        app.consume(self.topic, Records(self, handle), in_hand=in_hand)
         return app
+
+    def batch_app(self, handle_batch: Callable[..., Awaitable[None]], *, in_hand: int = 8) -> BatchApp:
+        app = self.plain_app()
+        app.consume_batches(self.topic, Batches(self, handle_batch), in_hand=in_hand)
+        return app
+
+    def plain_app(self) -> BatchApp:
+        return batch_app(self.settings, role="tracks", release="test", turns=4, on_away=self.note_wait)
+
+    def note_wait(self, error: BaseException) -> None:
+        assert isinstance(error, AwayError)
+        self.waits += 1
+
+
+class Errors:
+    """What the two handlers below say about errors."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+
+    def is_away(self, error: BaseException) -> bool:
+        return isinstance(error, AwayError)
+
+    async def give_up(self, record, error: Exception, tries: int) -> None:
+        assert tries == UNEXPECTED_TRIES
+        self.platform.given_up.append(record.value)
+
+
+class Records(Errors):
+    """A RecordHandler of a function; records of one Kafka key wait for each other."""
+
+    def __init__(self, platform: Platform, handle: Callable[..., Awaitable[None]]) -> None:
+        super().__init__(platform)
+        self.handle = handle
+
+    def order(self, record) -> bytes | None:
+        return record.key
+
+
+class Batches(Errors):
+    """A BatchHandler of a function."""
+
+    def __init__(self, platform: Platform, handle_batch: Callable[..., Awaitable[None]]) -> None:
+        super().__init__(platform)
+        self.handle_batch = handle_batch
 
 
 @pytest.fixture
@@ -190,7 +223,7 @@ async def test_records_of_one_key_are_handled_in_order_and_others_side_by_side(p
         active[record.key] -= 1
         order.append((record.key, int(record.value)))
 
-    async with running(platform.app(handle, window=6)):
+    async with running(platform.app(handle, in_hand=6)):
         await until(lambda: len(order) >= 80)
     assert most_of_one_key == 1
     assert 2 <= most_at_once <= 6
@@ -207,12 +240,12 @@ async def test_a_drain_finishes_what_is_in_hand_and_commits_it_so_that_nothing_c
         await asyncio.sleep(0.01)
         seen.append(record.value)
 
-    async with running(platform.app(handle, window=5)):
+    async with running(platform.app(handle, in_hand=5)):
         await until(lambda: len(seen) >= 20)
     first = len(seen)
     assert first < 300
     assert await asyncio.to_thread(platform.committed) == first
-    async with running(platform.app(handle, window=5)):
+    async with running(platform.app(handle, in_hand=5)):
         await until(lambda: len(seen) >= 300)
         await until_committed(platform, 300)
     assert Counter(seen).most_common(1)[0][1] == 1
@@ -226,9 +259,9 @@ async def test_after_an_end_without_drain_nothing_is_missing(platform: Platform)
         await asyncio.sleep(0.005)
         seen.append(record.value)
 
-    async with running(platform.app(handle, window=5), drain=False):
+    async with running(platform.app(handle, in_hand=5), drain=False):
         await until(lambda: len(seen) >= 50)
-    async with running(platform.app(handle, window=5)):
+    async with running(platform.app(handle, in_hand=5)):
         await until(lambda: len(set(seen)) == 300)
         await until_committed(platform, 300)
 
@@ -241,7 +274,7 @@ async def test_a_second_worker_joining_and_leaving_in_mid_batch_loses_nothing(pl
             await asyncio.sleep(0.01)
             seen.append((name, record.value))
 
-        return platform.app(handle, window=2)
+        return platform.app(handle, in_hand=2)
 
     platform.produce([b"a%d" % number for number in range(600)])
     async with running(app("first")) as first:
@@ -282,9 +315,9 @@ async def test_records_that_wait_do_not_keep_a_second_worker_from_its_share(plat
         raise AwayError
 
     platform.produce([b"%d" % number for number in range(90)])
-    async with running(platform.app(handle, window=2), drain=False) as first:
-        await until(lambda: first.in_flight == 2)
-        async with running(platform.app(handle, window=2), drain=False) as second:
+    async with running(platform.app(handle, in_hand=2), drain=False) as first:
+        await until(lambda: first.in_hand == 2)
+        async with running(platform.app(handle, in_hand=2), drain=False) as second:
             await until(lambda: second.joined)
             assert len(await first.progress()) + len(await second.progress()) == PARTITIONS
 
@@ -350,9 +383,9 @@ async def test_a_record_whose_partition_was_taken_away_stops_waiting(platform: P
     async with running(first):
         await until(lambda: len(tries) == PARTITIONS)
         async with running(platform.app(handle)) as second:
-            await until(lambda: second.joined and second.in_flight)
-            taken = PARTITIONS - second.in_flight
-            await until(lambda: first.in_flight == taken)
+            await until(lambda: second.joined and second.in_hand)
+            taken = PARTITIONS - second.in_hand
+            await until(lambda: first.in_hand == taken)
             away = False
             await until(lambda: done)
     assert platform.given_up == []
@@ -372,7 +405,7 @@ async def test_empty_and_undecodable_values_reach_the_handler_as_they_are(platfo
 
 
 async def test_a_plain_faust_agent_is_refused(platform: Platform) -> None:
-    app = tracks_app(platform.settings, "test", turns=4)
+    app = platform.plain_app()
     with pytest.raises(TypeError, match="consume"):
         app.agent(app.topic(platform.topic))
 
@@ -392,7 +425,7 @@ async def test_what_takes_long_waits_for_its_turn_and_the_rest_flows_past_it(pla
             await release.wait()
             at_once -= 1
 
-    app = platform.app(handle, window=64)
+    app = platform.app(handle, in_hand=64)
     async with running(app):
         await until(lambda: short == 20 and at_once == 4)
         release.set()
@@ -411,7 +444,7 @@ async def test_a_drain_leaves_what_had_no_turn_yet_unless_a_later_record_is_done
                 await release.wait()
         done.append((record.partition, record.offset))
 
-    app = platform.app(handle, window=64)
+    app = platform.app(handle, in_hand=64)
     async with running(app):
         await until(lambda: len(begun) == 4 and len(done) == 1)
         ((past, _),) = done
@@ -421,3 +454,73 @@ async def test_a_drain_leaves_what_had_no_turn_yet_unless_a_later_record_is_done
     assert set(done) == {(past, offset) for offset in range(11)} | kept
     assert len(kept) <= 4
     await until_committed(platform, len(done))  # nothing comes twice
+
+
+async def test_a_batch_handler_gets_what_a_fetch_brought_and_all_of_it_is_committed(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(600)])
+    batches: list[list[bytes]] = []
+
+    async def handle_batch(records) -> None:
+        assert len({record.partition for record in records}) == 1
+        batches.append([record.value for record in records])
+
+    async with running(platform.batch_app(handle_batch)):
+        await until_committed(platform, 600)
+    assert sorted(value for batch in batches for value in batch) == sorted(b"%d" % number for number in range(600))
+    assert max(map(len, batches)) > 1
+
+
+async def test_batches_of_a_partition_follow_each_other_while_other_partitions_are_worked(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(600)])
+    release, active, offsets = asyncio.Event(), Counter(), []
+
+    async def handle_batch(records) -> None:
+        partition = records[0].partition
+        active[partition] += 1
+        assert active[partition] == 1
+        if partition == 0:
+            await release.wait()
+        offsets.extend((record.partition, record.offset) for record in records)
+        active[partition] -= 1
+
+    async with running(platform.batch_app(handle_batch)):
+        await until(lambda: len(offsets) == 400)  # the two other partitions
+        release.set()
+        await until_committed(platform, 600)
+    for partition in range(PARTITIONS):
+        assert [offset for its, offset in offsets if its == partition] == list(range(200))
+
+
+async def test_an_unexpected_error_in_a_batch_is_narrowed_down_to_its_record(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(150)])
+    done: list[bytes] = []
+
+    async def handle_batch(records) -> None:
+        if any(record.value in (b"7", b"70") for record in records):
+            raise KeyError("a fault of ours")
+        done.extend(record.value for record in records)
+
+    async with running(platform.batch_app(handle_batch)):
+        await until_committed(platform, 150)
+    assert sorted(platform.given_up) == [b"7", b"70"]
+    assert sorted([*done, b"7", b"70"]) == sorted(b"%d" % number for number in range(150))
+
+
+async def test_a_batch_waits_as_a_whole_while_a_server_is_away_and_comes_again_after_an_end(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(60)])
+    away, done = True, []
+
+    async def handle_batch(records) -> None:
+        if away:
+            raise AwayError
+        done.extend(record.value for record in records)
+
+    async with running(platform.batch_app(handle_batch)) as app:
+        await until(lambda: platform.waits > 8)
+        assert len(app.waiting) == PARTITIONS
+    assert await asyncio.to_thread(platform.committed) == 0
+    away = False
+    async with running(platform.batch_app(handle_batch)):
+        await until_committed(platform, 60)
+    assert sorted(done) == sorted(b"%d" % number for number in range(60))
+    assert platform.given_up == []

@@ -18,8 +18,8 @@ from redis.crc import key_slot
 from deploy.local import Redis, RedisCluster
 from models.contract import LIVE_KEY
 from stream.settings import load_settings
+from stream.store.away import is_redis_away
 from stream.store.client import async_client, sync_client
-from stream.store.tracks import is_redis_away
 from tests.platform.tracks import Platform, until, uploading, worker_environment, write_catalogue, write_music
 
 pytestmark = pytest.mark.servers

@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+import redis
 import redis.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.contract import LIVE_KEY, decode_taggram, encode_taggram, taggram_key, track_fields, track_key
 from models.events import TrackTagged
-from stream.store.tracks import TrackStore, is_redis_away
+from stream.store.away import is_redis_away
+from stream.store.heartbeat import Heartbeat, LostWrites
+from stream.store.live import LiveRelease, activate
+from stream.store.tracks import PublishedFeatures, TrackStore
 
 pytestmark = pytest.mark.servers
 RELEASE = "0123456789ab"
@@ -46,8 +50,8 @@ def store(client) -> TrackStore:
 
 async def test_what_is_put_is_what_is_held_and_what_other_services_read(store, client) -> None:
     written = answer(title="Ünïcode", artist_id="a1", embedding=(0.6, 0.8))
-    held = await store.put(written)
-    assert held == await store.get("t1")
+    held = (await store.put(written)).answer
+    assert held == (await store.get("t1")).answer
     assert held.embedding == pytest.approx((0.6, 0.8))
     fields = await client.hgetall(track_key(RELEASE, "t1"))
     assert fields == {name.encode(): value for name, value in track_fields(written).items()}
@@ -58,7 +62,7 @@ async def test_what_is_put_is_what_is_held_and_what_other_services_read(store, c
 
 
 async def test_an_unknown_track_is_none(store) -> None:
-    assert await store.get("nobody") is None
+    assert (await store.get("nobody")).answer is None
 
 
 async def test_an_older_event_never_replaces_a_newer_answer(store) -> None:
@@ -73,7 +77,7 @@ async def test_the_same_event_again_changes_nothing(store) -> None:
 
 async def test_a_newer_answer_leaves_no_field_of_the_older_one(store) -> None:
     await store.put(answer(title="old title", artist_id="a1"))
-    held = await store.put(answer("abstained", 2000, confidence=0.3))
+    held = (await store.put(answer("abstained", 2000, confidence=0.3))).answer
     assert held.genre is None
     assert held.title is None
 
@@ -83,7 +87,7 @@ async def test_a_failure_never_replaces_a_good_answer_and_a_good_answer_replaces
     assert await store.put(answer("failed", 2000)) == good
     await store.put(TrackTagged(track_id="t2", release=RELEASE, status="failed", event_time=2, tagged_at=3, reason="x"))
     redriven = TrackTagged(track_id="t2", release=RELEASE, status="tagged", event_time=1, tagged_at=9, genre="pop")
-    assert (await store.put(redriven)).status == "tagged"
+    assert (await store.put(redriven)).answer.status == "tagged"
 
 
 def test_answers_in_any_order_end_the_same(environment) -> None:
@@ -99,7 +103,7 @@ def test_answers_in_any_order_end_the_same(environment) -> None:
                 store = TrackStore(client, RELEASE)
                 held = None
                 for status, event_time in order:
-                    held = await store.put(answer(status, event_time))
+                    held = (await store.put(answer(status, event_time))).answer
                 return held
 
         shuffled = random.Random(seed).sample(events, len(events))
@@ -124,47 +128,86 @@ async def test_taggrams_are_kept_when_asked_for_and_follow_their_answer(client) 
     assert decode_taggram(await client.get(key)) == pytest.approx(second, abs=0.002)
 
 
-async def test_the_first_worker_makes_its_release_live_and_later_ones_do_not(client) -> None:
-    first, second = TrackStore(client, "aaaaaaaaaaaa"), TrackStore(client, "bbbbbbbbbbbb")
-    assert await first.go_live(only_if_none=True) == "aaaaaaaaaaaa"
-    assert await second.go_live(only_if_none=True) == "aaaaaaaaaaaa"
-    assert await second.go_live() == "bbbbbbbbbbbb"
-    live = await client.hgetall(LIVE_KEY)
-    assert (live[b"contract"], live[b"release"], live[b"previous"]) == (b"1", b"bbbbbbbbbbbb", b"aaaaaaaaaaaa")
-    assert await second.go_live() == "bbbbbbbbbbbb"
-    assert await client.hget(LIVE_KEY, "previous") == b"aaaaaaaaaaaa"  # going live again is no change
+async def test_the_first_worker_makes_its_release_live_and_later_ones_do_not(client, environment) -> None:
+    first, second = LiveRelease(client, "aaaaaaaaaaaa"), LiveRelease(client, "bbbbbbbbbbbb")
+    assert await first.ensure() == ("aaaaaaaaaaaa", False)
+    assert await second.ensure() == ("aaaaaaaaaaaa", True)
+    with redis.Redis.from_url(environment["TASTEWAVE_REDIS_URL"]) as operator:
+        assert activate(operator, "bbbbbbbbbbbb") == "aaaaaaaaaaaa"
+        live = await client.hgetall(LIVE_KEY)
+        assert (live[b"contract"], live[b"release"], live[b"previous"]) == (b"1", b"bbbbbbbbbbbb", b"aaaaaaaaaaaa")
+        assert activate(operator, "bbbbbbbbbbbb") == "aaaaaaaaaaaa"  # going live again is no change
+    assert await client.hgetall(LIVE_KEY) == live
 
 
-async def test_a_live_release_that_redis_lost_is_put_back_as_it_was_last_seen(client) -> None:
-    first, second = TrackStore(client, "aaaaaaaaaaaa"), TrackStore(client, "bbbbbbbbbbbb")
-    await first.go_live()
-    assert await second.check() is None
-    await second.check()
-    await client.delete(LIVE_KEY)
-    assert await second.check() is not None
-    assert await client.hget(LIVE_KEY, "release") == b"aaaaaaaaaaaa"
-    await first.go_live()
-    await second.go_live()
-    await first.check()
-    await client.delete(LIVE_KEY)
-    await first.check()
+async def test_a_live_release_that_redis_lost_is_put_back_as_it_was_last_seen(client, environment) -> None:
+    live = LiveRelease(client, "bbbbbbbbbbbb")
+    heartbeat = Heartbeat(client, live)
+    with redis.Redis.from_url(environment["TASTEWAVE_REDIS_URL"]) as operator:
+        assert activate(operator, "aaaaaaaaaaaa") is None
+        assert await heartbeat.beat() is None
+        await client.delete(LIVE_KEY)
+        assert await heartbeat.beat() is not None
+        assert await client.hget(LIVE_KEY, "release") == b"aaaaaaaaaaaa"
+        activate(operator, "bbbbbbbbbbbb")
+        assert await heartbeat.beat() is None
+        await client.delete(LIVE_KEY)
+        assert await heartbeat.beat() is not None
     assert await client.hget(LIVE_KEY, "release") == b"bbbbbbbbbbbb"
 
 
-async def test_writes_that_redis_lost_are_told_once_and_since_when(client, store) -> None:
-    await store.go_live()
+async def test_writes_that_redis_lost_are_told_once_and_since_when(client) -> None:
+    live = LiveRelease(client, RELEASE)
+    await live.ensure()
+    heartbeat = Heartbeat(client, live)
     before_ms = time.time_ns() // 1_000_000
-    assert await store.check() is None
+    assert await heartbeat.beat() is None
     (key,) = await client.keys("tw:health:*")
     first = await client.get(key)
     await asyncio.sleep(0.002)  # a later millisecond
-    assert await store.check() is None
+    assert await heartbeat.beat() is None
     await client.set(key, first)
-    assert await store.check() == int(first) >= before_ms
-    assert await store.check() is None
+    assert await heartbeat.beat() == LostWrites(int(first))
+    assert int(first) >= before_ms
+    assert await heartbeat.beat() is None
     await client.delete(key)
-    assert await store.check() == int(first)
+    assert await heartbeat.beat() == LostWrites(int(first))
     assert 0 < await client.ttl(key) <= 86_400
+
+
+async def test_a_heartbeat_that_is_lost_after_the_first_one_is_a_loss(client) -> None:
+    live = LiveRelease(client, RELEASE)
+    await live.ensure()
+    heartbeat = Heartbeat(client, live)
+    await heartbeat.beat()
+    (key,) = await client.keys("tw:health:*")
+    first = int(await client.get(key))
+    await client.delete(key)
+    assert await heartbeat.beat() == LostWrites(first)
+
+
+async def test_what_features_were_published_from_is_held_beside_the_answer_and_never_goes_back(store, client) -> None:
+    assert await store.get("t1") == (None, None)
+    stored = await store.put(answer(event_time=2000))
+    assert stored == (await store.get("t1")) == (answer(event_time=2000), None)
+    newer, older = PublishedFeatures(2000, "front-1:abc"), PublishedFeatures(1000, "front-1:def")
+    assert await store.mark_features("t1", newer) == stored.answer
+    await store.mark_features("t1", older)
+    assert (await store.get("t1")).features == newer
+    assert (await store.put(answer(event_time=1000))).features == newer
+    await client.set("tw:features:{t1}", "front-1:abc")  # as versions before this one wrote it
+    assert (await store.get("t1")).features is None
+    await store.mark_features("t1", older)
+    assert (await store.get("t1")).features == older
+
+
+async def test_of_a_track_whose_keys_share_no_slot_the_answer_alone_is_kept(client) -> None:
+    store = TrackStore(client, RELEASE, keep_taggrams=True)
+    odd = msgspec.structs.replace(answer(), track_id="}t")
+    assert (await store.put(odd, taggram=b"t")).answer == odd
+    assert await store.mark_features("}t", PublishedFeatures(1000, "front-1:abc")) == odd
+    assert await store.get("}t") == (odd, None)
+    assert len(await client.keys("*")) == 1
 
 
 async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
@@ -178,7 +221,7 @@ async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
         await client.config_set("maxmemory", "0")
         await client.config_set("min-replicas-to-write", "1")
         with pytest.raises(Exception, match="NOREPLICAS") as lonely:
-            await store.check()
+            await Heartbeat(client, LiveRelease(client, RELEASE)).beat()
         assert is_redis_away(lonely.value)
         await client.config_set("min-replicas-to-write", "0")
         redis_server.kill()

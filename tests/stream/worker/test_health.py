@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import redis
@@ -10,7 +12,7 @@ from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from models.errors import SettingsError
-from stream.broker.faust_driver import Progress
+from stream.broker.app import Progress
 from stream.settings import load_settings
 from stream.worker.health import Health
 
@@ -22,11 +24,19 @@ def clock() -> list[float]:
     return [1000.0]
 
 
+def server_of(error: BaseException) -> str:
+    return "redis" if isinstance(error, (redis.RedisError, ConnectionError)) else "kafka"
+
+
+def new_health(port: int = 0, **options) -> Health:
+    settings = load_settings(health_port=port, stall_s=60.0).worker
+    redacted = lambda text: text.replace("secret", "***")  # noqa: E731
+    return Health(settings, release="abc", role="tracks", server_of=server_of, redacted=redacted, **options)
+
+
 @pytest.fixture
 def health(clock) -> Health:
-    health = Health(
-        load_settings(health_port=0, stall_s=60.0).worker, release="abc", role="tracks", monotonic=lambda: clock[0]
-    )
+    health = new_health(monotonic=lambda: clock[0])
     health.started()
     return health
 
@@ -39,7 +49,7 @@ def at(health: Health, clock: list[float], now: float, next_offset: int, end_off
 
 
 def test_a_worker_that_is_starting_is_not_ready() -> None:
-    report = Health(load_settings().worker, release="abc", role="tracks").report()
+    report = new_health().report()
     assert (report["ready"], report["problems"]) == (False, {"worker": "starting"})
 
 
@@ -78,50 +88,72 @@ def test_a_check_that_no_longer_comes_is_a_problem(health, clock) -> None:
 
 
 def test_a_server_that_is_away_is_named_until_it_is_back(health) -> None:
-    health.waiting("redis", ConnectionError("refused"))
-    health.waiting("redis", ConnectionError("refused again"))
-    assert health.report()["problems"] == {"redis": "refused again"}
-    health.waiting("redis", None)
+    health.report_away(ConnectionError("refused"))
+    health.report_away(ConnectionError("refused again with secret"))
+    assert health.report()["problems"] == {"redis": "refused again with ***"}
+    health.report_back("redis")
     assert health.report()["ready"]
 
 
-class FakeServers:
-    """An app, a store and a pool that find every server well; a record may wait for one nevertheless."""
+class FakeApp:
+    """An app that finds Kafka well; a record may wait for a server nevertheless."""
 
-    joined, in_flight, trouble = True, 1, None
+    joined, in_hand = True, 1
 
     def __init__(self) -> None:
         self.waiting: list[BaseException] = []
-        self.checks: asyncio.Queue[None] = asyncio.Queue()
 
     async def progress(self) -> dict[TP, Progress]:
         return {}
 
-    async def check(self) -> None:
-        self.checks.put_nowait(None)
+
+@asynccontextmanager
+async def watched(health: Health, app: FakeApp, **checks) -> AsyncIterator[Callable[[], Awaitable[dict[str, str]]]]:
+    """Watch, and give what waits for the next whole round of checks and returns the problems after it."""
+    rounds: asyncio.Queue[None] = asyncio.Queue()
+
+    async def counted() -> None:
+        rounds.put_nowait(None)
+
+    async def next_round() -> dict[str, str]:
+        for _ in range(rounds.qsize() + 2):  # one may have begun already
+            await rounds.get()
+        return health.report()["problems"]
+
+    watch = asyncio.create_task(health.watch(app, {"redis": counted, **checks}))
+    try:
+        yield next_round
+    finally:
+        watch.cancel()
 
 
 async def test_a_server_that_answers_checks_is_not_back_before_the_records_that_wait_for_it(health) -> None:
-    servers = FakeServers()
-    watch = asyncio.create_task(health.watch(servers, servers, servers))
+    app = FakeApp()
+    async with watched(health, app) as next_round:
+        assert await next_round() == {}
+        app.waiting = [KafkaTimeoutError("late"), redis.ConnectionError("refused")]
+        for error in app.waiting:
+            health.report_away(error)
+        assert (await next_round()).keys() == {"kafka", "redis"}
+        app.waiting.pop()
+        assert (await next_round()).keys() == {"kafka"}
+        app.waiting.pop()
+        assert await next_round() == {}
 
-    async def next_check() -> dict[str, str]:
-        for _ in range(servers.checks.qsize() + 2):  # one may have begun already
-            await servers.checks.get()
-        return health.report()["problems"]
 
-    try:
-        assert await next_check() == {}
-        servers.waiting = [KafkaTimeoutError("late"), redis.ConnectionError("refused")]
-        for error in servers.waiting:
-            health.away(error)
-        assert (await next_check()).keys() == {"kafka", "redis"}
-        servers.waiting.pop()
-        assert (await next_check()).keys() == {"kafka"}
-        servers.waiting.pop()
-        assert await next_check() == {}
-    finally:
-        watch.cancel()
+async def test_a_check_of_a_role_that_raises_is_a_problem_under_its_name(health) -> None:
+    trouble: list[Exception] = []
+
+    async def check_index() -> None:
+        if trouble:
+            raise trouble[0]
+
+    async with watched(health, FakeApp(), index=check_index) as next_round:
+        assert await next_round() == {}
+        trouble.append(RuntimeError("not built"))
+        assert await next_round() == {"index": "not built"}
+        trouble.clear()
+        assert await next_round() == {}
 
 
 async def test_the_pages_answer_on_loopback(health) -> None:
@@ -130,7 +162,7 @@ async def test_the_pages_answer_on_loopback(health) -> None:
         async with ClientSession(f"http://127.0.0.1:{port}") as client:
             assert (await client.get("/live")).status == 200
             assert (await client.get("/ready")).status == 200
-            health.waiting("kafka", "gone")
+            health.report_away(TimeoutError("gone"), server="kafka")
             async with client.get("/ready") as answer:
                 assert answer.status == 503
                 assert json.loads(await answer.text())["problems"] == {"kafka": "gone"}
@@ -144,7 +176,7 @@ async def test_the_pages_answer_on_loopback(health) -> None:
 
 async def test_a_port_that_is_taken_is_one_sentence(health) -> None:
     port = await health.serve()
-    second = Health(load_settings(health_port=port).worker, release="abc", role="tracks")
+    second = new_health(port)
     try:
         with pytest.raises(SettingsError, match="TASTEWAVE_HEALTH_PORT"):
             await second.serve()

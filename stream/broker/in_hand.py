@@ -1,0 +1,236 @@
+"""Records in hand: from a fetched batch to records that are done.
+
+What an agent does with records is a handler, of one of two shapes. A RecordHandler gets one record at a time; records
+of one key wait for each other, all others are handled side by side. A BatchHandler gets a whole fetched batch;
+batches of one partition follow each other, partitions are handled side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Protocol, cast
+
+import structlog
+from aiokafka.structs import ConsumerRecord
+
+from stream.broker.faust_driver import Batch
+
+log = structlog.get_logger(__name__)
+
+UNEXPECTED_TRIES = 3
+"""How often a record is handled that raises errors which nobody expected; then it is given up."""
+
+_UNEXPECTED_WAIT_S = (0.05, 0.5)
+_AWAY_WAIT_S, _LONGEST_AWAY_WAIT_S = 0.2, 5.0  # doubles from the one to the other, plus up to a second by chance
+
+
+class Handler(Protocol):
+    """What both shapes of handlers say about errors."""
+
+    def is_away(self, error: BaseException) -> bool:
+        """Whether the error says that a server is away; the record then waits for it, however long that takes."""
+        ...
+
+    async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
+        """Leave a record somewhere durable that raised unexpected errors in each of `tries` tries."""
+        ...
+
+
+class RecordHandler(Handler, Protocol):
+    """Handles records one at a time. BatchApp.consume takes it."""
+
+    async def handle(self, record: ConsumerRecord) -> None:
+        """Return when the effect of the record is durable. It may be called again for the same record."""
+        ...
+
+    def order(self, record: ConsumerRecord) -> Hashable | None:
+        """Records of one key are handled one after the other, in the order of their offsets; None waits for nobody."""
+        ...
+
+
+class BatchHandler(Handler, Protocol):
+    """Handles the records of a fetched batch together. BatchApp.consume_batches takes it."""
+
+    async def handle_batch(self, records: Sequence[ConsumerRecord]) -> None:
+        """Return when the effect of all records is durable.
+
+        It may be called again for the same records, and for a part of them: a batch that raises an unexpected error
+        is halved until the error is narrowed down to its record.
+        """
+        ...
+
+
+class LeftAlone(BaseException):
+    """Raised inside a handler that is draining: the record is left to the next worker.
+
+    It is a BaseException so that nothing takes it for an error of the record.
+    """
+
+
+class InHand(ABC):
+    """Up to `size` tasks over all batches, each with one record or one batch in hand.
+
+    Args:
+        handler: what to do with the records.
+        size: most tasks at a time; the stream is not read further until one of them ends.
+        on_away: called with each error that makes a record wait for a server.
+        on_done: called with each record that is done.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        size: int,
+        on_away: Callable[[BaseException], None],
+        on_done: Callable[[ConsumerRecord], None],
+    ) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.waiting: dict[asyncio.Task[None], BaseException] = {}
+        """The tasks that wait for a server, each with the error that said so."""
+        self._errors = handler
+        self._on_away = on_away
+        self._on_done = on_done
+        self._free = asyncio.Semaphore(size)
+        self._last: dict[Hashable, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+
+    @abstractmethod
+    def _pieces(self, batch: Batch) -> Iterator[tuple[Hashable | None, Sequence[ConsumerRecord]]]:
+        """The records that are handled together, each with the key under which they wait for the ones before."""
+
+    @abstractmethod
+    async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
+        """Have the handler handle a piece."""
+
+    async def run(self, stream: Any) -> None:
+        """Take batches from the stream until it ends."""
+        async for batch in stream:
+            for key, records in self._pieces(batch):
+                await self._free.acquire()
+                if batch.revoked or self._stopping.is_set():
+                    self._free.release()
+                    break
+                self._start(batch, key, records)
+
+    def stop(self) -> None:
+        """Start nothing new; what waits for a server ends without being done."""
+        self._stopping.set()
+
+    async def finish(self, *, timeout_s: float) -> None:
+        """Wait for the tasks; those that take longer are cancelled."""
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+
+    def _start(self, batch: Batch, key: Hashable | None, records: Sequence[ConsumerRecord]) -> None:
+        task = asyncio.create_task(self._work(batch, records, self._last.get(key)))
+        self.tasks.add(task)
+        if key is not None:
+            self._last[key] = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._free.release()
+            self.tasks.discard(task)
+            self.waiting.pop(task, None)
+            if self._last.get(key) is task:
+                del self._last[key]
+            if not task.cancelled():
+                task.exception()  # retrieved, or asyncio would log the error of a record that is not done
+
+        task.add_done_callback(ended)
+
+    async def _work(self, batch: Batch, records: Sequence[ConsumerRecord], before: asyncio.Task[None] | None) -> None:
+        if before:
+            await asyncio.wait([before])
+        if not batch.revoked:
+            await self._until_done(batch, records)
+
+    async def _until_done(self, batch: Batch, records: Sequence[ConsumerRecord]) -> None:
+        """Handle records until they are done, or given up after a few errors that nobody expected.
+
+        While a server is away they wait, and that does not count as a try. Raises the error for which they wait when
+        the partition is taken away or the app drains: they are not done, and Kafka delivers them again.
+        """
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        tries, waits, failure = 0, 0, Exception()
+        while True:
+            try:
+                if tries < UNEXPECTED_TRIES:
+                    await self._handle(records)
+                else:
+                    await self._errors.give_up(records[0], failure, tries)
+                break
+            except Exception as error:  # noqa: BLE001 - sorted out below
+                failure = error
+            away = self._errors.is_away(failure)
+            if not away and len(records) > 1:
+                for half in (records[: len(records) // 2], records[len(records) // 2 :]):
+                    await self._until_done(batch, half)
+                return
+            if not away and tries < UNEXPECTED_TRIES:
+                tries += 1
+                if tries < UNEXPECTED_TRIES:
+                    await self._sleep(random.uniform(*_UNEXPECTED_WAIT_S))  # noqa: S311
+                else:
+                    log.error("record.unexpected_error", **_place(records[0]), exc_info=failure)
+                continue
+            tries = 0  # the server is away, or the record could not even be given up
+            self._note_waiting(task, records[0], failure, away=away)
+            if batch.revoked or self._stopping.is_set():
+                raise failure
+            await self._sleep(min(_AWAY_WAIT_S * 2**waits + random.random(), _LONGEST_AWAY_WAIT_S))  # noqa: S311
+            waits = min(waits + 1, 10)
+        self.waiting.pop(task, None)
+        for record in records:
+            batch.finish(record)
+            self._on_done(record)
+
+    def _note_waiting(self, task: asyncio.Task[None], record: ConsumerRecord, error: Exception, *, away: bool) -> None:
+        if away:
+            self.waiting[task] = error
+            self._on_away(error)
+        else:
+            self.waiting.pop(task, None)
+            log.error("record.stuck", **_place(record), error=repr(error))
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+class RecordsInHand(InHand):
+    """A task for each record."""
+
+    def __init__(self, handler: RecordHandler, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._handler = handler
+
+    def _pieces(self, batch: Batch) -> Iterator[tuple[Hashable | None, Sequence[ConsumerRecord]]]:
+        return ((self._handler.order(record), (record,)) for record in batch.records)
+
+    async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
+        await self._handler.handle(records[0])
+
+
+class BatchesInHand(InHand):
+    """A task for each batch; the batches of a partition follow each other."""
+
+    def __init__(self, handler: BatchHandler, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._handler = handler
+
+    def _pieces(self, batch: Batch) -> Iterator[tuple[Hashable | None, Sequence[ConsumerRecord]]]:
+        yield batch.tp, batch.records
+
+    async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
+        await self._handler.handle_batch(records)
+
+
+def _place(record: ConsumerRecord) -> dict[str, Any]:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}

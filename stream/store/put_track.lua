@@ -1,0 +1,31 @@
+-- Write the answer to an upload unless a better or later one is held.
+-- An answer that heard the audio (tagged, abstained) stands above a failure; among equals the later event stands, and of
+-- one event the first answer. So the order in which answers arrive does not matter.
+-- KEYS  the track's answer, what its features were published from, and its taggram where taggrams are kept
+--       (the last two only where they share the slot of the first)
+-- ARGV  whether the audio was heard (1 or 0), event_time, the number of keys for features (1 or 0), the taggram ('' for
+--       none), then the fields and values of the answer
+-- Returns what is held afterwards: the fields of the answer, and what the features were published from ('' if nothing).
+local key, features_key, taggram_key = KEYS[1], nil, nil
+local heard, event_time, taggram = ARGV[1] == '1', tonumber(ARGV[2]), ARGV[4]
+local first_field = 5
+if ARGV[3] == '1' then features_key, taggram_key = KEYS[2], KEYS[3] end
+
+local held = redis.call('HMGET', key, 'status', 'event_time')
+local keep = false
+if held[1] then
+  local held_heard = held[1] ~= 'failed'
+  if held_heard ~= heard then keep = held_heard else keep = tonumber(held[2]) >= event_time end
+end
+if not keep then
+  local stale = {}
+  for _, field in ipairs(redis.call('HKEYS', key)) do stale[field] = true end
+  -- The first write, since Redis refuses a script for want of memory only before it has written.
+  redis.call('HSET', key, unpack(ARGV, first_field))
+  for at = first_field, #ARGV, 2 do stale[ARGV[at]] = nil end
+  for field in pairs(stale) do redis.call('HDEL', key, field) end
+  if taggram_key then
+    if taggram == '' then redis.call('DEL', taggram_key) else redis.call('SET', taggram_key, taggram) end
+  end
+end
+return {redis.call('HGETALL', key), features_key and redis.call('GET', features_key) or ''}

@@ -1,0 +1,158 @@
+"""Records in hand: what is done, waits, is narrowed down or given up; without a broker."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from stream.broker import in_hand
+from stream.broker.faust_driver import Batch
+from stream.broker.in_hand import UNEXPECTED_TRIES, BatchesInHand, LeftAlone, RecordsInHand
+
+
+class AwayError(Exception):
+    """Stands for a server that is away."""
+
+
+class Handler:
+    """Both shapes; raises for a value what `errors` has for it, the last one for ever."""
+
+    def __init__(self, errors: dict[int, list[BaseException | None]] | None = None) -> None:
+        self.errors = errors or {}
+        self.calls: list[tuple[int, ...]] = []
+        self.done: list[int] = []
+        self.given_up: list[tuple[int, str, int]] = []
+
+    def is_away(self, error: BaseException) -> bool:
+        return isinstance(error, AwayError)
+
+    def order(self, record) -> None:
+        return None
+
+    async def give_up(self, record, error: Exception, tries: int) -> None:
+        self._raise(-record.value)
+        self.given_up.append((record.value, repr(error), tries))
+
+    async def handle(self, record) -> None:
+        await self.handle_batch((record,))
+
+    async def handle_batch(self, records: Sequence) -> None:
+        self.calls.append(tuple(record.value for record in records))
+        for record in records:
+            self._raise(record.value)
+        self.done += [record.value for record in records]
+
+    def _raise(self, value: int) -> None:
+        errors = self.errors.get(value, [None])
+        if error := errors.pop(0) if len(errors) > 1 else errors[0]:
+            raise error
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_hand, "_UNEXPECTED_WAIT_S", (0.0, 0.0))
+    monkeypatch.setattr(in_hand, "_AWAY_WAIT_S", 0.0)
+    monkeypatch.setattr(in_hand, "_LONGEST_AWAY_WAIT_S", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def _no_tracebacks_on_the_terminal() -> Iterator[None]:
+    with capture_logs():
+        yield
+
+
+def batch_of(*values: int) -> Batch:
+    records = [SimpleNamespace(offset=at, value=value, timestamp=0, timestamp_type=0, topic="t", partition=0)
+               for at, value in enumerate(values)]  # fmt: skip
+    return Batch(TP("t", 0), records, 1)
+
+
+async def stream(*batches: Batch) -> AsyncIterator[Batch]:
+    for batch in batches:
+        yield batch
+
+
+async def handled(kind: type, handler: Handler, *batches: Batch, waits: list | None = None) -> list[int]:
+    """Handle batches to their end; the values in the order in which they were done."""
+    done: list[int] = []
+    work = kind(
+        handler,
+        size=4,
+        on_away=[].append if waits is None else waits.append,
+        on_done=lambda record: done.append(record.value),
+    )
+    await work.run(stream(*batches))
+    await work.finish(timeout_s=10)
+    return done
+
+
+BOTH = pytest.mark.parametrize("kind", [RecordsInHand, BatchesInHand])
+
+
+@BOTH
+async def test_all_records_of_all_batches_are_done(kind) -> None:
+    first, second = batch_of(1, 2, 3), batch_of(4, 5)
+    assert sorted(await handled(kind, Handler(), first, second)) == [1, 2, 3, 4, 5]
+    assert first.done
+    assert second.committable == 2
+
+
+@BOTH
+async def test_time_away_counts_as_no_try(kind) -> None:
+    fault, away, waits = KeyError("ours"), AwayError("redis"), []
+    handler = Handler({2: [fault, away, fault, away, fault, None]})
+    assert sorted(await handled(kind, handler, batch_of(1, 2), waits=waits)) == [1, 2]
+    assert waits == [away, away]
+    assert handler.given_up == []
+
+
+@BOTH
+async def test_a_record_that_cannot_even_be_given_up_keeps_its_place_and_is_tried_anew(kind) -> None:
+    handler = Handler({1: [KeyError("ours")], -1: [OSError("disk"), AwayError(), None]})
+    batch = batch_of(1, 2)
+    await handled(kind, handler, batch)
+    assert handler.given_up == [(1, "KeyError('ours')", UNEXPECTED_TRIES)]
+    assert batch.done
+    assert handler.calls.count((1,)) == 3 * UNEXPECTED_TRIES
+
+
+@BOTH
+async def test_what_waits_when_its_partition_is_taken_away_is_not_done(kind) -> None:
+    batch = batch_of(1)
+    handler = Handler({1: [AwayError()]})
+
+    class Waits(list):
+        def append(self, error: BaseException) -> None:
+            super().append(error)
+            batch.revoked = len(self) == 3
+
+    waits = Waits()
+    assert await handled(kind, handler, batch, waits=waits) == []
+    assert len(waits) == 3
+    assert not batch.done
+
+
+async def test_what_a_draining_handler_leaves_alone_is_neither_done_nor_given_up() -> None:
+    batch, handler = batch_of(1, 2), Handler({1: [LeftAlone()]})
+    assert await handled(RecordsInHand, handler, batch) == [2]
+    assert (batch.committable, handler.given_up) == (0, [])
+
+
+@given(faults=st.sets(st.integers(1, 40)), count=st.integers(1, 40))
+def test_a_batch_is_narrowed_down_to_the_records_that_raise_and_no_other_is_given_up(
+    faults: set[int], count: int
+) -> None:
+    batch, handler = batch_of(*range(1, count + 1)), Handler({value: [KeyError(value)] for value in faults})
+    asyncio.run(handled(BatchesInHand, handler, batch))
+    expected = sorted(faults & set(range(1, count + 1)))
+    assert [value for value, _, _ in handler.given_up] == expected
+    assert sorted(handler.done) == sorted(set(range(1, count + 1)) - faults)
+    assert max(Counter(handler.calls).values()) <= UNEXPECTED_TRIES
+    assert len(handler.calls) <= 1 + len(expected) * (2 * count.bit_length() + UNEXPECTED_TRIES)
+    assert batch.done
