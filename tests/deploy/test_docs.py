@@ -15,8 +15,7 @@ import stream.cli
 from models import contract, errors
 from models.events import JSON_EVENTS, Listen, TrackFeatures, TrackTagged, TrackUploaded, WindowFeatures
 from stream.broker.dead_letters import DeadLetter
-from stream.commands.topics import wanted_topics
-from stream.settings import SECTIONS, load_settings
+from stream.settings import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "deploy" / "docs"
@@ -72,14 +71,17 @@ def test_the_readme_is_a_way_in_and_links_every_chapter() -> None:
     }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_link_leads_somewhere(document: Path) -> None:
-    links = re.findall(r"\]\((?!https://)([^)#]*)(?:#([^)]+))?\)", without_blocks(document))
-    assert len(links) >= (0 if document.name in ("CHANGELOG.md", "settings.md", "CONTRIBUTING.md") else 2)
-    for path, anchor in links:
-        target = (document.parent / path).resolve() if path else document
+def test_every_link_leads_somewhere() -> None:
+    links = [
+        (document, path, anchor)
+        for document in DOCUMENTS
+        for path, anchor in re.findall(r"\]\((?!https://)([^)#]*)(?:#([^)]+))?\)", without_blocks(document))
+    ]
+    assert len(links) > 40
+    for document, path, anchor in links:
+        target = document.parent / path if path else document
         assert target.exists(), f"{name(document)} links {path}"
-        assert not anchor or anchor in anchors(target), f"{name(document)} links #{anchor}, {path} has {anchors(target)}"
+        assert not anchor or anchor in anchors(target), f"{name(document)} links {path}#{anchor}"
 
 
 def test_the_readme_reads_an_answer_as_it_says(environment: dict[str, str], monkeypatch, capsys) -> None:
@@ -95,7 +97,7 @@ def test_the_readme_reads_an_answer_as_it_says(environment: dict[str, str], monk
         client.hset(contract.track_key(release, track_id), mapping=contract.track_fields(answer))
         monkeypatch.setattr(redis, "Redis", lambda: client)
         for text in shown:
-            exec(compile(text, "README.md", "exec"), {})
+            exec(compile(text, "README.md", "exec"), {})  # noqa: S102 - the README's own code
     raw, typed = capsys.readouterr().out.splitlines()
     assert raw == "b'tagged' b'blues' [['folk', 0.148935]]"
     assert typed == "tagged blues (('folk', 0.148935),)"
@@ -141,7 +143,7 @@ def fields(kind: type) -> set[str]:
 
 
 def test_the_contract_names_every_topic() -> None:
-    topics = {topic.name for topic in wanted_topics(load_settings().topics)}
+    topics = {value for value in vars(contract).values() if isinstance(value, str) and value.startswith("tastewave.")}
     assert len(topics) == 6
     assert topics <= set(re.findall(r"`(tastewave\.[a-z.-]+)`", CONTRACT.read_text()))
     assert topics >= {f"tastewave.{event}" for event in JSON_EVENTS}
