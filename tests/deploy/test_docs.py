@@ -13,7 +13,7 @@ from pydantic import SecretStr
 import offline.cli
 import stream.cli
 from models import contract, errors
-from models.events import JSON_EVENTS, Listen, TrackFeatures, TrackTagged, TrackUploaded, WindowFeatures
+from models.events import JSON_EVENTS, Listen, TrackFeatures, TrackTagged, TrackUploaded, WindowFeatures, decode_event
 from stream.broker.dead_letters import DeadLetter
 from stream.settings import SECTIONS
 
@@ -147,6 +147,11 @@ def test_the_contract_names_every_topic() -> None:
     assert len(topics) == 6
     assert topics <= set(re.findall(r"`(tastewave\.[a-z.-]+)`", CONTRACT.read_text()))
     assert topics >= {f"tastewave.{event}" for event in JSON_EVENTS}
+
+
+def test_the_event_that_the_contract_shows_is_one() -> None:
+    (shown,) = [text for language, text in blocks(CONTRACT) if language == "json"]
+    assert decode_event(shown.encode(), TrackUploaded).track_id == "my-track"
 
 
 def test_the_contract_has_every_field_of_an_upload_and_of_a_listen() -> None:
