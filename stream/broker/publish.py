@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 
 import aiokafka.errors
 import msgspec
@@ -40,13 +41,36 @@ class Publisher:
         self._topics = topics
         self._release = release
 
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
+        """Send a record to a topic of the contract; returns when Kafka has acknowledged it."""
+        await self._producer.send_and_wait(
+            self._topics.named(topic), key, value, partition=None, timestamp=None, headers=list(headers)
+        )
+
+    async def send_many(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send records, each (key, value), to a topic of the contract; returns when Kafka has acknowledged all of them.
+
+        They travel in batches. Where some are refused the others are sent nevertheless, and the first error is raised.
+        """
+        name = self._topics.named(topic)
+        sent = [
+            await self._producer.send(name, key, value, partition=None, timestamp=None, headers=None)
+            for key, value in records
+        ]
+        outcomes = await asyncio.gather(*sent, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
     async def tagged(self, answer: TrackTagged) -> None:
         """An answer, as Redis holds it."""
-        await self._send(TRACKS_TAGGED, f"{answer.release}:{answer.track_id}".encode(), encode_event(answer))
+        await self.send(TRACKS_TAGGED, f"{answer.release}:{answer.track_id}".encode(), encode_event(answer))
 
     async def features(self, features: TrackFeatures) -> None:
         """The features of a track, for genre heads to come."""
-        await self._send(TRACKS_FEATURES, features.track_id.encode(), msgspec.msgpack.encode(features))
+        await self.send(TRACKS_FEATURES, features.track_id.encode(), msgspec.msgpack.encode(features))
 
     async def dead_letter(self, record: ConsumerRecord, error: TastewaveError, *, attempts: int = 1) -> None:
         """A record that could not be processed, with its reason."""
@@ -60,11 +84,4 @@ class Publisher:
         )
         if key is None and value is None:
             value = b""  # aiokafka sends no record without both
-        await self._send(DEAD_LETTER, key, value, headers)
-
-    async def _send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
-    ) -> None:
-        await self._producer.send_and_wait(
-            self._topics.named(topic), key, value, partition=None, timestamp=None, headers=list(headers)
-        )
+        await self.send(DEAD_LETTER, key, value, headers)

@@ -1,4 +1,8 @@
-"""Clients for the Redis of the settings: a single server or a Cluster, over TCP, TLS or a Unix socket."""
+"""Clients for the Redis of the settings: a single server or a Cluster, over TCP, TLS or a Unix socket.
+
+The Cluster clients override private methods of redis-py, which is therefore pinned exactly. Each override says why it
+is there; tests/integration/test_redis_faults.py holds that a slot may move to another node at any moment.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +29,24 @@ _CONNECTIONS = 1000  # to one server, more than a worker has records in flight: 
 
 
 class RedisUnusable(TastewaveError):
-    """Redis is not there, or does not let us in."""
+    """Redis does not answer, or refuses this client."""
 
 
 def async_client(settings: RedisSettings) -> redis.asyncio.Redis | redis.asyncio.RedisCluster:
-    """A client for one event loop, which returns bytes and never retries by itself; close it with aclose().
+    """A client for one event loop. It returns bytes and never retries by itself; close it with aclose().
 
-    Raises SettingsError when the URL cannot be read; connects with the first command.
+    It connects with the first command. Raises SettingsError when the URL cannot be read.
     """
     options: dict[str, Any] = {
         "retry": redis.asyncio.retry.Retry(NoBackoff(), 0),
         "max_connections": _CONNECTIONS,
-        # With no tries left it closes the connection: after a failover the address may be another server's.
+        # Closes the connection after a READONLY, since no tries are left: after a failover the next connection to
+        # the same address may reach the new primary.
         "retry_on_error": [redis.exceptions.ReadOnlyError],
     }
     if settings.cluster:
-        # Each slot that has moved is noted by itself: else every fifth cuts all connections, and what is under way.
+        # redis-py would learn the whole Cluster anew at every fifth slot that has moved, and for that cut all
+        # connections with the commands on them. With 0 it only notes the slot.
         return _from_url(settings, _AsyncCluster, reinitialize_steps=0, **options)
     return _from_url(settings, redis.asyncio.Redis, **options)
 
@@ -65,9 +71,11 @@ def sync_client(settings: RedisSettings) -> Iterator[redis.Redis | redis.RedisCl
 
 
 class _AskedNode:
-    """A node that a slot is moving to: it answers for the slot only right behind an ASKING on the same connection.
+    """A node that a slot may be moving to.
 
-    redis-py's asynchronous Cluster sends its ASKING on one connection and the command on another.
+    While a slot moves, its new node answers a command only directly after an ASKING on the same connection. redis-py's
+    asynchronous Cluster client takes a connection from the pool for the ASKING and another one for the command. Here
+    the ASKING is dropped when it comes, and sent together with the command.
     """
 
     def __init__(self, node: redis.asyncio.cluster.ClusterNode) -> None:
@@ -87,9 +95,10 @@ class _AskedNode:
 
 
 class _AsyncCluster(redis.asyncio.RedisCluster):
-    """Follows a slot that is moving, also to a node that has no slot yet."""
+    """A Cluster client that follows a slot while it moves."""
 
     def get_node(self, host: str | None = None, port: int | None = None, node_name: str | None = None) -> Any:
+        """Overridden: redis-py returns None for a node without slots, such as one that has just joined."""
         node = super().get_node(host, port, node_name)
         if node_name is None:
             return node
@@ -104,9 +113,10 @@ class _AsyncCluster(redis.asyncio.RedisCluster):
 
 
 class _Cluster(redis.RedisCluster):
-    """Follows a slot that is moving, also to a node that has no slot yet."""
+    """A Cluster client that follows a slot while it moves."""
 
     def get_node(self, host: str | None = None, port: int | None = None, node_name: str | None = None) -> Any:
+        """Overridden as in _AsyncCluster."""
         node = super().get_node(host, port, node_name)
         if node is None and node_name:
             host, _, number = node_name.rpartition(":")
@@ -119,7 +129,7 @@ def _from_url(settings: RedisSettings, kind: Any, **options: Any) -> Any:
     try:
         parts = urlsplit(url)
         if parts.scheme != "unix" and "@" in f"{parts.path}{parts.query}{parts.fragment}":
-            raise ValueError("of an unencoded password, redis-py would take the beginning for the host")
+            raise ValueError("redis-py would take the beginning of an unencoded password for the host")
         return kind.from_url(
             url,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,

@@ -1,15 +1,12 @@
 -- Write the answer to an upload unless a better or later one is held.
 -- An answer that heard the audio (tagged, abstained) stands above a failure; among equals the later event stands, and of
 -- one event the first answer. So the order in which answers arrive does not matter.
--- KEYS  the track's answer, what its features were published from, and its taggram where taggrams are kept
---       (the last two only where they share the slot of the first)
--- ARGV  whether the audio was heard (1 or 0), event_time, the number of keys for features (1 or 0), the taggram ('' for
---       none), then the fields and values of the answer
--- Returns what is held afterwards: the fields of the answer, and what the features were published from ('' if nothing).
-local key, features_key, taggram_key = KEYS[1], nil, nil
-local heard, event_time, taggram = ARGV[1] == '1', tonumber(ARGV[2]), ARGV[4]
-local first_field = 5
-if ARGV[3] == '1' then features_key, taggram_key = KEYS[2], KEYS[3] end
+-- KEYS  the track's answer, and its taggram where taggrams are kept
+-- ARGV  whether the audio was heard (1 or 0), event_time, the taggram ('' for none), then the fields and values of the
+--       answer
+-- Returns the fields and values that are held afterwards.
+local key, taggram_key = KEYS[1], KEYS[2]
+local heard, event_time, taggram, first_field = ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3], 4
 
 local held = redis.call('HMGET', key, 'status', 'event_time')
 local keep = false
@@ -28,4 +25,4 @@ if not keep then
     if taggram == '' then redis.call('DEL', taggram_key) else redis.call('SET', taggram_key, taggram) end
   end
 end
-return {redis.call('HGETALL', key), features_key and redis.call('GET', features_key) or ''}
+return redis.call('HGETALL', key)

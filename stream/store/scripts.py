@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,3 @@ def script(client: Any, name: str) -> Any:
     client: a redis.Redis or RedisCluster, synchronous or not. name: of the file, without .lua.
     """
     return client.register_script(Path(__file__).with_name(f"{name}.lua").read_text())
-
-
-def pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:
-    """The fields of a hash, as a script returns them (name, value, name, value, ...)."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))

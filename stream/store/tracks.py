@@ -1,33 +1,29 @@
-"""Answers to uploads in Redis: every write is one single-slot script that is idempotent and refuses to go back."""
+"""Answers to uploads in Redis: every write is one single-slot script that is idempotent and refuses to go back.
+
+Each script touches one key (two where taggrams are kept). While a slot of a Cluster moves, Redis answers TRYAGAIN to a
+script of several keys until the slot has moved, and scripts of one key go on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from models.contract import taggram_key, track_answer, track_fields, track_key
 from models.events import TrackTagged
-from stream.store.scripts import pairs, script
+from stream.store.scripts import script
 
 
 class PublishedFeatures(NamedTuple):
-    """What the features of a track on their topic were computed from: the upload's time, and front end and content."""
+    """What the features of a track on their topic were computed from.
+
+    Attributes:
+        event_time: of the upload that was heard, ms.
+        content: version of the front end, and hash of the audio file.
+    """
 
     event_time: int
     content: str
-
-
-class HeldTrack(NamedTuple):
-    """What Redis holds of a track. Either part may be missing."""
-
-    answer: TrackTagged | None
-    features: PublishedFeatures | None
-
-
-class StoredTrack(NamedTuple):
-    """What Redis holds of a track after an answer was put."""
-
-    answer: TrackTagged
-    features: PublishedFeatures | None
 
 
 class TrackStore:
@@ -40,50 +36,43 @@ class TrackStore:
     """
 
     def __init__(self, client: Any, release: str, *, keep_taggrams: bool = False) -> None:
+        self._client = client
         self._release = release
         self._keep_taggrams = keep_taggrams
-        self._get = script(client, "get_track")
         self._put = script(client, "put_track")
         self._mark_features = script(client, "mark_features")
 
-    async def get(self, track_id: str) -> HeldTrack:
-        """What is held of a track."""
-        fields, mark = await self._get(keys=self._keys(track_id), args=[])
-        return HeldTrack(self._answer(track_id, fields) if fields else None, _features(mark))
+    async def get(self, track_id: str) -> TrackTagged | None:
+        """The answer that is held for a track, or None."""
+        fields = await self._client.hgetall(track_key(self._release, track_id))
+        return track_answer(track_id, self._release, fields) if fields else None
 
-    async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> StoredTrack:
+    async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
-        keys = self._keys(answer.track_id)
-        shares_slot = len(keys) > 1
-        if self._keep_taggrams and shares_slot:
+        keys = [track_key(self._release, answer.track_id)]
+        # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
+        if self._keep_taggrams and not answer.track_id.startswith("}"):
             keys.append(taggram_key(self._release, answer.track_id))
-        fields = track_fields(answer)
-        heard = int(answer.status != "failed")
-        arguments = [heard, answer.event_time, int(shares_slot), taggram]
-        arguments += [part for field in fields.items() for part in field]
-        held, mark = await self._put(keys=keys, args=arguments)
-        return StoredTrack(self._answer(answer.track_id, held), _features(mark))
+        arguments = [int(answer.status != "failed"), answer.event_time, taggram]
+        arguments += [part for field in track_fields(answer).items() for part in field]
+        return track_answer(answer.track_id, self._release, _pairs(await self._put(keys=keys, args=arguments)))
 
-    async def mark_features(self, track_id: str, published: PublishedFeatures) -> TrackTagged | None:
-        """Remember what features were published from; returns the answer that is held now."""
+    async def published_features(self, track_id: str) -> PublishedFeatures | None:
+        """What the features of a track were published from, by the workers of any release; None where nobody did."""
+        mark: bytes | None = await self._client.get(_features_key(track_id))
+        event_time, _, content = (mark or b"").decode().partition(" ")
+        return PublishedFeatures(int(event_time), content) if content and event_time.isdecimal() else None
+
+    async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
+        """Remember what features were published from, unless those of a later upload were published since."""
         mark = f"{published.event_time} {published.content}"
-        fields = await self._mark_features(keys=self._keys(track_id), args=[published.event_time, mark])
-        return self._answer(track_id, fields) if fields else None
-
-    def _answer(self, track_id: str, fields: list[bytes]) -> TrackTagged:
-        return track_answer(track_id, self._release, pairs(fields))
-
-    def _keys(self, track_id: str) -> list[str]:
-        """The keys of a track in one slot.
-
-        An id that begins with "}" empties the hash tag, and a Cluster then puts each key in a slot of its own. Of such
-        a track the answer alone is kept: its features are published each time that it is heard, and it is heard
-        again each time that its event is delivered again.
-        """
-        key = track_key(self._release, track_id)
-        return [key] if track_id.startswith("}") else [key, f"tw:features:{{{track_id}}}"]
+        await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, mark])
 
 
-def _features(mark: bytes) -> PublishedFeatures | None:
-    event_time, _, content = mark.decode().partition(" ")
-    return PublishedFeatures(int(event_time), content) if content and event_time.isdecimal() else None
+def _features_key(track_id: str) -> str:
+    return f"tw:features:{{{track_id}}}"
+
+
+def _pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:
+    """The fields of a hash, from the list of names and values that a script returns."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -17,7 +17,7 @@ from stream import metrics
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.broker.publish import Publisher, is_kafka_away
 from stream.store.away import is_redis_away
-from stream.store.tracks import HeldTrack, PublishedFeatures, TrackStore
+from stream.store.tracks import PublishedFeatures, TrackStore
 
 if TYPE_CHECKING:
     from stream.audio.fetch import Fetcher
@@ -98,8 +98,8 @@ class TrackHandler:
             metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
             return
         held = await self._store.get(event.track_id)
-        if held.answer and _is_answered(event, held):
-            await self._publish(held.answer)
+        if held and await self._is_answered(event, held):
+            await self._publish(held)
             metrics.EVENTS.labels(AGENT, "cached", "").inc()
             return
         try:
@@ -164,29 +164,22 @@ class TrackHandler:
         )
         with _stage("store"):
             stored = await self._store.put(answer, taggram=heard.taggram)
-            await self._publisher.tagged(stored.answer)
-        if stored.answer.event_time == event.uploaded_at:
-            held = await self._publish_features(event, heard, content_hash, published=stored.features)
-        else:  # the answer to a later upload stands, and its features do
-            held = (await self._store.get(event.track_id)).answer
-        await self._publish_changes(stored.answer, held)
+            await self._publish(stored)
+        if stored.event_time == event.uploaded_at:  # else a later upload was answered, and its features count
+            await self._publish_features(event, heard, content_hash)
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
-    async def _publish_features(
-        self, event: TrackUploaded, heard: Heard, content_hash: str, *, published: PublishedFeatures | None
-    ) -> TrackTagged | None:
-        """Publish features unless the topic holds them already, and note that this was done for the event.
-
-        Returns the answer that Redis holds then.
-        """
-        content = f"{self._front_end}:{content_hash}"
-        if published is None or published.content != content:
+    async def _publish_features(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+        """Publish what was heard unless the topic holds it already, and note that this was done for the event."""
+        due = PublishedFeatures(event.uploaded_at, f"{self._front_end}:{content_hash}")
+        published = await self._store.published_features(event.track_id)
+        if published is None or published.content != due.content:
             features = TrackFeatures(
                 track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
             )
             await self._publisher.features(features)
-        return await self._store.mark_features(event.track_id, PublishedFeatures(event.uploaded_at, content))
+        await self._store.mark_features(event.track_id, due)
 
     async def _fail(
         self, record: ConsumerRecord, event: TrackUploaded, error: TastewaveError, attempts: int = 1
@@ -202,33 +195,31 @@ class TrackHandler:
             artist_id=event.artist_id,
         )
         with _stage("store"):
-            await self._publish((await self._store.put(answer)).answer)
+            await self._publish(await self._store.put(answer))
         await self._publisher.dead_letter(record, error, attempts=attempts)
         metrics.EVENTS.labels(AGENT, "failed", error.reason).inc()
         log.warning("track.failed", track_id=event.track_id, reason=error.reason, error=str(error))
 
     async def _publish(self, answer: TrackTagged) -> None:
-        """Publish an answer that Redis held a moment ago."""
-        await self._publisher.tagged(answer)
-        await self._publish_changes(answer, (await self._store.get(answer.track_id)).answer)
+        """Publish until what was published is what Redis holds: another worker may have written in between."""
+        while True:
+            await self._publisher.tagged(answer)
+            held = await self._store.get(answer.track_id)
+            if held is None or held == answer:
+                return
+            answer = held
 
-    async def _publish_changes(self, published: TrackTagged, held: TrackTagged | None) -> None:
-        """Publish until what was published last is what Redis holds: another worker may have written in between."""
-        while held is not None and held != published:
-            await self._publisher.tagged(held)
-            published, held = held, (await self._store.get(held.track_id)).answer
+    async def _is_answered(self, event: TrackUploaded, held: TrackTagged) -> bool:
+        """Whether this upload or a later one was answered, and the features of the answer were published.
 
-
-def _is_answered(event: TrackUploaded, held: HeldTrack) -> bool:
-    """Whether an answer to this upload or to a later one is held, and its features were published.
-
-    A worker that was killed between the two has left the answer to this upload without its features.
-    """
-    answer, features = held
-    if answer is None or answer.status == "failed" or answer.event_time < event.uploaded_at:
-        return False
-    features_time = features.event_time if features else -1
-    return answer.event_time > event.uploaded_at or features_time >= event.uploaded_at
+        A worker that was killed between the two has left the answer to this upload without its features.
+        """
+        if held.status == "failed" or held.event_time < event.uploaded_at:
+            return False
+        if held.event_time > event.uploaded_at:
+            return True
+        published = await self._store.published_features(event.track_id)
+        return published is not None and published.event_time >= event.uploaded_at
 
 
 @contextmanager

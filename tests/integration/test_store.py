@@ -50,8 +50,8 @@ def store(client) -> TrackStore:
 
 async def test_what_is_put_is_what_is_held_and_what_other_services_read(store, client) -> None:
     written = answer(title="Ünïcode", artist_id="a1", embedding=(0.6, 0.8))
-    held = (await store.put(written)).answer
-    assert held == (await store.get("t1")).answer
+    held = await store.put(written)
+    assert held == await store.get("t1")
     assert held.embedding == pytest.approx((0.6, 0.8))
     fields = await client.hgetall(track_key(RELEASE, "t1"))
     assert fields == {name.encode(): value for name, value in track_fields(written).items()}
@@ -62,7 +62,7 @@ async def test_what_is_put_is_what_is_held_and_what_other_services_read(store, c
 
 
 async def test_an_unknown_track_is_none(store) -> None:
-    assert (await store.get("nobody")).answer is None
+    assert await store.get("nobody") is None
 
 
 async def test_an_older_event_never_replaces_a_newer_answer(store) -> None:
@@ -77,7 +77,7 @@ async def test_the_same_event_again_changes_nothing(store) -> None:
 
 async def test_a_newer_answer_leaves_no_field_of_the_older_one(store) -> None:
     await store.put(answer(title="old title", artist_id="a1"))
-    held = (await store.put(answer("abstained", 2000, confidence=0.3))).answer
+    held = await store.put(answer("abstained", 2000, confidence=0.3))
     assert held.genre is None
     assert held.title is None
 
@@ -87,7 +87,7 @@ async def test_a_failure_never_replaces_a_good_answer_and_a_good_answer_replaces
     assert await store.put(answer("failed", 2000)) == good
     await store.put(TrackTagged(track_id="t2", release=RELEASE, status="failed", event_time=2, tagged_at=3, reason="x"))
     redriven = TrackTagged(track_id="t2", release=RELEASE, status="tagged", event_time=1, tagged_at=9, genre="pop")
-    assert (await store.put(redriven)).answer.status == "tagged"
+    assert (await store.put(redriven)).status == "tagged"
 
 
 def test_answers_in_any_order_end_the_same(environment) -> None:
@@ -103,7 +103,7 @@ def test_answers_in_any_order_end_the_same(environment) -> None:
                 store = TrackStore(client, RELEASE)
                 held = None
                 for status, event_time in order:
-                    held = (await store.put(answer(status, event_time))).answer
+                    held = await store.put(answer(status, event_time))
                 return held
 
         shuffled = random.Random(seed).sample(events, len(events))
@@ -186,28 +186,19 @@ async def test_a_heartbeat_that_is_lost_after_the_first_one_is_a_loss(client) ->
     assert await heartbeat.beat() == LostWrites(first)
 
 
-async def test_what_features_were_published_from_is_held_beside_the_answer_and_never_goes_back(store, client) -> None:
-    assert await store.get("t1") == (None, None)
-    stored = await store.put(answer(event_time=2000))
-    assert stored == (await store.get("t1")) == (answer(event_time=2000), None)
+async def test_what_features_were_published_from_is_remembered_and_never_goes_back(store, client) -> None:
+    assert await store.published_features("t1") is None
     newer, older = PublishedFeatures(2000, "front-1:abc"), PublishedFeatures(1000, "front-1:def")
-    assert await store.mark_features("t1", newer) == stored.answer
+    await store.mark_features("t1", newer)
     await store.mark_features("t1", older)
-    assert (await store.get("t1")).features == newer
-    assert (await store.put(answer(event_time=1000))).features == newer
+    assert await store.published_features("t1") == newer
+    again = PublishedFeatures(2000, "front-2:abc")
+    await store.mark_features("t1", again)
+    assert await store.published_features("t1") == again
     await client.set("tw:features:{t1}", "front-1:abc")  # as versions before this one wrote it
-    assert (await store.get("t1")).features is None
+    assert await store.published_features("t1") is None
     await store.mark_features("t1", older)
-    assert (await store.get("t1")).features == older
-
-
-async def test_of_a_track_whose_keys_share_no_slot_the_answer_alone_is_kept(client) -> None:
-    store = TrackStore(client, RELEASE, keep_taggrams=True)
-    odd = msgspec.structs.replace(answer(), track_id="}t")
-    assert (await store.put(odd, taggram=b"t")).answer == odd
-    assert await store.mark_features("}t", PublishedFeatures(1000, "front-1:abc")) == odd
-    assert await store.get("}t") == (odd, None)
-    assert len(await client.keys("*")) == 1
+    assert await store.published_features("t1") == older
 
 
 async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
