@@ -1,5 +1,6 @@
 import tracemalloc
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -113,9 +114,18 @@ def test_items_are_found_by_their_ids_and_stay_on_the_disk(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / NETWORK).unlink(), "tower.onnx is missing or not the file"),
-        (lambda folder: (folder / ITEM_VECTORS).write_bytes(b"x"), "item_vectors.npy is missing or not the file"),
+        (lambda folder: (folder / NETWORK).unlink(), "tower.onnx is missing"),
+        (
+            lambda folder: (folder / ITEM_VECTORS).write_bytes(b"x"),
+            "item_vectors.npy is not the file",
+        ),
         (lambda folder: (folder / TOWER_MANIFEST).write_text("{"), "cannot be read"),
+        (
+            lambda folder: (folder / TOWER_MANIFEST).write_text(
+                (folder / TOWER_MANIFEST).read_text().replace('"tower.onnx"', '"other.onnx"')
+            ),
+            "does not list tower.onnx",
+        ),
         (lambda folder: (folder / TOWER_MANIFEST).unlink(), "has no readable tower.json"),
         (
             lambda folder: (folder / TOWER_MANIFEST).write_text(
@@ -131,3 +141,11 @@ def test_a_damaged_tower_is_refused_in_one_sentence(made, tmp_path, change, mess
     change(tmp_path)
     with pytest.raises(ReleaseError, match=message):
         load_user_tower(tmp_path)
+
+
+def test_a_tower_at_a_url_is_copied_and_gives_the_same_embeddings(made):
+    memory = fsspec.filesystem("memory")
+    memory.put(str(made[0]), f"/towers/{made[0].name}", recursive=True)
+    listens = [[0, 1]], [[Signal.PLAY] * 2], [[0, 60_000]]
+    embedding = load_user_tower(f"memory://towers/{made[0].name}").embed(*listens)
+    np.testing.assert_array_equal(embedding, load_user_tower(made[0]).embed(*listens))
