@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
 from models.errors import ReleaseError
 from models.events import WindowFeatures
-from models.genre import window_features
+from models.features import pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
 from models.musicnn import OUTPUTS, TAGS
 from models.release import Release
@@ -108,7 +108,10 @@ class Tagger:
             tags=_ranked_tags(first, taggram),
             taggram=taggram,
             windows={
-                model: tuple(map(_packed, rows, audio.starts_ms, [model] * len(rows)))
+                model: tuple(
+                    pack_window(model, row, start_ms=start_ms)
+                    for row, start_ms in zip(rows, audio.starts_ms, strict=True)
+                )
                 for model, rows in features.items()
             },
             duration_s=audio.duration_s,
@@ -151,18 +154,6 @@ def _ranked_tags(model: str, taggram: Float32) -> tuple[tuple[str, float], ...]:
     means: list[float] = taggram.mean(axis=0, dtype=np.float64).tolist()
     ranked = sorted(zip(TAGS[model], means, strict=True), key=lambda pair: -pair[1])
     return tuple((tag, round(mean, _DIGITS)) for tag, mean in ranked)
-
-
-def _packed(row: Mapping[str, Float32], start_ms: int, model: str) -> WindowFeatures:
-    def packed(name: str) -> bytes:
-        return row[f"{model}.{name}"].astype("<f2").tobytes()
-
-    return WindowFeatures(
-        start_ms=start_ms,
-        max_pool=packed("max_pool"),
-        taggram_mean=packed("taggram.mean"),
-        taggram_spread=packed("taggram.spread"),
-    )
 
 
 @contextmanager
