@@ -25,9 +25,13 @@ _WIDTHS = {"taggram.mean": OUTPUTS["tags"], "taggram.spread": OUTPUTS["tags"], "
 
 
 def feature_width(name: str) -> int | None:
-    """How many values a feature has; None for a name that is none of this module's (an embedding, for example).
+    """How many values a feature has; None for a name that is none of this module's.
 
-    feature_width("msd.max_pool")  # 753
+        feature_width("msd.max_pool")  # 753
+        feature_width("embedding")     # None: its width is that of a release's taste space
+
+    Args:
+        name: of the feature, `<network>.<what>`.
     """
     return _WIDTHS.get(name.partition(".")[2])
 

@@ -54,6 +54,11 @@ class GenreDecision:
 class GenreHead:
     """A trained head; the file is an npz of these arrays, so that reading one runs no code.
 
+        head = load_release().genre_head()  # models.release
+        window = window_features("msd", musicnn(log_mel))  # models.features
+        decision = head.decide(head.stack([window]))
+        decision.genre, decision.confidence
+
     Attributes:
         classes: the genres.
         inputs: names of the features of a window (models.features, or `embedding`) that the head hears, side by side
@@ -145,7 +150,13 @@ class GenreHead:
         return file.getvalue()
 
     def stack(self, windows: Sequence[Mapping[str, Float32]]) -> Float64:
-        """The features of windows as the rows of an array (windows, columns), inputs in the head's order.
+        """The features of windows side by side, in the order of the head's inputs.
+
+        Args:
+            windows: each a vector by the name of its feature (models.features); others than the head's are ignored.
+
+        Returns:
+            (windows, columns).
 
         Raises:
             ReleaseError: an input is missing.

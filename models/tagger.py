@@ -56,6 +56,11 @@ class Tagging:
 class Tagger:
     """A release, loaded and ready to hear tracks one after another; about 100 MB, one thread.
 
+        tagger = Tagger(load_release())
+        tagging = tagger.tag("song.mp3")
+        tagging.genre, tagging.confidence  # "reggae", 0.71; None and 0.38 where the genre head abstains
+        tagging.tags[:2]                   # (("dance", 0.31), ("electronic", 0.28))
+
     Args:
         release: whose networks, windows and genre head are used.
         max_duration_s: longest track.
@@ -122,6 +127,14 @@ class Tagger:
 def whole_features(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> dict[str, Float32]:
     """What musicnn's own extractor gives for a whole file, by every network of the release, without windows.
 
+        arrays = whole_features(load_release(), "song.mp3")
+        arrays["msd_taggram"].shape, arrays["mtt_tags"].shape  # (60, 50) for 3 minutes, (50,)
+
+    Args:
+        release: whose networks are used; all of them, whichever of them workers run.
+        source: the file: a path, bytes, or an open binary file that can seek.
+        max_duration_s: longest track.
+
     Returns:
         `log_mel` (frames, 96), and for each network (`mtt`, `msd`), a row per patch of 187 frames without
         overlap: `<model>_taggram` (patches, 50), `<model>_max_pool` and `<model>_mean_pool` (patches, 753),
@@ -142,10 +155,10 @@ def whole_features(release: Release, source: Source, *, max_duration_s: float = 
 
 def _check_front_end(release: Release) -> None:
     configuration = release.configuration
-    needed, found = (configuration.front_end, configuration.sample_rate), (FRONT_END, MUSICNN.sample_rate)
-    if needed != found:
+    needed, offered = (configuration.front_end, configuration.sample_rate), (FRONT_END, MUSICNN.sample_rate)
+    if needed != offered:
         raise ReleaseError(
-            f"release {release.release_id} hears through front end {needed}, this program has {found}; "
+            f"release {release.release_id} hears through front end {needed}, this program has {offered}; "
             "use the version of tastewave that built it, or build it again"
         )
 

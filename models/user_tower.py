@@ -1,9 +1,10 @@
 """A trained user tower: from a listening history to a place in taste space, through ONNX Runtime.
 
     tower = load_user_tower("towers/mean")
-    rows = tower.items.rows(["t1", "t2"])               # the tracks' places in the item table; -1: not in it
-    user = tower.embed(rows[None], signals[None], at_ms[None])[0]
-    scores = tower.items.vectors @ user
+    rows = tower.items.rows(["t1", "t2"])  # the tracks' places in the item table; -1 for one that is not in it
+    signals = [Signal.PLAY, Signal.LIKE]   # models.history
+    user = tower.embed([rows], [signals], [[1767222000000, 1767222180000]])[0]
+    scores = tower.items.vectors @ user    # of every track of the table
 
 The embedding is a function of the newest listens alone: user_id is no input, and ages are measured from the newest
 listen, never from the clock.
@@ -108,8 +109,8 @@ class UserTower:
         Args:
             rows: (n, length) places in the item table, oldest first; -1 where a track is not in it or the
                 history is shorter. Only the newest `manifest.history` listens of each row count.
-            signals: (n, length) models.history.Signal; 0, and no listen, where the history is shorter.
-            at_ms: (n, length) times of the listens.
+            signals: (n, length) codes of models.history.Signal; 0 where the history is shorter.
+            at_ms: (n, length) times of the listens, milliseconds; only their differences count.
 
         Returns:
             (n, dim) of unit norm; the global embedding for a history without a usable listen.

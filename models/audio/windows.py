@@ -69,7 +69,10 @@ class WindowPlan:
             raise SettingsError(f"window_s of a WindowPlan is {self.window_s}; give at least {MIN_DURATION_S:g}")
 
     def starts_s(self, duration_s: float) -> tuple[int, ...]:
-        """Starts of the windows of a track of duration_s, in seconds, in order."""
+        """Starts of the windows of a track of duration_s, in seconds, in order.
+
+        WindowPlan().starts_s(180.0)  # (15, 75, 135)
+        """
         windows = max(1, min(self.count, int(duration_s / self.window_s)))
         part_s = duration_s / windows
         return tuple(max(0, int((window + 0.5) * part_s - self.window_s / 2)) for window in range(windows))
