@@ -188,13 +188,11 @@ def build_release_command(taggrams_dir: Path, out: Path | None, networks: Path |
       tastewave-offline build-release gtzan-musicnn-taggram
       tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11
     """
-    from models.release import DEFAULT
-    from offline.release.build import build_release
+    from offline.config import load_config
+    from offline.release.build import BuildRelease, run
 
-    release = build_release(taggrams_dir, out=out or DEFAULT, networks_dir=networks or DEFAULT)
-    for name, value in release.manifest.metrics.items():
-        click.echo(f"{name} {value:.3f}")
-    click.echo(f"release {release.release_id} in {release.folder}")
+    given = {"taggrams_dir": str(taggrams_dir), "out": out and str(out), "networks": networks and str(networks)}
+    click.echo("\n".join(run(load_config(BuildRelease, **given)).lines()))
 
 
 @cli.command("score-genre")
@@ -211,13 +209,10 @@ def score_genre_command(file: Path, release: str | None) -> None:
       tastewave-offline score-genre test.npz
       tastewave-offline score-genre test.npz --release releases/2026-11
     """
-    from models.release import load_release
-    from offline.genre.labels import read_taggrams
-    from offline.genre.score import score_genre
+    from offline.config import load_config
+    from offline.genre.score import ScoreGenre, run
 
-    head = load_release(release).genre_head()
-    score = score_genre(head, read_taggrams(file, classes=len(head.classes)))
-    click.echo("\n".join(score.lines()))
+    click.echo("\n".join(run(load_config(ScoreGenre, file=str(file), release=release)).lines()))
 
 
 @cli.command("evaluate")

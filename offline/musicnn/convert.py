@@ -16,6 +16,8 @@ import models
 from models.errors import SettingsError
 from offline.musicnn.graph import build
 
+NETWORKS = {"msd": "musicnn-msd.onnx", "mtt": "musicnn-mtt.onnx"}
+"""The file of each network in a release."""
 MODELS = {"msd": "MSD_musicnn", "mtt": "MTT_musicnn"}
 """Our name of each network, and the folder of its checkpoint in the musicnn package."""
 

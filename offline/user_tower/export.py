@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from models.errors import SettingsError
 from models.history import CountingRule, Signal
 from models.onnx_session import open_session
-from models.release import describe_file
+from models.sealed_folder import describe_files, write_manifest
 from models.user_tower import (
     ITEM_IDS,
     ITEM_VECTORS,
@@ -75,10 +74,10 @@ def export(
             scale=items.scale.item(),
             global_embedding=global_embedding,
             items=len(vectors),
-            files={name: describe_file(folder / name) for name in (NETWORK, ITEM_IDS, ITEM_VECTORS)},
+            files=describe_files(folder),
             training=training,
         )
-        (folder / TOWER_MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        write_manifest(folder / TOWER_MANIFEST, manifest)
         load_user_tower(folder)
 
 
