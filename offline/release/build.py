@@ -19,8 +19,8 @@ from models.release import MANIFEST, Configuration, Manifest, Release, describe_
 from offline.files import check_replaceable, new_folder
 from offline.genre.labels import LabelledTaggrams, read_artists, read_taggrams
 from offline.genre.train import GenreTraining, Trained, run
-from offline.musicnn.convert import NETWORKS
 
+NETWORKS = {"msd": "musicnn-msd.onnx", "mtt": "musicnn-mtt.onnx"}
 GENRE_HEAD = "genre.npz"
 NOTICE = "LICENSE-musicnn.txt"
 
