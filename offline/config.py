@@ -49,8 +49,8 @@ class Setting:
         return self.default is msgspec.NODEFAULT
 
     def __str__(self) -> str:
-        """`key=default`, as it can be typed; `key` alone where there is no default to type."""
-        if self.required or self.default is None:
+        """`key=default`, as it can be typed; `key` alone where it has none, or holds settings that have defaults."""
+        if self.required or self.default is None or isinstance(self.default, msgspec.Struct):
             return self.name
         return f"{self.name}={msgspec.json.encode(self.default).decode()}"
 

@@ -89,7 +89,7 @@ def test_settings_are_described_by_their_meta():
         "steps": ("steps=10", "At most, of all.", False),
         "kind": ('kind="a"', "", False),
         "rates": ("rates=[0.1,0.2]", "", False),
-        "inner": ('inner={"share":0.25}', "Which listens count.", False),
+        "inner": ("inner", "Which listens count.", False),
         "inner.share": ("inner.share=0.25", "Of all listens.", False),
     }
 
