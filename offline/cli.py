@@ -124,7 +124,7 @@ _split = click.option(
 @click.argument("log")
 @click.argument("out", metavar="OUT_DIR", type=click.Path(file_okay=False))
 @_split
-@configured("offline.user_tower.train", "TowerTraining")
+@configured("offline.user_tower.settings", "TowerTraining")
 def train_user_tower(log: str, out: str, words: tuple[str, ...], toml: Path | None, split: str | None) -> None:
     """Train a user tower on LOG: from the newest listens of a person to a place in taste space.
 
@@ -142,15 +142,11 @@ def train_user_tower(log: str, out: str, words: tuple[str, ...], toml: Path | No
       tastewave-offline train-user-tower ratings.parquet towers/long --split leave-last history=200
     """
     from offline.config import load_config
-    from offline.user_tower.train import TowerTraining, run
+    from offline.user_tower.settings import TowerTraining
+    from offline.user_tower.train import run
 
-    found = run(load_config(TowerTraining, toml=toml, overrides=words, log=log, out=out, split=split))
-    if again := found["log"]["duplicates"]:
-        click.echo(f"{again:,} rows of the log were the same listen again, and counted once")
-    click.echo(
-        f"{out}: user tower of {found['tracks']:,} tracks; dropout {found['dropout']:g}, best at step "
-        f"{found['best_step']:,} with a validation NDCG@10 of {found['valid_ndcg_at_10']:.4f}"
-    )
+    outcome = run(load_config(TowerTraining, toml=toml, overrides=words, log=log, out=out, split=split))
+    click.echo("\n".join(outcome.lines()))
 
 
 @cli.command("convert-musicnn")
@@ -242,24 +238,30 @@ def evaluate_command(
       tastewave-offline evaluate listens/ report --tower towers/mean --tower towers/attention
       tastewave-offline evaluate ratings.parquet report --split leave-last max_examples=10000
     """
-    from rich.console import Console
-
     from offline.config import load_config
-    from offline.evaluation.evaluate import Evaluate, run, summary
+    from offline.evaluation.evaluate import Evaluate, run
 
-    config = load_config(
+    settings = load_config(
         Evaluate, toml=toml, overrides=words, log=log, out=str(out), towers=towers or None, split=split
     )
-    metrics = run(config)
-    Console().print(summary(metrics))
-    click.echo("\n".join([*metrics["verdict"], "", str(out / "report.html")]))
+    if not settings.towers:
+        from offline.user_tower.poolings import train_poolings
+
+        train_poolings(
+            settings.towers_folder,
+            log=settings.log,
+            split=settings.split,
+            test_share=settings.test_share,
+            counting=settings.counting,
+        )
+    click.echo("\n".join(run(settings).lines()))
 
 
 @cli.command("ladder")
 @click.argument("log")
 @click.argument("out", metavar="OUT_DIR", type=click.Path(file_okay=False))
 @_split
-@configured("offline.user_tower.train", "TowerTraining")
+@configured("offline.user_tower.ladder", "Ladder")
 def ladder(log: str, out: str, words: tuple[str, ...], toml: Path | None, split: str | None) -> None:
     """Print what the 40-d cosine of the contract and a history of 50 cost on LOG, against freer towers.
 
@@ -270,13 +272,11 @@ def ladder(log: str, out: str, words: tuple[str, ...], toml: Path | None, split:
     Example:
       tastewave-offline ladder ratings.parquet ladder --split leave-last
     """
-    from rich.console import Console
-
     from offline.config import load_config
-    from offline.user_tower.ladder import run, table
-    from offline.user_tower.train import TowerTraining
+    from offline.user_tower.ladder import Ladder, run
 
-    Console().print(table(run(load_config(TowerTraining, toml=toml, overrides=words, log=log, out=out, split=split))))
+    outcome = run(load_config(Ladder, toml=toml, overrides=words, log=log, out=out, split=split))
+    click.echo("\n".join(outcome.lines()))
 
 
 @cli.command("dump")
@@ -333,9 +333,11 @@ def dump_command(
       tastewave-offline dump listens --partition 3 --from-offset 120000 --to-offset 130000
     """
     from offline.config import load_config
-    from offline.interactions.dump import DumpConfig, KafkaArguments, dump_listens, time_ms
+    from offline.interactions.dump import Dump, run, time_ms
+    from offline.interactions.dump_kafka import KafkaArguments
 
-    config = DumpConfig(
+    settings = Dump(
+        out=str(folder),
         brokers=brokers,
         topic=topic,
         partitions=partitions,
@@ -346,8 +348,7 @@ def dump_command(
         client=load_config(KafkaArguments, toml=client_config),
         events_per_file=events_per_file,
     )
-    for line in dump_listens(folder, config).lines(folder):
-        click.echo(line)
+    click.echo("\n".join(run(settings).lines()))
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def load_config(
 
 
 def describe_settings(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of each setting; the meaning is the text that follows the field in the source."""
+    """Name, default and meaning of each setting: the description of its Meta, or the text after it in the source."""
     body: Any = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body[0]
     meanings = {
         ast.unparse(field.target): inspect.cleandoc(ast.literal_eval(text.value))
@@ -67,7 +67,9 @@ def describe_settings(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str, st
     }  # fmt: skip
     for field in msgspec.structs.fields(kind):
         default = "" if field.required else msgspec.json.encode(field.default).decode()
-        yield field.encode_name, default, " ".join(meanings.get(field.encode_name, "").split())
+        described = (getattr(meta, "description", None) for meta in getattr(field.type, "__metadata__", ()))
+        meaning = next(filter(None, described), meanings.get(field.encode_name, ""))
+        yield field.encode_name, default, " ".join(meaning.split())
 
 
 def _read(path: Path) -> dict[str, Any]:
