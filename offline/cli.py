@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from models.contract import LISTENS
 from models.errors import TastewaveError
+
+if TYPE_CHECKING:
+    from offline.evaluation.evaluate import Evaluate, Outcome
 
 Command_ = TypeVar("Command_", bound=Callable[..., Any])
 
@@ -239,11 +242,18 @@ def evaluate_command(
       tastewave-offline evaluate ratings.parquet report --split leave-last max_examples=10000
     """
     from offline.config import load_config
-    from offline.evaluation.evaluate import Evaluate, run
+    from offline.evaluation.evaluate import Evaluate
 
     settings = load_config(
         Evaluate, toml=toml, overrides=words, log=log, out=str(out), towers=towers or None, split=split
     )
+    click.echo("\n".join(_evaluate(settings).lines()))
+
+
+def _evaluate(settings: Evaluate) -> Outcome:
+    """Evaluate; where no tower is given, first train one of each pooling."""
+    from offline.evaluation.evaluate import run
+
     if not settings.towers:
         from offline.user_tower.poolings import train_poolings
 
@@ -254,7 +264,7 @@ def evaluate_command(
             test_share=settings.test_share,
             counting=settings.counting,
         )
-    click.echo("\n".join(run(settings).lines()))
+    return run(settings)
 
 
 @cli.command("ladder")

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer
@@ -22,6 +22,7 @@ from kafka.errors import (
     for_code,
 )
 from kafka.structs import TopicPartition
+from msgspec import Meta
 
 from offline.interactions.dump_folder import DumpFailed, Span
 from offline.interactions.dump_parquet import Record
@@ -46,15 +47,23 @@ Client_ = TypeVar("Client_")
 class KafkaArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Arguments of kafka-python, under its names, for a Kafka that asks who is there."""
 
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_plain_username: str | None = None
-    sasl_plain_password: str | None = None
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    ssl_password: str | None = None
-    ssl_check_hostname: bool = True
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Meta(description="How to talk to the brokers: with TLS or without, with a password or without."),
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, Meta(description="How the password is checked.")
+    ] = None
+    sasl_plain_username: Annotated[str | None, Meta(description="Who asks; for every mechanism.")] = None
+    sasl_plain_password: Annotated[
+        str | None,
+        Meta(description="Their password; it belongs in a file, not on a command line."),
+    ] = None
+    ssl_cafile: Annotated[str | None, Meta(description="File of CA certificates (PEM).")] = None
+    ssl_certfile: Annotated[str | None, Meta(description="File of the client's certificate (PEM).")] = None
+    ssl_keyfile: Annotated[str | None, Meta(description="File of the client's private key (PEM).")] = None
+    ssl_password: Annotated[str | None, Meta(description="Password of the private key.")] = None
+    ssl_check_hostname: Annotated[bool, Meta(description="Whether a broker's certificate must name its host.")] = True
 
     def __post_init__(self) -> None:
         if "SASL" in self.security_protocol:

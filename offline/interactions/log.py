@@ -95,6 +95,10 @@ def spans(starts: NDArray[np.integer], ends: NDArray[np.integer]) -> tuple[NDArr
 def read_log(where: str, *, rule: CountingRule | None = None, scratch: Path | None = None) -> InteractionLog:
     """Read a log and encode it.
 
+    Example:
+        log = read_log("listens/*.parquet")
+        newest = log.track[log.offsets[0] : log.offsets[1]][-10:]  # of the first user, as places in log.tracks
+
     Args:
         where: a Parquet file, a folder of them, a glob, or an fsspec URL of one of these.
         rule: what counts; the defaults of CountingRule when absent.

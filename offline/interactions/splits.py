@@ -60,6 +60,10 @@ def in_training(log: InteractionLog, split: Split) -> NDArray[np.bool_]:
 def split_log(log: InteractionLog, name: SplitName, *, test_share: float = 0.1) -> Split:
     """Split a log.
 
+    Example:
+        split = split_log(log, "temporal", test_share=0.1)
+        heard = log.track[in_training(log, split)]
+
     Args:
         log: the log.
         name: temporal: the last test_share of the log's time is for the test, as much before it for validation.

@@ -62,6 +62,10 @@ class TrainingData:
 def prepare(settings: TowerTraining, *, scratch: Path) -> TrainingData:
     """Read the log, split it, and draw the examples of the validation.
 
+    Example:
+        data = prepare(TowerTraining(log="listens", out="tower"), scratch=Path("tower.partial"))
+        first = next(data.steps())
+
     Raises:
         SettingsError: the log cannot be used, or the split leaves a part empty.
     """

@@ -20,7 +20,12 @@ def histories(
     *,
     history: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows, signals and times (ms) of the newest listens of users before ends, (n, history) each, newest last."""
+    """What a tower is given for the histories of users (n,) that end at positions (n,) of the log.
+
+    Returns:
+        Rows (row_of of each track), signals and times (ms) of the newest listens, (n, history) each, newest last.
+        Where a history is shorter, rows are -1, and signals and times 0.
+    """
     places = ends[:, None] + np.arange(-history, 0)
     inside = places >= log.offsets[users][:, None]
     places = np.maximum(places, 0)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from models.errors import SettingsError
 from offline.cli import cli
-from offline.config import describe_settings, load_config
+from offline.config import load_config
 from offline.interactions.dump import Dump, Outcome, run, time_ms
 from offline.interactions.dump_folder import DumpFailed
 from offline.interactions.dump_kafka import KafkaArguments
@@ -72,13 +72,12 @@ def test_help_teaches_with_examples_and_names_the_files():
     assert "sasl_plain_password" in shown
 
 
-def test_every_setting_can_be_set_by_a_word_and_says_what_it_is():
+def test_settings_are_given_by_words_as_well():
     words = ["partitions=[3, 5]", "from_offset=7", "events_per_file=9", "client.ssl_check_hostname=false"]
     settings = load_config(Dump, overrides=words, out="log")
     assert settings == Dump(
         out="log", partitions=(3, 5), from_offset=7, events_per_file=9, client=KafkaArguments(ssl_check_hostname=False)
     )
-    assert all(meaning for _, _, meaning in describe_settings(Dump))
 
 
 @pytest.mark.parametrize("word", ["partitions=[-1]", "from_offset=-1", "events_per_file=0", "events_per_file=10000001"])
