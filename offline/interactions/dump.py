@@ -44,19 +44,25 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     topic: Annotated[str, Meta(description="Its whole name, with the prefix where there is one.")] = LISTENS
 
-    partitions: Annotated[tuple[_Number, ...], Meta(description="These partitions alone; all when empty.")] = ()
+    partitions: Annotated[
+        tuple[_Number, ...], Meta(description="These partitions alone; all of them when none is given.")
+    ] = ()
 
     from_time_ms: Annotated[
-        int | None, Meta(description="From the first record that Kafka dates so or later; ms since 1970.")
+        int | None,
+        Meta(
+            description="Begin with the first record that Kafka dates so or later. The option takes ISO 8601, UTC "
+            "where it names no zone; the setting takes ms since 1970."
+        ),
     ] = None
 
     to_time_ms: Annotated[
-        int | None, Meta(description="To before the first record that Kafka dates so or later; ms since 1970.")
+        int | None, Meta(description="End before the first record that Kafka dates so or later; written likewise.")
     ] = None
 
-    from_offset: Annotated[_Number | None, Meta(description="From this offset of each partition.")] = None
+    from_offset: Annotated[_Number | None, Meta(description="Begin with this offset of each partition.")] = None
 
-    to_offset: Annotated[_Number | None, Meta(description="To before this offset of each partition.")] = None
+    to_offset: Annotated[_Number | None, Meta(description="End before this offset of each partition.")] = None
 
     client: Annotated[
         KafkaArguments, Meta(description="kafka-python's security_protocol, sasl_... and ssl_... arguments.")
