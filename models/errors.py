@@ -20,7 +20,7 @@ TastewaveError
 ├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
 ├── UploadFailed, TaggingFailed, NoAnswer    (stream) what a command was asked for did not come out
 ├── WorkerCrashed       (stream.worker.service)     Faust gave up; its supervisor starts the worker anew
-├── DumpFailed            (offline.interactions.dump)     Kafka, or the folder of a dump, does not do what it needs
+├── DumpFailed            (offline.interactions.dump_folder) Kafka, or the folder of a dump, does not do what it needs
 ├── LaunchError           (deploy.local)     a local server does not start
 ├── ReleaseError                             a release or a trained tower is missing, damaged or of another shape
 └── SettingsError                            a setting or an argument cannot be used

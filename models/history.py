@@ -66,16 +66,17 @@ class CountingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     A like, a playlist_add and a play of at least target_share of the track are targets. A shorter play is input
     only, unless it is under least_ms or under input_share of the track: then it is a negative, as skip and
     dislike are. unlike and undislike say nothing.
-
-    Attributes:
-        target_share: share of the track's length from which on a play is a target.
-        input_share: share of the track's length below which a play is a negative.
-        least_ms: milliseconds below which a play is a negative, however short the track.
     """
 
-    target_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
-    input_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
-    least_ms: Annotated[int, Meta(ge=0)] = 10_000
+    target_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Share of the track's length from which on a play is a target.")
+    ] = 0.5
+    input_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Share of the track's length below which a play is a negative.")
+    ] = 0.1
+    least_ms: Annotated[
+        int, Meta(ge=0, description="Milliseconds below which a play is a negative, however short the track.")
+    ] = 10_000
 
     def signals(self, kinds: ArrayLike, played_ms: ArrayLike, duration_ms: ArrayLike) -> NDArray[np.uint8]:
         """The signal of each listen.

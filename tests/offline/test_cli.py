@@ -12,7 +12,6 @@ from offline.config import describe_settings
 from offline.jobs import Job
 
 COMMANDS = {(job.name,): job for job in JOBS} | {("synth", job.name): job for job in SYNTH_JOBS}
-UNDESCRIBED = {"train-user-tower", "evaluate", "ladder"}  # their settings are described in another way yet
 every_job = pytest.mark.parametrize(("words", "job"), COMMANDS.items(), ids=map(" ".join, COMMANDS))
 HEAVY = {"torch", "tensorflow", "sklearn", "polars", "pyarrow", "kafka", "numpy", "scipy", "rich"}
 
@@ -56,7 +55,7 @@ def test_every_setting_of_every_job_is_shown_and_says_what_it_means(words: tuple
     assert settings
     for setting in settings:
         assert str(setting) in shown
-        assert setting.meaning or job.name in UNDESCRIBED, f"{setting.name} needs Meta(description=...)"
+        assert setting.meaning, f"{setting.name} needs Meta(description=...)"
 
 
 def test_a_setting_that_has_no_option_is_set_by_a_word(tmp_path):
