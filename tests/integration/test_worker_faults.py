@@ -15,7 +15,8 @@ import pytest
 
 from models.contract import LIVE_KEY, TRACKS_TAGGED, track_key
 from models.genre import GenreHead
-from models.release import DEFAULT, MANIFEST, Manifest, describe_file, load_release, release_id
+from models.release import DEFAULT, MANIFEST, Manifest, load_release, release_id
+from models.sealed_folder import describe_file
 from tests.platform.tracks import Platform, now_ms, until, uploading, write_catalogue, write_music
 
 pytestmark = pytest.mark.servers
