@@ -21,8 +21,7 @@ from stream.commands.audio_files import audio_in
 
 if TYPE_CHECKING:
     from models.release import Release
-    from models.tagger import Tagging
-    from stream.audio.pool_process import Heard
+    from models.tagging import Tagging
 
 # Imports that take long are where they are needed: one file is to be answered in under a second.
 
@@ -85,7 +84,7 @@ def tag_files(
     loaded = load_release(release)
     answers: list[TaggedFile] = []
 
-    def tell(file: Path, tagging: Heard | Tagging | TastewaveError) -> None:
+    def tell(file: Path, tagging: Tagging | TastewaveError) -> None:
         answers.append(_answer(file, tagging, loaded.release_id, top_k))
         if as_json:
             click.echo(msgspec.json.encode(answers[-1]))
@@ -112,7 +111,7 @@ def _find(audio: Iterable[str]) -> list[Path]:
     return found
 
 
-def _tag_here(file: Path, release: Release, tell: Callable[[Path, Heard | Tagging | TastewaveError], None]) -> None:
+def _tag_here(file: Path, release: Release, tell: Callable[[Path, Tagging | TastewaveError], None]) -> None:
     from models.tagger import Tagger
 
     try:
@@ -126,7 +125,7 @@ def _tag_here(file: Path, release: Release, tell: Callable[[Path, Heard | Taggin
 def _tag_side_by_side(
     files: Sequence[Path],
     release: Release,
-    tell: Callable[[Path, Heard | Tagging | TastewaveError], None],
+    tell: Callable[[Path, Tagging | TastewaveError], None],
     *,
     show_progress: bool,
 ) -> None:
@@ -156,7 +155,7 @@ def _tag_side_by_side(
         max_duration_s=MAX_DURATION_S,
     )
 
-    async def tag(file: Path) -> Heard | TastewaveError:
+    async def tag(file: Path) -> Tagging | TastewaveError:
         try:
             async with open_files:
                 with file.open("rb") as audio:
@@ -190,7 +189,7 @@ def _failure(file: Path, error: TastewaveError | OSError) -> TastewaveError:
     return FetchFailed(f"{_shown(file)} cannot be read ({error.strerror}); check the file")
 
 
-def _answer(file: Path, tagging: Heard | Tagging | TastewaveError, release_id: str, top_k: int) -> TaggedFile:
+def _answer(file: Path, tagging: Tagging | TastewaveError, release_id: str, top_k: int) -> TaggedFile:
     if isinstance(tagging, TastewaveError):
         return TaggedFile(
             file=_shown(file), release=release_id, status="failed", reason=tagging.reason, error=str(tagging)

@@ -21,8 +21,8 @@ from stream.broker.publish import Publisher
 from stream.store.tracks import TrackStore, is_redis_away
 
 if TYPE_CHECKING:
+    from models.tagging import Tagging
     from stream.audio.fetch import Fetcher
-    from stream.audio.pool_process import Heard
 
 log = structlog.get_logger(__name__)
 AGENT = "tracks"
@@ -135,7 +135,7 @@ class TrackHandler:
             )
         return event
 
-    async def _hear(self, event: TrackUploaded) -> tuple[Heard, str]:
+    async def _hear(self, event: TrackUploaded) -> tuple[Tagging, str]:
         """Fetch and hear a track; returns the hash of its content as well."""
         with _stage("fetch"):
             fetched = await self._fetcher.fetch(event.uri)
@@ -148,7 +148,7 @@ class TrackHandler:
         metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, took_s - sum(heard.timings_ms.values()) / 1000))
         return heard, fetched.content_hash
 
-    async def _answer(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+    async def _answer(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         await self._publish_features(event, heard, content_hash)
         answer = TrackTagged(
             track_id=event.track_id,
@@ -167,7 +167,7 @@ class TrackHandler:
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
-    async def _publish_features(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+    async def _publish_features(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         content = f"{self._front_end}:{content_hash}".encode()
         held = await self._store.get(event.track_id)
         if held and held.status != "failed" and held.event_time > event.uploaded_at:
