@@ -10,14 +10,14 @@ DAY_MS = 24 * 3_600_000
 
 
 def topics(**settings: object) -> dict[str, Topic]:
-    return {topic.name: topic for topic in wanted_topics(load_settings(**settings))}
+    return {topic.name: topic for topic in wanted_topics(load_settings(**settings).topics)}
 
 
 def test_every_topic_of_the_contract_is_wanted_once_under_the_prefix() -> None:
     names = {name for name in vars(contract).values() if isinstance(name, str) and name.startswith("tastewave.")}
     assert len(names) == 6
     assert set(topics()) == names
-    assert len(wanted_topics(load_settings())) == 6
+    assert len(wanted_topics(load_settings().topics)) == 6
     assert set(topics(topic_prefix="eu.")) == {f"eu.{name}" for name in names}
 
 
