@@ -91,7 +91,7 @@ class _Process:
         self.guards = message.guards
 
     async def hear(self, file: IO[bytes]) -> Tagging:
-        """Send it a file and wait for the answer. Raises _Died, or the error of models.errors that it found."""
+        """Send it a file and wait for the answer. Raises _Died, or the error that it answers with."""
         try:  # opened again: the process can only read, and reads from the start
             descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

@@ -55,7 +55,7 @@ class NumericResolver(Resolver):
         if host in self.answers:
             return await super().resolve(host, port, family)
         flags = 0 if host == "localhost" else socket.AI_NUMERICHOST
-        self.answers[host] = [[found[4][0] for found in socket.getaddrinfo(host, port, flags=flags)]]
+        self.answers[host] = [[answer[4][0] for answer in socket.getaddrinfo(host, port, flags=flags)]]
         return await super().resolve(host, port, family)
 
 
