@@ -135,7 +135,9 @@ def topics_check() -> None:
 @click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each, with the original value.")
 def dead_letters(last: int, as_json: bool) -> None:
-    """List the latest dead letters: events that could not be answered, each with the reason.
+    """List the events that could not be answered.
+
+    These are the latest dead letters, each with its age, the reason and a message.
 
     \b
     Examples:
@@ -150,7 +152,7 @@ def dead_letters(last: int, as_json: bool) -> None:
 
 @cli.group()
 def rewind() -> None:
-    """Have workers answer a stretch of time again, after Redis lost answers."""
+    """Replay uploads after Redis lost answers."""
 
 
 @rewind.command("tracks")
@@ -222,9 +224,9 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each upload.")
 def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeout_s: float, as_json: bool) -> None:
-    """Publish an upload event for each file, each audio file in a folder, and each URL.
+    """Publish upload events for audio files.
 
-    The event holds the address of the audio, and the worker fetches it from there. So a file must lie in a
+    There is one event for each file, each audio file in a folder, and each URL. It holds the address of the audio, and the worker fetches it from there. So a file must lie in a
     folder of the worker's TASTEWAVE_FILE_ROOTS.
 
     \b
@@ -257,9 +259,9 @@ def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeo
 def tag_audio(
     audio: tuple[str, ...], *, as_json: bool, top_k: int, release: str | None, plot: Path | None, features: Path | None
 ) -> None:
-    """Print genre, confidence and tags of audio files, without Kafka or Redis.
+    """Tag audio files without Kafka or Redis.
 
-    A folder stands for the audio files in it, at any depth. When a file cannot be tagged, the others are
+    Prints genre, confidence and tags of each file. A folder stands for the audio files in it, at any depth. When a file cannot be tagged, the others are
     tagged all the same, and the exit status is 1.
 
     \b
