@@ -226,8 +226,9 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
 def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeout_s: float, as_json: bool) -> None:
     """Publish upload events for audio files.
 
-    There is one event for each file, each audio file in a folder, and each URL. It holds the address of the audio, and the worker fetches it from there. So a file must lie in a
-    folder of the worker's TASTEWAVE_FILE_ROOTS.
+    There is one event for each file, each audio file in a folder, and each URL. It holds the address of the
+    audio, and the worker fetches it from there. So a file must lie in a folder of the worker's
+    TASTEWAVE_FILE_ROOTS.
 
     \b
     Examples:
@@ -261,8 +262,8 @@ def tag_audio(
 ) -> None:
     """Tag audio files without Kafka or Redis.
 
-    Prints genre, confidence and tags of each file. A folder stands for the audio files in it, at any depth. When a file cannot be tagged, the others are
-    tagged all the same, and the exit status is 1.
+    Prints genre, confidence and tags of each file. A folder stands for the audio files in it, at any depth.
+    When a file cannot be tagged, the others are tagged all the same, and the exit status is 1.
 
     \b
     Examples:
