@@ -5,52 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
+from models.contract import encode_taggram
 from models.errors import ReleaseError
 from models.events import WindowFeatures
 from models.features import pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
 from models.musicnn import OUTPUTS, TAGS
 from models.release import Release
+from models.tagging import Tagging
 
 Float32 = NDArray[np.float32]
 
 MAX_DURATION_S = 3 * 3600.0
 _DIGITS = 6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Tagging:
-    """What was heard in a track.
-
-    Attributes:
-        status: abstained where the genre head does not know, or does not know such music.
-        genre: the best guess where tagged, else None.
-        confidence: probability of the best guess, 0 to 1.
-        genres: every genre of the release with its probability, best first.
-        tags: the 50 tags of the release's first network with their mean over the patches, 0 to 1, best first.
-        taggram: (patches, 50) float32, the tags of that network (in the order of models.musicnn.TAGS) over
-            the patches of all windows, in time order.
-        windows: what each network heard in each window, for the features topic.
-        duration_s: of the track.
-        timings_ms: time taken by decode, log_mel, network and genre.
-    """
-
-    status: Literal["tagged", "abstained"]
-    genre: str | None
-    confidence: float
-    genres: tuple[tuple[str, float], ...]
-    tags: tuple[tuple[str, float], ...]
-    taggram: Float32
-    windows: dict[str, tuple[WindowFeatures, ...]]
-    duration_s: float
-    timings_ms: dict[str, float]
 
 
 class Tagger:
@@ -111,7 +83,7 @@ class Tagger:
             confidence=round(decision.confidence, _DIGITS),
             genres=tuple((genre, round(probability, _DIGITS)) for genre, probability in decision.genres),
             tags=_ranked_tags(first, taggram),
-            taggram=taggram,
+            taggram=encode_taggram(taggram),
             windows={
                 model: tuple(
                     pack_window(model, row, start_ms=start_ms)

@@ -1,4 +1,4 @@
-"""The `tastewave` command. Bodies import what they need, so that --help answers at once."""
+"""The `tastewave` command. Each command imports what it needs when it runs, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -13,19 +13,30 @@ from models.errors import TastewaveError
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tastewave")
 def cli() -> None:
-    """Tag uploaded tracks and follow listeners on Kafka, with answers in Redis."""
+    """Tag the uploaded tracks of a music platform: events on Kafka, answers in Redis.
+
+    Settings are environment variables that start with TASTEWAVE_ (see deploy/docs/settings.md).
+
+    \b
+    Without Kafka and Redis:
+      tastewave tag song.mp3
+    With them:
+      tastewave topics create
+      tastewave worker tracks
+      tastewave upload song.mp3 --wait
+    """
 
 
 @cli.group()
 def worker() -> None:
-    """Run a worker; settings come from TASTEWAVE_* variables (see the table in the README)."""
+    """Run a worker. Its settings are TASTEWAVE_* variables (see deploy/docs/settings.md)."""
 
 
 @worker.command("tracks")
 def worker_tracks() -> None:
     """Answer uploaded tracks until SIGTERM.
 
-    Needs the topics (`tastewave topics create`), Kafka and Redis; waits for what is away.
+    Needs Kafka with the topics (`tastewave topics create`), and Redis. While one of them is away, the worker waits.
 
     \b
     Example:
@@ -39,14 +50,16 @@ def worker_tracks() -> None:
 
 @cli.group()
 def release() -> None:
-    """Look at a release, make one live."""
+    """Look at a release, or choose the one that readers use."""
 
 
 @release.command("show")
 @click.argument("path", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest.")
 def release_show(path: str | None, as_json: bool) -> None:
-    """Verify the release at PATH (a folder or URL; the configured one when absent) and describe it.
+    """Verify a release and describe it.
+
+    PATH is a folder or URL; without it, the release of TASTEWAVE_RELEASE, or the shipped one.
 
     \b
     Examples:
@@ -62,10 +75,12 @@ def release_show(path: str | None, as_json: bool) -> None:
 @release.command("activate")
 @click.argument("release_id", required=False)
 def release_activate(release_id: str | None) -> None:
-    """Point readers at RELEASE_ID (the configured release when absent) through tw:live.
+    """Make RELEASE_ID the live release, whose answers readers use (the key tw:live in Redis).
 
-    Workers are not touched: run those of both releases side by side, activate the new one when it has
-    answered, and go back by activating the previous one.
+    Without RELEASE_ID, it is the release of TASTEWAVE_RELEASE, or the shipped one.
+
+    Workers do not change. To move to another release, run workers of both side by side, and activate the
+    new release when it has answered. To go back, activate the previous one.
 
     \b
     Examples:
@@ -80,12 +95,12 @@ def release_activate(release_id: str | None) -> None:
 
 @cli.group()
 def topics() -> None:
-    """Provision the Kafka topics, and compare them with the settings."""
+    """Create the Kafka topics, or compare them with the settings."""
 
 
 @topics.command("create")
 def topics_create() -> None:
-    """Create the topics that are missing; those that are there stay as they are.
+    """Create the topics that are missing. Topics that exist are not changed.
 
     \b
     Example:
@@ -99,7 +114,9 @@ def topics_create() -> None:
 
 @topics.command("check")
 def topics_check() -> None:
-    """Report topics that are missing or differ from the settings; exit status 1 if there are any.
+    """List the topics with their differences from the settings.
+
+    The exit status is 1 when a topic is missing or differs.
 
     \b
     Example:
@@ -115,17 +132,19 @@ def topics_check() -> None:
 
 
 @cli.command("dead-letters")
-@click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON line each, with the original value.")
+@click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each, with the original value.")
 def dead_letters(last: int, as_json: bool) -> None:
-    """List the latest dead letters: events that could not be answered, and why.
+    """List the events that could not be answered.
+
+    These are the latest dead letters, each with its age, the reason and a message.
 
     \b
     Examples:
       tastewave dead-letters
       tastewave dead-letters --last 500 --json | jq -r .reason | sort | uniq -c
     """
-    from stream.broker.dead_letters import show_dead_letters
+    from stream.commands.dead_letters import show_dead_letters
     from stream.settings import load_settings
 
     show_dead_letters(load_settings(), last=last, as_json=as_json)
@@ -133,20 +152,27 @@ def dead_letters(last: int, as_json: bool) -> None:
 
 @cli.group()
 def rewind() -> None:
-    """Answer a stretch of time again, after Redis lost what it had acknowledged."""
+    """Replay uploads after Redis lost answers."""
 
 
 @rewind.command("tracks")
 @click.option(
-    "--minutes", required=True, type=click.IntRange(min=1), help="How far back; rather too far than too near."
+    "--minutes",
+    required=True,
+    type=click.IntRange(min=1),
+    help="How far back. Too far costs time, too near loses answers.",
 )
-@click.option("--release", help="The release whose workers are to answer again; the configured one when absent.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done; the workers may run.")
+@click.option(
+    "--release",
+    help="The release whose workers answer again; without it, that of TASTEWAVE_RELEASE, or the shipped one.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done and change nothing. The workers may run.")
 def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
-    """Move the tracks workers' consumer group back to the uploads of N minutes ago.
+    """Have the tracks workers answer the uploads of the last minutes again.
 
-    Stop the workers of the release first, and start them afterwards. What Redis lost is fetched and heard
-    again; what it still holds is only published again. Failed uploads are tried again.
+    Stop all workers of the release first, and start them afterwards. They begin at the first upload of that
+    time. A track whose answer Redis has lost is fetched and heard again. An answer that Redis still holds is
+    published again. An upload that failed is tried again.
 
     \b
     Examples:
@@ -161,44 +187,48 @@ def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
 
 @cli.group()
 def get() -> None:
-    """Read an answer from Redis."""
+    """Read answers from Redis."""
 
 
 @get.command("track")
 @click.argument("track_id")
-@click.option("--release", help="The release to ask; the live one when absent.")
-@click.option("--json", "as_json", is_flag=True, help="The answer as it is on the output topic.")
+@click.option("--release", help="The release whose answer to read; the live one when absent.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as it is on tastewave.tracks.tagged.")
 def get_track(track_id: str, release: str | None, as_json: bool) -> None:
-    """Show what is known of TRACK_ID; exit status 1 where nothing is.
+    """Print the answer for TRACK_ID. The exit status is 1 when there is none.
 
     \b
     Examples:
       tastewave get track 5d41402abc4b2a76b9719d911017c592
       tastewave get track my-track --json | jq .genre
     """
-    from stream.reader.answers import show_track
+    from stream.commands.get import show_track
     from stream.settings import load_settings
 
-    show_track(load_settings(), track_id, release=release, as_json=as_json)
+    show_track(load_settings().redis, track_id, release=release, as_json=as_json)
 
 
 @cli.command("upload")
 @click.argument("audio", nargs=-1, required=True, metavar="FILE|FOLDER|URL...")
-@click.option("--track-id", help="Id of the track, where only one is uploaded; from the content's hash when absent.")
-@click.option("--wait", is_flag=True, help="Follow the uploads to their answers; exit status 1 if any failed.")
+@click.option(
+    "--track-id", help="Id of the track, when only one is uploaded. Without it, the id is made from the content."
+)
+@click.option("--wait", is_flag=True, help="Wait for the answers. The exit status is 1 when an upload failed.")
 @click.option(
     "--timeout",
     "timeout_s",
     default=120.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="With --wait: give up when no answer came for so many seconds.",
+    help="With --wait: give up when no answer has come for so many seconds.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A JSON line for each upload.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each upload.")
 def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeout_s: float, as_json: bool) -> None:
-    """Publish an upload event for each file, each audio file in a folder, and each URL.
+    """Publish upload events for audio files.
 
-    The worker fetches the audio itself: files must lie in its TASTEWAVE_FILE_ROOTS.
+    There is one event for each file, each audio file in a folder, and each URL. It holds the address of the
+    audio, and the worker fetches it from there. So a file must lie in a folder of the worker's
+    TASTEWAVE_FILE_ROOTS.
 
     \b
     Examples:
@@ -214,10 +244,14 @@ def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeo
 
 @cli.command("tag")
 @click.argument("audio", nargs=-1, required=True, metavar="FILE|FOLDER...")
-@click.option("--json", "as_json", is_flag=True, help="A JSON line for each file, as soon as it is known.")
-@click.option("--top-k", default=5, show_default=True, type=click.IntRange(1, 50), help="Genres and tags to tell.")
-@click.option("--release", metavar="PATH|URL", help="The release to hear with; the shipped one when absent.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the taggram of one file (PNG).")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each file, as soon as it is tagged.")
+@click.option(
+    "--top-k", default=5, show_default=True, type=click.IntRange(1, 50), help="How many genres and tags to print."
+)
+@click.option("--release", metavar="PATH|URL", help="The release to use; the shipped one when absent.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the tags of one file over time (PNG)."
+)
 @click.option(
     "--features",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -226,10 +260,10 @@ def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeo
 def tag_audio(
     audio: tuple[str, ...], *, as_json: bool, top_k: int, release: str | None, plot: Path | None, features: Path | None
 ) -> None:
-    """Tell genre, confidence and tags of audio files. Needs no service.
+    """Tag audio files without Kafka or Redis.
 
-    Of a folder, the audio files in it at any depth. A file that cannot be tagged does not stop the others,
-    and makes the exit status 1.
+    Prints genre, confidence and tags of each file. A folder stands for the audio files in it, at any depth.
+    When a file cannot be tagged, the others are tagged all the same, and the exit status is 1.
 
     \b
     Examples:
@@ -243,7 +277,7 @@ def tag_audio(
 
 
 def main() -> None:
-    """Entry point: an error of ours is one sentence and exit status 1."""
+    """Entry point. A TastewaveError is printed as one sentence, and makes the exit status 1."""
     try:
         cli()
     except TastewaveError as error:

@@ -1,4 +1,4 @@
-"""Logs: a JSON line each, readable colour on a terminal; no line of the code fills them, whatever happens."""
+"""Logs on standard error: JSON lines, or coloured text on a terminal. A line that repeats too often is held back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _tracebacks_without_locals = ExceptionRenderer(ExceptionDictTransformer(show_loc
 
 
 class _Repeats(logging.Filter):
-    """Lets each line of the code through so many times a minute; then says how many it held back."""
+    """Lets each logging statement through a few times a minute. The next line it lets through counts those held back.
+
+    A broker outage makes libraries log thousands of lines a minute.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +42,10 @@ class _Repeats(logging.Filter):
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send every log line, and what ends the process, to standard error in the chosen format, without passwords."""
+    """Send all log lines to standard error, in the format of the settings, with *** in place of their passwords.
+
+    An exception that ends the process becomes a log line too.
+    """
 
     def redact(value: Any) -> Any:
         if isinstance(value, dict):
@@ -85,7 +91,7 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     level = logging.getLevelNamesMapping()[settings.worker.log_level.upper()]
-    root.setLevel(max(logging.WARNING, level))  # below that, other people's code tells what it sends to whom
+    root.setLevel(max(logging.WARNING, level))  # at lower levels, libraries log the data that they send
     for ours in ("stream", "models"):
         logging.getLogger(ours).setLevel(level)
     sys.excepthook = lambda *error: logging.getLogger("stream").critical("process.crashed", exc_info=error)

@@ -1,1 +1,1 @@
-"""From an address to what was heard: fetched through gates, heard in processes that may do nothing else."""
+"""Audio from its URI to a Tagging: fetched from where settings allow, and heard in sandboxed processes."""

@@ -1,7 +1,8 @@
-"""The process pool that hears tracks: sandboxed processes of one thread, each task with a time and a memory limit.
+"""The process pool that hears tracks: sandboxed processes of one thread, with a time and a memory limit for each track.
 
-A pool process may be taken over by the file that it hears. So it has no way to this process but a socket, over
-which it gets open files and gives back msgpack of fixed structs; and nothing of the worker's environment.
+A malicious file may exploit a decoder and take over its pool process. Such a process has no way to the worker but one
+socket: it receives open files over it, and sends msgpack that decodes to the structs of stream.audio.messages alone.
+It gets no variables of the worker's environment but those that name programs and libraries, so it knows no password.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from models.errors import (
     TooLong,
     TooShort,
 )
+from models.tagging import Tagging
 from stream.audio import sandbox
-from stream.audio.pool_process import LENGTH, Heard, Message, Ready, Refused
+from stream.audio.messages import LENGTH, Message, Ready, Refused
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +41,7 @@ _MAX_MESSAGE_BYTES = 16 * 2**20
 _ERRORS = {
     error.__name__: error for error in (FetchFailed, NotAudio, OutOfMemory, ReleaseError, Silent, TooLong, TooShort)
 }
-_ENVIRONMENT = ("PATH", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON")  # what names a program and its libraries
+_ENVIRONMENT = ("PATH", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON")  # starts of the variables that are passed on
 
 
 class PoolUnusable(TastewaveError):
@@ -47,11 +49,14 @@ class PoolUnusable(TastewaveError):
 
 
 class _Died(Exception):
-    """A pool process ended, or spoke what it should not."""
+    """A pool process has ended, or sent something that it should not."""
 
 
 class _Process:
-    """A pool process and our end of its socket. Raises OSError when it cannot be started."""
+    """The worker's side of a pool process: the child process and the worker's end of the socket.
+
+    Raises OSError when the process cannot be started.
+    """
 
     def __init__(self, release: str, max_duration_s: float, memory_bytes: int) -> None:
         self.guards: dict[str, bool] = {}
@@ -71,23 +76,23 @@ class _Process:
 
     @property
     def usable(self) -> bool:
-        """Whether it lives, and has no question to answer."""
+        """Whether it is running and owes no answer."""
         return not self._asked and self._process.poll() is None
 
     async def load(self) -> None:
-        """Return when it can hear. Raises _Died, or ReleaseError when it refuses the release."""
+        """Wait until it has loaded the release. Raises _Died, or ReleaseError when it refuses the release."""
         if self.guards:
             return
         message = await self._receive()
         if isinstance(message, Refused):
             raise _error(message)
-        if isinstance(message, Heard):
-            raise _Died("it answered before it was asked")
+        if isinstance(message, Tagging):
+            raise _Died("it sent an answer before it got a file")
         self.guards = message.guards
 
-    async def hear(self, file: IO[bytes]) -> Heard:
-        """Raises _Died, or what models.errors has for the file."""
-        try:  # for reading alone, and at its start
+    async def hear(self, file: IO[bytes]) -> Tagging:
+        """Send it a file and wait for the answer. Raises _Died, or the error that it answers with."""
+        try:  # opened again: the process can only read, and reads from the start
             descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise FetchFailed(f"the audio cannot be read ({error.strerror}); check its file") from None
@@ -100,19 +105,19 @@ class _Process:
             os.close(descriptor)
         message = await self._receive()
         if isinstance(message, Ready):
-            raise _Died("it answered what it was not asked")
+            raise _Died("it said that it is ready instead of answering")
         self._asked = False
         if isinstance(message, Refused):
             raise _error(message)
         return message
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it, and close the socket."""
         self._process.kill()
         self._channel.close()
 
     def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait until it has ended; returns its exit status."""
         return self._process.wait()
 
     async def end(self) -> int:
@@ -149,15 +154,23 @@ def _error(refused: Refused) -> Exception:
 
 
 class TaggerPool:
-    """Hears tracks in other processes; a crash, a hang or a bloated decoder costs its own track alone.
+    """Hears tracks in other processes, so that a decoder that crashes, hangs or needs too much memory fails its own
+    track and no other.
+
+        pool = TaggerPool(str(release.folder), processes=2, timeout_s=60, memory_mb=1024, max_duration_s=3600)
+        pool.launch()
+        await pool.ready()
+        with open("song.mp3", "rb") as file:
+            tagging = await pool.tag(file)
+        pool.stop()
 
     Args:
         release: folder of the release.
-        processes: how many.
-        timeout_s: for one track, then its process is ended.
-        memory_mb: MiB that a process may add to what it has with the release loaded.
+        processes: how many processes; each hears one track at a time.
+        timeout_s: the longest that hearing one track may take; then its process is killed.
+        memory_mb: MiB that a process may take beyond its memory with the release loaded.
         max_duration_s: longest track.
-        on_restart: called for every process that was lost.
+        on_restart: called once for every process that ended or was killed before `stop`.
     """
 
     def __init__(
@@ -172,7 +185,7 @@ class TaggerPool:
     ) -> None:
         self.processes = processes
         self.trouble: PoolUnusable | None = None
-        """Why the last try to replace a lost process failed; None when none did, or one came later."""
+        """Why a lost process could not be replaced the last time; None once a replacement has succeeded."""
         self._timeout_s = timeout_s
         self._on_restart = on_restart
         self._arguments = (release, max_duration_s, memory_mb * 2**20)
@@ -180,14 +193,19 @@ class TaggerPool:
         self._idle: asyncio.LifoQueue[_Process] = asyncio.LifoQueue()
 
     def launch(self) -> None:
-        """Start the processes; they load the release while the caller goes on. Raises OSError."""
+        """Start the processes and return at once, while they load the release. Raises OSError."""
         for _ in range(self.processes):
             self._idle.put_nowait(self._start())
 
     async def ready(self) -> dict[str, bool]:
-        """Return when the processes have loaded the release: which guards of stream.audio.sandbox hold in all of them.
+        """Wait until the processes have loaded the release.
 
-        Raises ReleaseError where they refuse it, PoolUnusable where they die of it.
+        Returns:
+            For each guard of stream.audio.sandbox, whether it holds in all of them.
+
+        Raises:
+            ReleaseError: the release cannot be used.
+            PoolUnusable: a process ended while it loaded the release.
         """
         try:
             await asyncio.gather(*(process.load() for process in self._processes))
@@ -195,14 +213,18 @@ class TaggerPool:
             raise PoolUnusable(f"a pool process ended while it loaded the release ({error}); see the log") from None
         return {name: all(process.guards[name] for process in self._processes) for name in sandbox.GUARDS}
 
-    async def tag(self, file: IO[bytes]) -> Heard:
-        """Hear an open file; the pool is ready.
+    async def tag(self, file: IO[bytes]) -> Tagging:
+        """Hear an open file, from its start, in a pool process that is `ready`.
+
+        A file whose process dies is heard once more by a new process.
 
         Raises:
-            AudioError: what models.audio.windows says of the file.
+            AudioError: the file cannot be decoded, or is too short, too long or silent.
             FetchFailed: the file cannot be read.
-            ProcessingError: the process died, twice; ran past its time; or wanted too much memory.
-            PoolUnusable: no process can be started now.
+            ProcessCrashed: the process died, and so did the next one.
+            ProcessTimedOut: hearing took longer than timeout_s.
+            OutOfMemory: hearing needed more memory than memory_mb.
+            PoolUnusable: a new process was needed, and could not be started.
         """
         process = await self._idle.get()
         try:
@@ -225,12 +247,12 @@ class TaggerPool:
                         ) from None
             raise AssertionError  # pragma: no cover
         finally:
-            if not process.usable:  # it hangs, or nobody waits for its answer
+            if not process.usable:  # it timed out, or the caller was cancelled: its answer must not reach the next one
                 await self._lose(process)
             self._idle.put_nowait(process)
 
     def stop(self) -> None:
-        """End the processes; what they were hearing is given up."""
+        """Kill the processes, with the tracks that they are hearing."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -243,14 +265,14 @@ class TaggerPool:
         return process
 
     async def _lose(self, process: _Process) -> int:
-        """End a process for good, and count it once; returns its exit status."""
+        """Kill a process and count it as lost, once; returns its exit status."""
         if process in self._processes:
             self._processes.discard(process)
             self._on_restart()
         return await process.end()
 
     async def _replacement(self, lost: _Process) -> _Process:
-        """A new process in the place of a lost one."""
+        """Start a process in the place of a lost one, and wait until it is ready. Raises PoolUnusable."""
         await self._lose(lost)
         try:
             process = self._start()

@@ -1,4 +1,7 @@
-"""What a pool process gives up before it hears strangers' files: files, network, other processes, endless memory."""
+"""The sandbox of a pool process: no files, no network, no other processes, and a limit on memory.
+
+A pool process decodes files of strangers. It enters the sandbox once it has loaded everything that it needs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ GUARDS = ("rlimit", "landlock", "seccomp")
 
 _AT_EMPTY_PATH = 0x1000
 _SYSTEM_CALLS = (
-    # the descriptors it holds, and those it is handed
+    # reading and writing descriptors that it holds or receives
     "read", "readv", "pread64", "lseek", "fstat", "close", "write", "recvmsg", "poll", "ppoll", "fcntl",
     # memory
     "brk", "mmap", "munmap", "mremap", "mprotect", "madvise",
@@ -25,16 +28,16 @@ _SYSTEM_CALLS = (
 
 
 def enter(*, memory_bytes: int) -> dict[str, bool]:
-    """Give up, for good and in all threads to come, whatever is not needed to hear an open file.
+    """Give up every right that hearing an open file does not need. There is no way back, for later threads either.
 
-    rlimit: memory_bytes of address space beyond what is taken now, no file longer than it is, no core dump.
-    landlock: no file is opened or made, no TCP connection, no signal to other processes.
-    seccomp: the system calls above alone; any other gives EPERM, whoever asks.
+    rlimit: the address space may grow by memory_bytes; no file may be written, and no core dump made.
+    landlock: no file can be opened or created, no TCP connection made, no other process signalled.
+    seccomp: only the system calls of _SYSTEM_CALLS are allowed; any other fails with EPERM.
 
     Returns:
-        For each of GUARDS whether it holds; a kernel may lack landlock or seccomp.
+        For each of GUARDS, whether it holds. A kernel may lack landlock or seccomp.
     """
-    system_calls = _system_call_filter()  # its library is a file, too
+    system_calls = _system_call_filter()  # before landlock, since it loads libseccomp from a file
     return {"rlimit": _limit(memory_bytes), "landlock": _landlock(), "seccomp": _loaded(system_calls)}
 
 
@@ -65,7 +68,8 @@ def _system_call_filter() -> Any:
     allowed = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     for name in _SYSTEM_CALLS:
         allowed.add_rule(seccomp.ALLOW, name)
-    # What glibc makes of fstat; a path beside the flag would tell no more than that a file is there.
+    # glibc's fstat calls newfstatat with AT_EMPTY_PATH. A caller could pass a path beside the flag, and would learn no
+    # more than whether a file exists.
     allowed.add_rule(seccomp.ALLOW, "newfstatat", seccomp.Arg(3, seccomp.MASKED_EQ, _AT_EMPTY_PATH, _AT_EMPTY_PATH))
     return allowed
 

@@ -1,4 +1,4 @@
-"""URIs of strangers, as people may see them."""
+"""How a URI is shown in errors and logs. It comes from a stranger, and may hold a password."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _PLAIN_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^\s:/?#\[\]]*)(:[0-9]{0,5})?([/
 
 
 def shown_uri(uri: str) -> str:
-    """A URI for errors and logs: no user, password, query or fragment, no control characters, not too long."""
+    """The URI without user, password, query, fragment and control characters, and not too long.
+
+    shown_uri("https://host/a.mp3?token=abc")   # "https://host/a.mp3"
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         return "a URI without scheme://"

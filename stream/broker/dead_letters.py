@@ -1,16 +1,12 @@
-"""Dead letters: a record that cannot be answered, kept with its reason, and read back by operators."""
+"""Dead letters: records that could not be answered, on a topic of their own, with the reason in their headers."""
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-
-from models.contract import DEAD_LETTER
-from stream.settings import Settings
 
 _MAX_KEY_BYTES = 4096
 _MAX_MESSAGE_BYTES = 2000
@@ -41,8 +37,17 @@ class Record(Protocol):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A record that could not be answered.
 
-    key and value are its original bytes, cut where truncated says so; time is in milliseconds, UTC.
-    Header fields that a foreign producer left out are empty or -1.
+    Attributes:
+        key, value: its original bytes; of too many, the first, and truncated is true.
+        source_topic, source_partition, source_offset: where it was read.
+        reason: the code of the error, as in models.errors.
+        message: what the error says.
+        attempts: how often it was tried.
+        release: of the worker that gave it up.
+        time: when that was, in milliseconds, UTC.
+        truncated: whether the key or the value was cut.
+
+    Where another producer has left out a header, its field is empty or -1 (time: that of the record).
     """
 
     key: bytes | None
@@ -68,10 +73,16 @@ def dead_letter(
     max_bytes: int,
     now_ms: int | None = None,
 ) -> tuple[bytes | None, bytes | None, Headers]:
-    """Key, value and headers of the dead letter of a record.
+    """Key, value and headers of the dead letter for a record.
 
-    The value is the original's, cut (and the header truncated = true) where the whole would exceed max_bytes,
-    max.message.bytes of the topic. now_ms is the present when None.
+    Args:
+        record: the record that could not be answered.
+        reason: the code of the error, as in models.errors.
+        message: what the error says; of a long one, the first 2,000 bytes.
+        attempts: how often the record was tried.
+        release: of this worker.
+        max_bytes: max.message.bytes of the topic. A larger dead letter has its value cut, and says truncated = true.
+        now_ms: the time to write; the present when None.
     """
     headers: Headers = [
         ("source_topic", record.topic.encode()),
@@ -92,7 +103,7 @@ def dead_letter(
 
 
 def read_dead_letter(record: Record) -> DeadLetter:
-    """What a record of the dead-letter topic says."""
+    """Read a record of the dead-letter topic, whoever wrote it."""
     texts = {name: (text or b"").decode(errors="replace") for name, text in record.headers}
 
     def number(name: str, default: int = -1) -> int:
@@ -113,61 +124,8 @@ def read_dead_letter(record: Record) -> DeadLetter:
     )
 
 
-def latest_dead_letters(settings: Settings, *, last: int) -> list[DeadLetter]:
-    """The latest dead letters over all partitions, oldest first. Raises KafkaUnusable."""
-    from kafka import KafkaConsumer
-
-    from stream.broker.operator import kafka_client, partitions_of, records_between
-
-    with kafka_client(
-        KafkaConsumer, settings.kafka, enable_auto_commit=False, allow_auto_create_topics=False
-    ) as consumer:
-        partitions = partitions_of(consumer, settings.topics.named(DEAD_LETTER))
-        ends = consumer.end_offsets(partitions)
-        beginnings = consumer.beginning_offsets(partitions)
-        starts = {place: max(beginnings[place], end - last) for place, end in ends.items()}
-        letters = map(read_dead_letter, records_between(consumer, starts, ends))
-        latest = heapq.nlargest(last, letters, key=lambda letter: letter.time)
-    return latest[::-1]
-
-
-def show_dead_letters(settings: Settings, *, last: int, as_json: bool) -> None:
-    """Print the latest dead letters: a table, or a JSON line each (key and value as text). Raises KafkaUnusable."""
-    import click
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    letters = latest_dead_letters(settings, last=last)
-    if as_json:
-        for letter in letters:
-            fields = msgspec.structs.asdict(letter) | {"key": _text(letter.key), "value": _text(letter.value)}
-            click.echo(msgspec.json.encode(fields))
-        return
-    if not letters:
-        click.echo("No dead letters.")
-        return
-    table = Table("age", "reason", "key", "message", box=box.SIMPLE_HEAD)
-    for letter in letters:
-        age = _age((time.time_ns() // 1_000_000 - letter.time) / 1000)
-        table.add_row(*map(Text, (age, letter.reason, _text(letter.key) or "-", letter.message)))
-    Console().print(table)
-
-
 def _cut_text(text: str) -> bytes:
     data = text.encode(errors="replace")
     if len(data) <= _MAX_MESSAGE_BYTES:
         return data
     return data[: _MAX_MESSAGE_BYTES - 3].decode(errors="ignore").encode() + b"..."
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else data.decode(errors="backslashreplace")
-
-
-def _age(seconds: float) -> str:
-    for unit, length_s in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

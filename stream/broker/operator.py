@@ -1,4 +1,4 @@
-"""Clients of kafka-python for the commands of operators: quick to say that Kafka is not there, silent otherwise."""
+"""Clients of kafka-python for commands: when Kafka is away, they say so in one sentence within seconds."""
 
 from __future__ import annotations
 
@@ -23,16 +23,25 @@ Client_ = TypeVar("Client_")
 
 
 class KafkaUnusable(TastewaveError):
-    """Kafka is not there, or does not do what it is asked."""
+    """Kafka cannot be reached, or refuses what a command asks for."""
 
 
 @contextlib.contextmanager
 def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **options: Any) -> Iterator[Client_]:
-    """A KafkaAdminClient, KafkaProducer or KafkaConsumer, closed at the end.
+    """A KafkaAdminClient, KafkaProducer or KafkaConsumer for a `with` block, closed at its end.
 
-    Raises KafkaUnusable when Kafka does not answer within 5 s, or fails inside the block.
+        with kafka_client(KafkaConsumer, settings.kafka, enable_auto_commit=False) as consumer:
+            consumer.end_offsets(partitions_of(consumer, "tastewave.listens"))
+
+    Args:
+        kind: the class of the client.
+        settings: how to reach Kafka.
+        options: further arguments of the class.
+
+    Raises:
+        KafkaUnusable: Kafka does not answer within 5 s, or a KafkaError is raised inside the block.
     """
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs what it raises, and each try
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs each try, and every error that it raises as well
     try:
         client: Any = kind(
             **settings.client_arguments(),
@@ -60,7 +69,16 @@ def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
 def records_between(
     consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> Iterator[ConsumerRecord]:
-    """The records from starts to before ends, and what a fetch brings beyond. Raises KafkaTimeoutError after 30 s."""
+    """The records of each partition from its start up to its end, and those beyond that the last fetch brings along.
+
+    Args:
+        consumer: gets these partitions assigned.
+        starts: the offset of the first record, for each partition.
+        ends: the offset after the last record, for each partition.
+
+    Raises:
+        KafkaTimeoutError: they did not come within 30 s.
+    """
     unread = [place for place in ends if starts[place] < ends[place]]
     consumer.assign(unread)
     for place in unread:

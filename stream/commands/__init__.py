@@ -1,1 +1,1 @@
-"""What operators type, a module for each command."""
+"""The commands that operators type: one module for each, and what several of them share."""

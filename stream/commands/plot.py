@@ -1,4 +1,4 @@
-"""A taggram as a picture: which tags are heard when."""
+"""`tastewave tag --plot`: a taggram as a picture of which tags are heard when."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from models.mel import MUSICNN, PATCH_FRAMES
+from stream.commands.tables import length
 
 _ROWS = 12
 _TITLE_CHARACTERS = 80
@@ -29,15 +30,15 @@ def draw_taggram(
     title: str,
     subtitle: str,
 ) -> None:
-    """Write a PNG of the tags that are heard most over time, the highest mean on top.
+    """Draw the 12 tags with the highest means over time, the highest on top, as a PNG.
 
     Args:
         out: an open binary file.
         taggram: (patches, tags), 0 to 1.
         tags: names of its columns.
-        column_s: from the start of one patch to that of the next, s.
-        title: of the picture; its middle is left out where it is long.
-        subtitle: under it.
+        column_s: seconds from the start of one patch to the start of the next.
+        title: the picture's title; a long one loses its middle.
+        subtitle: a line under the title.
     """
     best = np.argsort(-taggram.mean(axis=0), kind="stable")[:_ROWS]
     patch_s = PATCH_FRAMES * MUSICNN.hop_length / MUSICNN.sample_rate
@@ -57,7 +58,7 @@ def draw_taggram(
     axes.set_yticks(range(len(best)), [str(tags[tag]) for tag in best], fontsize=11)
     axes.hlines(np.arange(len(best) - 1) + 0.5, start_s, end_s, colors="white", linewidth=1.5)
     axes.xaxis.set_major_locator(MultipleLocator(_tick_step_s(end_s - start_s)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02d}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: length(seconds)))
     axes.set_xlabel("time (m:ss)")
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)

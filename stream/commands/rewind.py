@@ -1,8 +1,7 @@
-"""`tastewave rewind`: move a role's consumer group back, so that its workers answer a stretch of time again."""
+"""`tastewave rewind`: move the consumer group of workers back, so that they answer a stretch of time again."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,25 +14,31 @@ from kafka.admin import (  # the bundled stubs are of an older kafka-python
 )
 from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata, TopicPartition
+from rich.table import Column
 
 from models.contract import TRACKS_UPLOADED
 from models.errors import TastewaveError
 from models.release import load_release
 from stream.broker.operator import kafka_client, partitions_of
+from stream.commands.tables import print_table, utc
 from stream.settings import Settings
 
-_SESSION_TIMEOUT_S = 10
+_SESSION_TIMEOUT_S = 10  # of the workers, stream.broker.app
 
 
 class RewindRefused(TastewaveError):
-    """The workers run, or their consumer group is unknown."""
+    """Workers of the release are running, or its consumer group has committed nothing."""
 
 
 class Move(NamedTuple):
-    """What a rewind does to a partition; stays where it is when both offsets are equal.
+    """What a rewind does to a partition.
 
-    oldest_ms is the Kafka time of the first record that is left where retention may have dropped a part of the
-    time, 0 where it left none, and None where the whole time is there.
+    Attributes:
+        partition: its number.
+        from_offset: what the group has committed.
+        to_offset: what it will have committed; the same where there is nothing to answer again.
+        oldest_ms: None where Kafka still holds the whole time. Where retention may have dropped a part of it: the
+            Kafka time of the first record that is left, or 0 where none is left.
     """
 
     partition: int
@@ -43,17 +48,23 @@ class Move(NamedTuple):
 
     @property
     def events(self) -> int:
-        """How many events will be answered again."""
+        """How many events the workers will answer again."""
         return self.from_offset - self.to_offset
 
 
 def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = None, dry_run: bool = False) -> None:
-    """Move the group of a release's tracks workers back to where the uploads of `minutes` ago begin, by Kafka's time.
+    """Move the consumer group of tracks workers back to the first upload of the last minutes.
 
-    No partition moves forward, or to before what Kafka still holds. release: the configured one when None.
+    Kafka's time of a record counts, not its uploaded_at. No partition moves forward, or to before what Kafka holds.
+
+    Args:
+        settings: of the workers.
+        minutes: how far back.
+        release: whose workers; those of the configured release when None.
+        dry_run: print what would be done and change nothing.
 
     Raises:
-        RewindRefused: workers of the release run, or it has no consumer group.
+        RewindRefused: workers of the release are running, or its consumer group has committed nothing.
         KafkaUnusable: Kafka is away, or the topic is missing.
         ReleaseError: the configured release cannot be read.
     """
@@ -77,7 +88,14 @@ def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = Non
 
 
 def plan(admin: Any, group: str, places: Iterable[TopicPartition], *, since_ms: int) -> list[Move]:
-    """Where each partition that the group has committed would go. Raises KafkaError."""
+    """The move of each partition in which the group has committed an offset. Raises KafkaError.
+
+    Args:
+        admin: a KafkaAdminClient.
+        group: the consumer group.
+        places: partitions of its topic.
+        since_ms: the time from which on uploads are to be answered again (ms, UTC, by Kafka's time).
+    """
     committed = {
         place: held.offset
         for place, held in admin.list_group_offsets({group: list(places)})[group].items()
@@ -87,14 +105,24 @@ def plan(admin: Any, group: str, places: Iterable[TopicPartition], *, since_ms: 
         return []
     starts = admin.list_partition_offsets(dict.fromkeys(committed, OffsetSpec.EARLIEST))
     firsts = admin.list_partition_offsets(dict.fromkeys(committed, OffsetTimestamp(since_ms)))
-    moves = []
-    for place, held in sorted(committed.items()):
-        start, first = starts[place].offset, firsts[place]
-        found = first.offset >= 0
-        target = min(first.offset, held) if found else held
-        dropped = 0 < start == (first.offset if found else held)
-        moves.append(Move(place.partition, held, target, (first.timestamp if found else 0) if dropped else None))
-    return moves
+    return [
+        _move(place.partition, held, start=starts[place].offset, first=firsts[place])
+        for place, held in sorted(committed.items())
+    ]
+
+
+def _move(partition: int, held: int, *, start: int, first: Any) -> Move:
+    """The move of one partition.
+
+    Args:
+        partition: its number.
+        held: the offset that the group has committed.
+        start: the first offset that Kafka still holds.
+        first: offset and timestamp of the first record of the time; the offset is -1 where there is none.
+    """
+    if first.offset < 0:
+        return Move(partition, held, held, 0 if 0 < start == held else None)
+    return Move(partition, held, min(first.offset, held), first.timestamp if 0 < start == first.offset else None)
 
 
 def _commit(admin: Any, group: str, release: str, moves: Iterable[Move], topic: str) -> None:
@@ -104,7 +132,7 @@ def _commit(admin: Any, group: str, release: str, moves: Iterable[Move], topic: 
         if move.events
     }
     for refusal in admin.alter_group_offsets(group, offsets).values():
-        if refusal is UnknownMemberIdError:  # Kafka takes the offsets of a group with members from its members alone
+        if refusal is UnknownMemberIdError:  # while a group has members, Kafka takes offsets from those alone
             members = admin.describe_groups([group])[group]["members"]
             hosts = ", ".join(sorted({member["client_host"].lstrip("/") for member in members}))
             raise RewindRefused(
@@ -116,23 +144,15 @@ def _commit(admin: Any, group: str, release: str, moves: Iterable[Move], topic: 
 
 
 def _print(moves: list[Move], *, minutes: int, dry_run: bool) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     total = sum(move.events for move in moves)
     events = f"{total} event" if total == 1 else f"{total} events"
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("partition", "from", "to", "events again"):
-        table.add_column(name, justify="right")
-    for move in moves:
-        table.add_row(str(move.partition), str(move.from_offset), str(move.to_offset), str(move.events))
-    Console().print(table)
+    print_table(
+        [Column(name, justify="right") for name in ("partition", "from", "to", "events again")],
+        [(str(move.partition), str(move.from_offset), str(move.to_offset), str(move.events)) for move in moves],
+    )
     if dropped := [move for move in moves if move.oldest_ms is not None]:
         places = ", ".join(
-            f"{move.partition} (left from {_time(move.oldest_ms)} on)"
-            if move.oldest_ms
-            else f"{move.partition} (empty)"
+            f"{move.partition} (left from {utc(move.oldest_ms)} on)" if move.oldest_ms else f"{move.partition} (empty)"
             for move in dropped
         )
         click.echo(
@@ -145,7 +165,3 @@ def _print(moves: list[Move], *, minutes: int, dry_run: bool) -> None:
         click.echo(f"{events} would be answered again; nothing was changed.")
     else:
         click.echo(f"Start the workers: they answer {events} again, at once where Redis still holds the answer.")
-
-
-def _time(milliseconds: int) -> str:
-    return f"{datetime.datetime.fromtimestamp(milliseconds / 1000, tz=datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""`tastewave tag`: genre and tags of audio files, here and now, without any service."""
+"""`tastewave tag`: genre and tags of audio files, heard on this machine, without Kafka or Redis."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import click
 import msgspec
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
 from models.errors import FetchFailed, NotFound, SettingsError, TastewaveError
 from stream.commands.audio_files import audio_in
+from stream.commands.tables import length, print_table
 
 if TYPE_CHECKING:
     from models.release import Release
-    from models.tagger import Tagging
-    from stream.audio.pool_process import Heard
+    from models.tagging import Tagging
 
-# Imports that take long are where they are needed: one file is to be answered in under a second.
+# Slow imports stand in the functions that need them, so that one file is tagged in under a second.
 
 _TIMEOUT_S = 120.0
 _MEMORY_MB = 1024
@@ -37,7 +36,7 @@ class TaggingFailed(TastewaveError):
 
 
 class TaggedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line of --json: what TrackTagged says of a track, of a file; reason and error only where status is failed."""
+    """A line of --json: the fields of TrackTagged, for a file; reason and error only when status is failed."""
 
     file: str
     release: str
@@ -60,15 +59,15 @@ def tag_files(
     plot: Path | None = None,
     features: Path | None = None,
 ) -> None:
-    """Tag files, and the audio files in folders; print a table, or a JSON line for each as soon as it is known.
+    """Tag files, and the audio files in folders; print a table, or a JSON line for each file as soon as it is tagged.
 
     Args:
         audio: files and folders.
         release: folder or URL of the release; the shipped one when None.
-        top_k: genres and tags to tell.
-        as_json: lines of TaggedFile instead of the table.
-        plot: where to draw the taggram (PNG), of one file.
-        features: where to write all that musicnn hears in the whole of one file (npz).
+        top_k: how many genres and tags to print.
+        as_json: print lines of TaggedFile instead of the table.
+        plot: where to draw the taggram of the only file (PNG).
+        features: where to write everything that musicnn computes for the whole of the only file (npz).
 
     Raises:
         SettingsError: a folder has no audio, there is more than one file to plot, or an output cannot be written.
@@ -76,7 +75,8 @@ def tag_files(
         AudioError: the file for the features cannot be decoded.
         TaggingFailed: after everything was printed, when a file could not be tagged.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported: its threads only fight over cores
+    # Read when numpy is imported. The threads of OpenBLAS would compete for the cores, and make nothing faster here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from models.release import load_release
 
     files = _find(audio)
@@ -85,7 +85,7 @@ def tag_files(
     loaded = load_release(release)
     answers: list[TaggedFile] = []
 
-    def tell(file: Path, tagging: Heard | Tagging | TastewaveError) -> None:
+    def tell(file: Path, tagging: Tagging | TastewaveError) -> None:
         answers.append(_answer(file, tagging, loaded.release_id, top_k))
         if as_json:
             click.echo(msgspec.json.encode(answers[-1]))
@@ -105,14 +105,14 @@ def tag_files(
 
 
 def _find(audio: Iterable[str]) -> list[Path]:
-    """Files as they are named, there or not; of a folder, the files with an audio suffix at any depth."""
-    found: list[Path] = []
+    """Each file as it is named, whether it is there or not; for a folder, its files with an audio suffix."""
+    files: list[Path] = []
     for path in map(Path, audio):
-        found += audio_in(path) if path.is_dir() else [path]
-    return found
+        files += audio_in(path) if path.is_dir() else [path]
+    return files
 
 
-def _tag_here(file: Path, release: Release, tell: Callable[[Path, Heard | Tagging | TastewaveError], None]) -> None:
+def _tag_here(file: Path, release: Release, tell: Callable[[Path, Tagging | TastewaveError], None]) -> None:
     from models.tagger import Tagger
 
     try:
@@ -126,11 +126,11 @@ def _tag_here(file: Path, release: Release, tell: Callable[[Path, Heard | Taggin
 def _tag_side_by_side(
     files: Sequence[Path],
     release: Release,
-    tell: Callable[[Path, Heard | Tagging | TastewaveError], None],
+    tell: Callable[[Path, Tagging | TastewaveError], None],
     *,
     show_progress: bool,
 ) -> None:
-    """Tag files in a process per core, and tell of them in their order."""
+    """Tag files in as many processes as there are cores, and call `tell` for each in the order of the files."""
     import asyncio
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -145,7 +145,7 @@ def _tag_side_by_side(
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=False,  # or the lines of --json would go where the bar is
+        redirect_stdout=False,  # else rich would print the lines of --json to standard error, where the bar is
         disable=not show_progress,
     )
     pool = TaggerPool(
@@ -156,7 +156,7 @@ def _tag_side_by_side(
         max_duration_s=MAX_DURATION_S,
     )
 
-    async def tag(file: Path) -> Heard | TastewaveError:
+    async def tag(file: Path) -> Tagging | TastewaveError:
         try:
             async with open_files:
                 with file.open("rb") as audio:
@@ -190,7 +190,7 @@ def _failure(file: Path, error: TastewaveError | OSError) -> TastewaveError:
     return FetchFailed(f"{_shown(file)} cannot be read ({error.strerror}); check the file")
 
 
-def _answer(file: Path, tagging: Heard | Tagging | TastewaveError, release_id: str, top_k: int) -> TaggedFile:
+def _answer(file: Path, tagging: Tagging | TastewaveError, release_id: str, top_k: int) -> TaggedFile:
     if isinstance(tagging, TastewaveError):
         return TaggedFile(
             file=_shown(file), release=release_id, status="failed", reason=tagging.reason, error=str(tagging)
@@ -208,40 +208,33 @@ def _answer(file: Path, tagging: Heard | Tagging | TastewaveError, release_id: s
 
 
 def _shown(file: Path) -> str:
-    """The name as text, whatever its bytes are."""
+    """The name as text; bytes that are no UTF-8 become U+FFFD."""
     return os.fsencode(file).decode(errors="replace")
 
 
 def _print_table(answers: Sequence[TaggedFile]) -> None:
-    console, table = Console(), Table(box=box.SIMPLE_HEAD, pad_edge=False)
     names = [answer.file for answer in answers]
     if len(names) > 1:
         folder = os.path.commonpath([Path(name).absolute().parent for name in names])
         names = [os.path.relpath(name, folder) for name in names]
-        console.print(Text(f"in {folder}"), soft_wrap=True)
-    table.add_column("file", overflow="fold")
-    table.add_column("length", justify="right")
-    table.add_column("genre")
-    table.add_column("confidence", justify="right")
-    table.add_column("top tags")
-    for name, answer in zip(names, answers, strict=True):
-        table.add_row(Text(name), *_cells(answer))
-    console.print(table)
+        Console().print(Text(f"in {folder}"), soft_wrap=True)
+    file, confidence = Column("file", overflow="fold"), Column("confidence", justify="right")
+    print_table(
+        (file, Column("length", justify="right"), "genre", confidence, "top tags"),
+        [(name, *_cells(answer)) for name, answer in zip(names, answers, strict=True)],
+        pad_edge=False,
+    )
 
 
-def _cells(answer: TaggedFile) -> tuple[str | Text, ...]:
+def _cells(answer: TaggedFile) -> tuple[str | Text | None, ...]:
     if answer.status == "failed":
-        return "", Text(f"failed: {answer.reason}", style="red"), "", Text(answer.error or "")
+        return None, Text(f"failed: {answer.reason}", style="red"), None, answer.error
     if answer.genre:
         genre, style = Text(answer.genre, style="bold"), ""
     else:
         genre, style = Text.assemble("abstained ", (f"({answer.genres[0][0]}?)", "dim")), "dim"
     tags = ", ".join(tag for tag, _ in answer.tags)
-    return _clock(answer.duration_s or 0.0), genre, Text(f"{answer.confidence:.2f}", style=style), Text(tags)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    return length(answer.duration_s or 0.0), genre, Text(f"{answer.confidence:.2f}", style=style), tags
 
 
 def _write_features(path: Path, release: Release, file: Path) -> None:
@@ -255,7 +248,7 @@ def _write_features(path: Path, release: Release, file: Path) -> None:
 
 
 def _draw(path: Path, release: Release, file: Path, answer: TaggedFile) -> None:
-    """Draw the whole file, a column for each second, and for longer ones where there would be too many."""
+    """Draw the whole file: a column for each second, or for longer stretches where that would be over 400 columns."""
     from models.audio.windows import decode_whole
     from models.mel import MUSICNN, musicnn_log_mel
     from models.musicnn import TAGS
@@ -280,7 +273,7 @@ def _draw(path: Path, release: Release, file: Path, answer: TaggedFile) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Generator[IO[bytes]]:
-    """A file that becomes path when all is written, and is gone when not."""
+    """Write to a file beside path that takes its place at the end; when writing fails, path stays as it was."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:

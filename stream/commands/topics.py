@@ -1,4 +1,4 @@
-"""`tastewave topics create|check`: the topics of the contract, made as the settings say and compared with them."""
+"""`tastewave topics create` and `tastewave topics check`: the topics of the contract, compared with the settings."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any, Literal
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError, for_code
+from rich.console import Console
+from rich.text import Text
 
 from models.contract import DEAD_LETTER, LISTENS, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED, USERS_EMBEDDED
 from stream.broker.operator import KafkaUnusable, kafka_client
-from stream.settings import Settings
+from stream.commands.tables import print_table
+from stream.settings import KafkaSettings, Settings, TopicSettings
 
 _HOUR_MS = 3_600_000
+_STYLES = {"created": "green", "there": "dim", "differs": "yellow", "missing": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +34,18 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """What was found of a wanted topic, in words where it differs."""
+    """A wanted topic, and whether Kafka has it; differences says where it is not as wanted, for people."""
 
     topic: Topic
     state: Literal["created", "there", "differs", "missing"]
     differences: tuple[str, ...] = ()
 
 
-def wanted_topics(settings: Settings) -> tuple[Topic, ...]:
-    """The topics of the contract with partitions, replication, retention, compaction and sizes of the settings."""
-    common = {
-        "min.insync.replicas": str(settings.topics.min_insync),
-        "max.message.bytes": str(settings.topics.max_bytes),
-    }
-    kept = common | {"cleanup.policy": "delete", "retention.ms": str(settings.topics.retention_h * _HOUR_MS)}
-    letters = kept | {"retention.ms": str(settings.topics.dead_letter_retention_h * _HOUR_MS)}
+def wanted_topics(settings: TopicSettings) -> tuple[Topic, ...]:
+    """The topics of the contract as the settings want them: partitions, replicas, retention, compaction and sizes."""
+    common = {"min.insync.replicas": str(settings.min_insync), "max.message.bytes": str(settings.max_bytes)}
+    kept = common | {"cleanup.policy": "delete", "retention.ms": str(settings.retention_h * _HOUR_MS)}
+    letters = kept | {"retention.ms": str(settings.dead_letter_retention_h * _HOUR_MS)}
     compacted = common | {"cleanup.policy": "compact"}
     configs = {
         TRACKS_UPLOADED: kept,
@@ -55,25 +56,25 @@ def wanted_topics(settings: Settings) -> tuple[Topic, ...]:
         DEAD_LETTER: letters,
     }
     return tuple(
-        Topic(settings.topics.named(name), settings.topics.partitions, settings.topics.replication, config)
+        Topic(settings.named(name), settings.partitions, settings.replication, config)
         for name, config in configs.items()
     )
 
 
-def differences(wanted: Topic, found: Topic) -> tuple[str, ...]:
-    """Where a topic is not as wanted, for people."""
+def differences(wanted: Topic, actual: Topic) -> tuple[str, ...]:
+    """Where a topic is not as wanted, for people. Configurations that are not wanted in particular do not count."""
     pairs = {
-        "partitions": (wanted.partitions, found.partitions),
-        "replication": (wanted.replication, found.replication),
-        **{name: (value, found.configs.get(name)) for name, value in wanted.configs.items()},
+        "partitions": (wanted.partitions, actual.partitions),
+        "replication": (wanted.replication, actual.replication),
+        **{name: (value, actual.configs.get(name)) for name, value in wanted.configs.items()},
     }
     return tuple(f"{name} is {have}, wanted {want}" for name, (want, have) in pairs.items() if have != want)
 
 
 def create_topics(settings: Settings) -> list[TopicState]:
     """Create the topics that are missing; those that are there stay as they are. Raises KafkaUnusable."""
-    with _admin(settings) as admin:
-        states = _compare(admin, settings)
+    with _admin(settings.kafka) as admin:
+        states = _compare(admin, settings.topics)
         missing = [state.topic for state in states if state.state == "missing"]
         if not missing:
             return states
@@ -81,45 +82,45 @@ def create_topics(settings: Settings) -> list[TopicState]:
         created = {topic.name for topic in missing}
         return [
             replace(state, state="created") if state.topic.name in created and state.state == "there" else state
-            for state in _compare(admin, settings)
+            for state in _compare(admin, settings.topics)
         ]
 
 
 def check_topics(settings: Settings) -> list[TopicState]:
     """Compare the topics with the settings. Raises KafkaUnusable."""
-    with _admin(settings) as admin:
-        return _compare(admin, settings)
+    with _admin(settings.kafka) as admin:
+        return _compare(admin, settings.topics)
 
 
 def print_topics(states: list[TopicState]) -> None:
-    """Print a table of topics."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    style = {"created": "green", "there": "dim", "differs": "yellow", "missing": "red"}
-    table = Table("topic", "partitions", "replicas", "kept", "state", box=box.SIMPLE_HEAD)
-    for state in states:
-        configs = state.topic.configs
-        kept = f"{int(configs['retention.ms']) // _HOUR_MS} h" if "retention.ms" in configs else "latest per key"
-        table.add_row(
-            state.topic.name,
-            str(state.topic.partitions),
-            str(state.topic.replication),
-            kept,
-            f"[{style[state.state]}]{state.state}",
-        )
+    """Print a table of topics, and under it a line for each difference."""
+    print_table(
+        ("topic", "partitions", "replicas", "kept", "state"),
+        [
+            (
+                state.topic.name,
+                str(state.topic.partitions),
+                str(state.topic.replication),
+                _kept(state.topic),
+                Text(state.state, style=_STYLES[state.state]),
+            )
+            for state in states
+        ],
+    )
     console = Console()
-    console.print(table)
     for state in states:
         for difference in state.differences:
             console.print(f"{state.topic.name}: {difference}", style="yellow", soft_wrap=True, highlight=False)
 
 
-def _admin(settings: Settings) -> AbstractContextManager[Any]:
-    return kafka_client(
-        KafkaAdminClient, settings.kafka
-    )  # Any: the stubs that type checkers bring know an older client
+def _kept(topic: Topic) -> str:
+    if "retention.ms" in topic.configs:
+        return f"{int(topic.configs['retention.ms']) // _HOUR_MS} h"
+    return "latest per key"
+
+
+def _admin(settings: KafkaSettings) -> AbstractContextManager[Any]:
+    return kafka_client(KafkaAdminClient, settings)  # Any: type checkers bring stubs of an older kafka-python
 
 
 def _create(admin: Any, topics: list[Topic]) -> None:
@@ -144,25 +145,26 @@ def _create(admin: Any, topics: list[Topic]) -> None:
     admin.wait_for_topics([topic.name for topic in topics])
 
 
-def _compare(admin: Any, settings: Settings) -> list[TopicState]:
+def _compare(admin: Any, settings: TopicSettings) -> list[TopicState]:
     wanted = wanted_topics(settings)
-    found = _describe(admin, [topic.name for topic in wanted])
+    actual = _describe(admin, [topic.name for topic in wanted])
     states: list[TopicState] = []
     for topic in wanted:
-        if topic.name not in found:
+        if topic.name not in actual:
             states.append(TopicState(topic, "missing"))
             continue
-        differing = differences(topic, found[topic.name])
+        differing = differences(topic, actual[topic.name])
         states.append(TopicState(topic, "differs" if differing else "there", differing))
     return states
 
 
 def _describe(admin: Any, names: list[str]) -> dict[str, Topic]:
-    there = set(admin.list_topics()) & set(names)
-    if not there:
+    """Those of the topics that Kafka has."""
+    present = sorted(set(admin.list_topics()) & set(names))
+    if not present:
         return {}
-    topics: list[dict[str, Any]] = admin.describe_topics(sorted(there))
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(there)]
+    topics: list[dict[str, Any]] = admin.describe_topics(present)
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in present]
     configs = admin.describe_configs(resources, config_filter="all")["topic"]
     return {
         topic["name"]: Topic(

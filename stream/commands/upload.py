@@ -1,4 +1,4 @@
-"""`tastewave upload`: publish uploads, and follow them to their answers."""
+"""`tastewave upload`: publish an event for each track, and wait for the answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ import click
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column
 
 from models.contract import DEAD_LETTER, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.errors import EventError, FetchRefused, SettingsError, TastewaveError
@@ -29,7 +27,8 @@ from stream.audio.uris import shown_uri
 from stream.broker.dead_letters import DeadLetter, Record, read_dead_letter
 from stream.broker.operator import kafka_client, partitions_of
 from stream.commands.audio_files import audio_in
-from stream.settings import Settings
+from stream.commands.tables import print_table
+from stream.settings import Settings, TopicSettings
 
 _ID_DIGITS = 16
 _DELIVERY_TIMEOUT_S = 30.0
@@ -37,11 +36,11 @@ _POLL_MS = 200
 
 
 class UploadFailed(TastewaveError):
-    """An upload was not delivered, its audio was not answered, or the answer did not come in time."""
+    """Kafka did not take an upload, the worker could not tag it, or no answer came in time."""
 
 
 class Upload(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """An upload and what became of it; latency_ms is from the event to its answer in Redis."""
+    """An upload and what became of it; latency_ms is the time from event_time until its answer was in Redis."""
 
     track_id: str
     uri: str
@@ -67,27 +66,33 @@ def upload(
     timeout_s: float = 120.0,
     as_json: bool = False,
 ) -> None:
-    """Publish a TrackUploaded event for each file, file in a folder, and URL; with wait, follow them to their answers.
+    """Publish an event for each file, each audio file in a folder, and each URL; print what became of them.
 
-    timeout_s: with wait, how long no answer may come before the rest is given up.
+    Args:
+        settings: how to reach Kafka, and how topics are named.
+        audio: files, folders and URLs.
+        track_id: of the only track; made from its bytes or URL when None.
+        wait: whether to wait for the answers.
+        timeout_s: with wait, give up when no answer came for so long.
+        as_json: print a JSON line for each Upload instead of tables.
 
     Raises:
         SettingsError: a file is not there, a folder holds no audio, or a track_id is given for more than one.
         KafkaUnusable: Kafka is away, or a topic is missing.
-        UploadFailed: after everything was printed, when not all went well.
+        UploadFailed: after everything was printed, when an upload failed.
     """
-    found = find_audio(audio)
-    if track_id is not None and len(found) > 1:
-        raise SettingsError(f"--track-id names one track, got {len(found)}; upload them one by one")
+    tracks = find_audio(audio)
+    if track_id is not None and len(tracks) > 1:
+        raise SettingsError(f"--track-id names one track, got {len(tracks)}; upload them one by one")
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_progress())
-        uploads = [plan_upload(one, track_id=track_id) for one in progress.track(found, description="reading")]
+        uploads = [plan_upload(track, track_id=track_id) for track in progress.track(tracks, description="reading")]
         consumer: Any = stack.enter_context(
             kafka_client(KafkaConsumer, settings.kafka, enable_auto_commit=False, allow_auto_create_topics=False)
         )
         partitions_of(consumer, settings.topics.named(TRACKS_UPLOADED))
         if wait:
-            _seek_to_end(consumer, settings)
+            _seek_to_end(consumer, settings.topics)
         publish(settings, uploads, progress)
         if wait:
             _follow(consumer, uploads, progress, timeout_s=timeout_s)
@@ -97,28 +102,32 @@ def upload(
 
 
 def find_audio(arguments: Iterable[str]) -> list[Path | str]:
-    """Files as absolute paths and URLs as they are; of a folder, the files with an audio suffix at any depth.
+    """Files as absolute paths, URLs as they are, and for a folder its files with an audio suffix at any depth.
 
     Raises SettingsError where a file is not there, or a folder holds no audio.
     """
-    found: list[Path | str] = []
+    tracks: list[Path | str] = []
     for argument in arguments:
         path = Path(argument).absolute()
         if "://" in argument:
-            found.append(argument)
+            tracks.append(argument)
         elif path.is_dir():
-            found += audio_in(path)
+            tracks += audio_in(path)
         elif path.is_file():
-            found.append(path)
+            tracks.append(path)
         else:
             raise SettingsError(f"{argument} is no file or folder; name a file, a folder or a URL")
-    return found
+    return tracks
 
 
 def plan_upload(audio: Path | str, *, track_id: str | None = None) -> Upload:
-    """What to publish for a file or URL; the track_id is from the hash of its bytes, or of the URL, unless given.
+    """The upload of a file or URL, to be published.
 
-    Raises SettingsError where the file cannot be read, or an event would not be one of the contract.
+    Unless it is given, the track_id is the start of the SHA-256 of the file's bytes or of the URL. So the same file
+    gets the same id, wherever it lies.
+
+    Raises:
+        SettingsError: the file cannot be read, or the event would break the contract (an id or URI that is too long).
     """
     if isinstance(audio, str):
         digest, uri, title = hashlib.sha256(audio.encode(errors="replace")).hexdigest(), audio, None
@@ -141,7 +150,7 @@ def plan_upload(audio: Path | str, *, track_id: str | None = None) -> Upload:
 
 
 def publish(settings: Settings, uploads: Iterable[Upload], progress: Progress) -> None:
-    """Send an event for each upload, dated now; sets event_time and status. Raises KafkaUnusable."""
+    """Send an event for each upload, dated now, and set its event_time and status. Raises KafkaUnusable."""
     with kafka_client(
         KafkaProducer,
         settings.kafka,
@@ -166,10 +175,14 @@ def publish(settings: Settings, uploads: Iterable[Upload], progress: Progress) -
 
 
 def settle(waiting: dict[str, list[Upload]], record: Record) -> list[Upload]:
-    """Write an answer or a dead letter into the uploads that it settles; returns these.
+    """Write an answer or a dead letter into the uploads that it belongs to, and return those.
 
-    waiting: the uploads without an answer by track_id. An answer to a later event of the track settles too:
-    the worker then has no other for the earlier one. A failure settles with its dead letter, which says more.
+    An answer to a later event of the same track counts as well, since the worker gives no other for the earlier one.
+    Of a failure there are two records: its dead letter counts, since it has the message, and the answer is ignored.
+
+    Args:
+        waiting: the uploads without an answer, by track_id.
+        record: from the topic of answers or of dead letters.
     """
     try:
         if record.topic.endswith(DEAD_LETTER):
@@ -207,11 +220,9 @@ def _event(upload: Upload) -> TrackUploaded:
     )
 
 
-def _seek_to_end(consumer: Any, settings: Settings) -> None:
-    """From here on, answers and dead letters; called before the events are published."""
-    places = [
-        place for name in (TRACKS_TAGGED, DEAD_LETTER) for place in partitions_of(consumer, settings.topics.named(name))
-    ]
+def _seek_to_end(consumer: Any, topics: TopicSettings) -> None:
+    """Read answers and dead letters from now on. Call it before publishing, or the first answers may be missed."""
+    places = [place for name in (TRACKS_TAGGED, DEAD_LETTER) for place in partitions_of(consumer, topics.named(name))]
     consumer.assign(places)
     for place, end in consumer.end_offsets(places).items():
         consumer.seek(place, end)
@@ -289,8 +300,4 @@ def _answer_row(upload: Upload) -> tuple[str | None, ...]:
 
 
 def _print(head: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    table = Table(*head, box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap, table.columns[0].min_width = True, _ID_DIGITS
-    for row in rows:
-        table.add_row(*(Text(cell or "") for cell in row))
-    Console().print(table)
+    print_table((Column(head[0], no_wrap=True, min_width=_ID_DIGITS), *head[1:]), rows)

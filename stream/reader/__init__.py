@@ -1,1 +1,1 @@
-"""Answers, read from Redis."""
+"""Reading answers from Redis, for other services in Python."""

@@ -20,8 +20,8 @@ from stream.store.away import is_redis_away
 from stream.store.tracks import PublishedFeatures, TrackStore
 
 if TYPE_CHECKING:
+    from models.tagging import Tagging
     from stream.audio.fetch import Fetcher
-    from stream.audio.pool_process import Heard
 
 log = structlog.get_logger(__name__)
 AGENT = "tracks"
@@ -135,7 +135,7 @@ class TrackHandler:
             )
         return event
 
-    async def _hear(self, event: TrackUploaded) -> tuple[Heard, str]:
+    async def _hear(self, event: TrackUploaded) -> tuple[Tagging, str]:
         """Fetch and hear a track; returns the hash of its content as well."""
         with _stage("fetch"):
             fetched = await self._fetcher.fetch(event.uri)
@@ -148,7 +148,7 @@ class TrackHandler:
         metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, took_s - sum(heard.timings_ms.values()) / 1000))
         return heard, fetched.content_hash
 
-    async def _answer(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+    async def _answer(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         answer = TrackTagged(
             track_id=event.track_id,
             release=self._release,
@@ -170,7 +170,7 @@ class TrackHandler:
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
-    async def _publish_features(self, event: TrackUploaded, heard: Heard, content_hash: str) -> None:
+    async def _publish_features(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         """Publish what was heard unless the topic holds it already, and note that this was done for the event."""
         due = PublishedFeatures(event.uploaded_at, f"{self._front_end}:{content_hash}")
         published = await self._store.published_features(event.track_id)

@@ -20,7 +20,8 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from models.contract import DEAD_LETTER, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
 from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
-from stream.broker.dead_letters import dead_letter, latest_dead_letters
+from stream.broker.dead_letters import dead_letter
+from stream.commands.dead_letters import latest_dead_letters
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client, sync_client
 

@@ -16,9 +16,9 @@ import pytest
 
 from models.errors import FetchFailed, NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut, ReleaseError
 from models.release import DEFAULT
+from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.pool import PoolUnusable, TaggerPool
-from stream.audio.pool_process import Heard
 from tests.platform.tracks import write_music
 
 
@@ -37,7 +37,7 @@ class Pool(TaggerPool):
     def _count(self) -> None:
         self.restarts += 1
 
-    async def tag_file(self, path: Path) -> Heard:
+    async def tag_file(self, path: Path) -> Tagging:
         with path.open("rb") as file:
             return await self.tag(file)
 

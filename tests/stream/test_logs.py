@@ -63,9 +63,9 @@ def test_a_line_that_is_repeated_is_held_back_for_a_minute_and_counted_and_ours_
         for number in range(times):
             logging.getLogger("aiokafka.conn").error("no broker %d", number)
             ours.warning("track.failed", number=number)
-        found = lines(capfd.readouterr().err)
-        return [line for line in found if line["event"].startswith("no broker")], [
-            line for line in found if line["event"] == "track.failed"
+        written = lines(capfd.readouterr().err)
+        return [line for line in written if line["event"].startswith("no broker")], [
+            line for line in written if line["event"] == "track.failed"
         ]
 
     assert [len(those) for those in minute(times=1000)] == [5, 100]

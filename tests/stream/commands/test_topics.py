@@ -10,35 +10,35 @@ DAY_MS = 24 * 3_600_000
 
 
 def topics(**settings: object) -> dict[str, Topic]:
-    return {topic.name: topic for topic in wanted_topics(load_settings(**settings))}
+    return {topic.name: topic for topic in wanted_topics(load_settings(**settings).topics)}
 
 
 def test_every_topic_of_the_contract_is_wanted_once_under_the_prefix() -> None:
     names = {name for name in vars(contract).values() if isinstance(name, str) and name.startswith("tastewave.")}
     assert len(names) == 6
     assert set(topics()) == names
-    assert len(wanted_topics(load_settings())) == 6
+    assert len(wanted_topics(load_settings().topics)) == 6
     assert set(topics(topic_prefix="eu.")) == {f"eu.{name}" for name in names}
 
 
 def test_settings_become_partitions_replicas_and_limits_of_every_topic() -> None:
-    found = topics(topic_partitions=24, topic_replication=3, topic_min_insync=2, topic_max_bytes=2_000_000)
-    for topic in found.values():
+    made = topics(topic_partitions=24, topic_replication=3, topic_min_insync=2, topic_max_bytes=2_000_000)
+    for topic in made.values():
         assert (topic.partitions, topic.replication) == (24, 3)
         assert topic.configs["min.insync.replicas"] == "2"
         assert topic.configs["max.message.bytes"] == "2000000"
 
 
 def test_events_are_kept_for_a_time_and_answers_for_good() -> None:
-    found = topics(topic_retention_h=48, dead_letter_retention_h=24 * 30)
+    made = topics(topic_retention_h=48, dead_letter_retention_h=24 * 30)
     for name in (contract.TRACKS_UPLOADED, contract.LISTENS):
-        assert found[name].configs["cleanup.policy"] == "delete"
-        assert found[name].configs["retention.ms"] == str(2 * DAY_MS)
-    assert found[contract.DEAD_LETTER].configs["cleanup.policy"] == "delete"
-    assert found[contract.DEAD_LETTER].configs["retention.ms"] == str(30 * DAY_MS)
+        assert made[name].configs["cleanup.policy"] == "delete"
+        assert made[name].configs["retention.ms"] == str(2 * DAY_MS)
+    assert made[contract.DEAD_LETTER].configs["cleanup.policy"] == "delete"
+    assert made[contract.DEAD_LETTER].configs["retention.ms"] == str(30 * DAY_MS)
     for name in (contract.TRACKS_TAGGED, contract.USERS_EMBEDDED, contract.TRACKS_FEATURES):
-        assert found[name].configs["cleanup.policy"] == "compact"
-        assert "retention.ms" not in found[name].configs
+        assert made[name].configs["cleanup.policy"] == "compact"
+        assert "retention.ms" not in made[name].configs
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_events_are_kept_for_a_time_and_answers_for_good() -> None:
 )
 def test_a_difference_says_what_is_and_what_is_wanted(changed: dict, told: tuple[str, ...]) -> None:
     wanted = topics()[contract.TRACKS_TAGGED]
-    found = differences(wanted, replace(wanted, **changed))
-    assert set(told) <= set(found)
-    assert bool(found) == bool(told)
+    differing = differences(wanted, replace(wanted, **changed))
+    assert set(told) <= set(differing)
+    assert bool(differing) == bool(told)
 
 
 def test_what_the_settings_do_not_name_is_no_difference() -> None:
     wanted = topics()[contract.LISTENS]
-    found = replace(wanted, configs=wanted.configs | {"compression.type": "zstd"})
-    assert differences(wanted, found) == ()
+    actual = replace(wanted, configs=wanted.configs | {"compression.type": "zstd"})
+    assert differences(wanted, actual) == ()

@@ -1,0 +1,36 @@
+"""What was heard in a track, without numpy: the main process of a worker reads it and loads none."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from models.events import WindowFeatures
+
+
+class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What models.tagger.Tagger heard in a track. A pool process sends it as it is, as one of several tagged structs.
+
+    Attributes:
+        status: abstained where the genre head does not know, or does not know such music.
+        genre: the best guess where tagged, else None.
+        confidence: probability of the best guess, 0 to 1.
+        genres: every genre of the release with its probability, best first.
+        tags: the 50 tags of the release's first network with their mean over the patches, 0 to 1, best first.
+        taggram: the tags of that network (in the order of models.musicnn.TAGS) for each patch of all windows, in
+            time order, as models.contract.encode_taggram writes them; decode_taggram gives (patches, 50) float32.
+        windows: what each network heard in each window, for the features topic.
+        duration_s: of the track.
+        timings_ms: time taken by decode, log_mel, network and genre.
+    """
+
+    status: Literal["tagged", "abstained"]
+    genre: str | None
+    confidence: float
+    genres: tuple[tuple[str, float], ...]
+    tags: tuple[tuple[str, float], ...]
+    taggram: bytes
+    windows: dict[str, tuple[WindowFeatures, ...]]
+    duration_s: float
+    timings_ms: dict[str, float]

@@ -1,0 +1,171 @@
+"""What the worker may reach: public addresses and allowed hosts, files inside the allowed folders, allowed buckets.
+
+Each gate judges what is about to be used and not its name, so that nothing can change between check and use:
+
+- a web address by the socket address that is about to be connected (`public_sockets`). Numeric hosts, DNS answers and
+  the targets of redirects all pass there.
+- a file by its open descriptor (`open_inside`), whatever links led to it.
+- a bucket by its exact name (`bucket_object`).
+
+A URI that is refused raises FetchRefused, whose message shows no password, query or fragment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from models.errors import FetchFailed, FetchRefused, NotFound
+from stream.audio.uris import shown_uri
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+_NOT_PUBLIC = (
+    IPv4Network("192.0.0.0/24"),  # Python 3.11 may know only parts of it; a cloud keeps its metadata there
+    IPv4Network("168.63.129.16/32"),  # serves each machine in Azure the secrets of that machine
+    IPv6Network("3fff::/20"),  # documentation, newer than the registry that Python 3.11 knows
+)
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name (IDNA) or an address
+_KERNEL_FOLDERS = (Path("/proc"), Path("/sys"))
+
+
+class NotPublicError(OSError):
+    """A socket was refused because its address is not public."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet, by the IANA special-purpose registries (RFC 6890).
+
+    The addresses from which clouds serve machines their secrets do not. An IPv4 address inside an IPv6 one
+    (IPv4-mapped, NAT64) is judged as the IPv4 address; addresses of the tunnels 6to4 and Teredo are never public.
+
+        is_public("8.8.8.8")           # True
+        is_public("169.254.169.254")   # False
+
+    Raises:
+        ValueError: address is no IP address.
+    """
+    ip: IPv4Address | IPv6Address = ip_address(address)
+    if isinstance(ip, IPv6Address):
+        if ip.sixtofour or ip.teredo or ip.is_site_local:
+            return False
+        ip = ip.ipv4_mapped or (IPv4Address(int(ip) & 0xFFFF_FFFF) if ip in _NAT64 else ip)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC))
+
+
+def public_sockets(is_public: Callable[[str], bool]) -> aiohttp.SocketFactoryType:
+    """A socket factory for aiohttp that raises NotPublicError where the address to connect is not public."""
+
+    def make(address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, target = address
+        if not is_public(target[0]):
+            raise NotPublicError(errno.EACCES, "not public")
+        return socket.socket(family, kind, protocol)
+
+    return make
+
+
+def web_url(text: str, *, base: URL | None = None) -> URL:
+    """The URL of an http(s) address, or of a redirect from `base`.
+
+    Raises:
+        FetchRefused: it has another scheme, no host, or a user or password.
+    """
+    with contextlib.suppress(ValueError):
+        url = base.join(URL(text)) if base else URL(text)
+        named = url.scheme in ("http", "https") and _HOST.fullmatch(url.raw_host or "")
+        if named and url.raw_user is None and url.raw_password is None:
+            return url
+    raise FetchRefused(
+        f"{shown_uri(text)} is no http(s) address with a host and without user and password; use one that is"
+    )
+
+
+def bucket_object(uri: str, *, allowed: Collection[str]) -> tuple[str, str]:
+    """The scheme and the whole address, as fsspec takes it, of an object in an allowed bucket.
+
+    Args:
+        uri: such as s3://music/2026/a.mp3.
+        allowed: buckets such as s3://music, without a slash at the end.
+
+    Raises:
+        FetchRefused: the bucket is not allowed; or the key is empty, leads upwards or chains file systems of fsspec.
+    """
+    scheme, _, rest = uri.partition(":")
+    scheme = scheme.lower()
+    bucket, _, key = rest.removeprefix("//").partition("/")
+    is_allowed = rest.startswith("//") and f"{scheme}://{bucket}" in allowed
+    if not is_allowed or not key or ".." in key.split("/") or "::" in uri:
+        raise FetchRefused(
+            f"{shown_uri(uri)} is neither file://, http(s):// nor an object in one of TASTEWAVE_ALLOWED_BUCKETS; "
+            "use such an address, or allow its bucket"
+        )
+    return scheme, f"{scheme}:{rest}"
+
+
+def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
+    """Open the regular file of a file:// URI, unbuffered.
+
+    Args:
+        uri: file:///absolute/path, with special characters percent-encoded.
+        roots: folders that it may lie in, resolved.
+
+    Raises:
+        FetchRefused: it lies outside the roots, is no regular file, or the URI names no local file.
+        NotFound: there is no such file inside the roots.
+        FetchFailed: it cannot be opened.
+    """
+    path = _file_path(uri)
+    try:
+        # O_PATH gives a descriptor without opening the file: no FIFO waits for a writer, no device is woken.
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        # Refuse before saying that it is missing: nobody can find out which files exist outside the roots.
+        _check_inside(Path(os.path.realpath(os.fsdecode(path))), roots, uri)
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise NotFound(f"{shown_uri(uri)} is not there; upload the track with the path of its file") from None
+        raise FetchFailed(f"{shown_uri(uri)} cannot be opened ({error.strerror}); check its permissions") from None
+    try:
+        descriptor = Path(f"/proc/self/fd/{handle}")  # links to the real path of what was opened
+        _check_inside(descriptor.readlink(), roots, uri)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise FetchRefused(f"{shown_uri(uri)} is not a regular file; upload a file of audio")
+        return descriptor.open("rb", buffering=0)
+    except OSError as error:
+        raise FetchFailed(f"{shown_uri(uri)} cannot be read ({error.strerror}); check its permissions") from None
+    finally:
+        os.close(handle)
+
+
+def _file_path(uri: str) -> bytes:
+    try:
+        parts = urlsplit(uri)
+        path = unquote_to_bytes(parts.path)
+    except ValueError:
+        path = b""
+    else:
+        if parts.netloc.lower() not in ("", "localhost") or "?" in uri or "#" in uri:
+            path = b""
+    if not path.startswith(b"/") or b"\0" in path:
+        raise FetchRefused(
+            f"{shown_uri(uri)} does not name a local file; use file:///absolute/path with ? # and % percent-encoded"
+        )
+    return path
+
+
+def _check_inside(path: Path, roots: Sequence[Path], uri: str) -> None:
+    if not any(map(path.is_relative_to, roots)) or any(map(path.is_relative_to, _KERNEL_FOLDERS)):
+        raise FetchRefused(
+            f"{shown_uri(uri)} lies outside TASTEWAVE_FILE_ROOTS; move the file into one of them, or add its folder"
+        )

@@ -1,0 +1,39 @@
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from stream.cli import cli
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+        else:
+            yield " ".join((*names, name)), command
+
+
+COMMANDS = dict(commands(cli))
+
+
+def test_the_commands_are_those_that_an_operator_needs() -> None:
+    assert sorted(COMMANDS) == [
+        "dead-letters",
+        "get track",
+        "release activate",
+        "release show",
+        "rewind tracks",
+        "tag",
+        "topics check",
+        "topics create",
+        "upload",
+        "worker tracks",
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_has_an_example_and_a_text_for_each_option(name: str) -> None:
+    command = COMMANDS[name]
+    assert f"tastewave {name}" in (command.help or "").partition("Example")[2]
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
