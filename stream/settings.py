@@ -58,18 +58,20 @@ class KafkaSettings(Section):
 
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}KAFKA_")
 
-    brokers: CommaList = Field(("127.0.0.1:9092",), description="host:port, comma separated")
+    brokers: CommaList = Field(
+        ("127.0.0.1:9092",), description="brokers to connect to first: host:port, comma separated"
+    )
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="protocol to the brokers"
+        "PLAINTEXT", description="protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="used with SASL_*"
+        "SCRAM-SHA-512", description="how to log in with SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
     )
-    username: str | None = Field(None, description="SASL user")
-    password: SecretStr | None = Field(None, description="SASL password, never logged")
-    ca_file: Path | None = Field(None, description="certificates to trust; the system's when absent")
-    cert_file: Path | None = Field(None, description="client certificate for mutual TLS")
-    key_file: Path | None = Field(None, description="key of the client certificate")
+    username: str | None = Field(None, description="user to log in as, with SASL")
+    password: SecretStr | None = Field(None, description="password of that user; never printed or logged")
+    ca_file: Path | None = Field(None, description="file of the certificates to trust; the system's when absent")
+    cert_file: Path | None = Field(None, description="file of the client certificate, for mutual TLS")
+    key_file: Path | None = Field(None, description="file of the client certificate's key")
 
     @field_validator("brokers")
     @classmethod
@@ -130,9 +132,10 @@ class RedisSettings(Section):
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}REDIS_")
 
     url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// (TLS), with ACL user and password"
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis:// or, with TLS, rediss://; may hold user and password of an ACL",
     )
-    cluster: bool = Field(False, description="the URL is a node of a Redis Cluster")
+    cluster: bool = Field(False, description="true where the URL is that of a node of a Redis Cluster")
 
     @field_validator("url")
     @classmethod
@@ -159,22 +162,26 @@ class FetchSettings(Section):
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}FETCH_")
 
     file_roots: CommaList = Field(
-        (), validation_alias=f"{PREFIX}FILE_ROOTS", description="folders that file:// URIs may name; none when empty"
+        (),
+        validation_alias=f"{PREFIX}FILE_ROOTS",
+        description="folders whose files may be read by file:// addresses; none when empty",
     )
     allowed_hosts: CommaList = Field(
         (),
         validation_alias=f"{PREFIX}ALLOWED_HOSTS",
-        description="hosts that http(s):// may reach at private addresses too",
+        description="hosts that may be reached at private addresses too",
     )
     allowed_buckets: CommaList = Field(
         (),
         validation_alias=f"{PREFIX}ALLOWED_BUCKETS",
-        description="scheme://bucket that object-store URIs may name",
+        description="buckets of object stores that may be read, as scheme://bucket",
     )
-    max_bytes: Positive = Field(200_000_000, description="largest audio file")
-    timeout_s: Seconds = Field(60.0, description="for one download, redirects included")
-    max_redirects: Annotated[int, Field(ge=0)] = Field(3, description="redirects followed")
-    attempts: Positive = Field(4, description="tries on transient trouble, with back-off and jitter")
+    max_bytes: Positive = Field(200_000_000, description="largest audio file that is fetched, in bytes")
+    timeout_s: Seconds = Field(60.0, description="seconds for fetching one file, with all its tries and redirects")
+    max_redirects: Annotated[int, Field(ge=0)] = Field(3, description="most redirects that are followed")
+    attempts: Positive = Field(
+        4, description="most tries where the other side fails for the moment; the wait between them grows"
+    )
 
 
 class PoolSettings(Section):
@@ -182,18 +189,20 @@ class PoolSettings(Section):
 
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}POOL_")
 
-    size: Positive | None = Field(None, description="pool processes; as many as cores when absent")
+    size: Positive | None = Field(None, description="processes that hear tracks; as many as cores when absent")
     task_timeout_s: Seconds = Field(
         60.0,
         validation_alias=f"{PREFIX}TASK_TIMEOUT_S",
-        description="for hearing one track; then its process is ended",
+        description="seconds for hearing one track; then its process is ended",
     )
     task_memory_mb: Positive = Field(
         1024,
         validation_alias=f"{PREFIX}TASK_MEMORY_MB",
-        description="memory a pool process may add while it hears a track (MiB)",
+        description="MiB of memory that a pool process may add while it hears a track",
     )
-    max_duration_s: Seconds = Field(3 * 3600.0, validation_alias=f"{PREFIX}MAX_DURATION_S", description="longest track")
+    max_duration_s: Seconds = Field(
+        3 * 3600.0, validation_alias=f"{PREFIX}MAX_DURATION_S", description="longest track that is heard, in seconds"
+    )
 
 
 class WorkerSettings(Section):
@@ -201,17 +210,29 @@ class WorkerSettings(Section):
 
     release: str | None = Field(None, description="folder or fsspec URL of the release; the shipped one when absent")
     tracks_in_hand: Positive | None = Field(
-        None, description="tracks fetched and heard at a time; four for each pool process when absent"
+        None, description="tracks that are fetched and heard at a time; four for each pool process when absent"
     )
-    future_tolerance_s: Seconds = Field(300.0, description="how far ahead of the clock an upload may be dated")
-    drain_timeout_s: Seconds = Field(25.0, description="SIGTERM: time for what is in hand")
-    top_k: Positive = Field(5, description="genres and tags kept in an answer")
-    store_taggram: bool = Field(False, description="keep each taggram in Redis")
-    health_host: str = Field("127.0.0.1", description="address of /live, /ready and /metrics")
-    health_port: Annotated[int, Field(ge=0, le=65535)] = Field(6067, description="their port; 0 takes a free one")
-    stall_s: Seconds = Field(180.0, description="a partition with lag and no progress for this long is not ready")
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: colour on a terminal, else JSON")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+    future_tolerance_s: Seconds = Field(
+        300.0, description="seconds that an upload may be dated ahead of the worker's clock"
+    )
+    drain_timeout_s: Seconds = Field(
+        25.0, description="seconds that a worker has after SIGTERM to finish what it has in hand"
+    )
+    top_k: Positive = Field(5, description="how many genres, and how many tags, an answer keeps")
+    store_taggram: bool = Field(False, description="true to keep each track's tags over time (its taggram) in Redis")
+    health_host: str = Field("127.0.0.1", description="address that /live, /ready and /metrics listen on")
+    health_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        6067, description="port of /live, /ready and /metrics; 0 takes a free one"
+    )
+    stall_s: Seconds = Field(
+        180.0, description="seconds after which a partition with lag and no progress makes the worker not ready"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json, console (coloured text), or auto: console on a terminal, else json"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged: debug, info, warning or error"
+    )
 
 
 class TopicSettings(Section):
@@ -219,15 +240,17 @@ class TopicSettings(Section):
 
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}TOPIC_")
 
-    prefix: str = Field("", description="put before every topic name", pattern=r"^[A-Za-z0-9._-]*$")
-    partitions: Positive = Field(12, description="of every topic that `topics create` makes")
-    replication: Positive = Field(1, description="replicas of each partition; 3 in production")
-    min_insync: Positive = Field(1, description="min.insync.replicas; 2 in production")
+    prefix: str = Field(
+        "", description="put before the names of all topics and consumer groups", pattern=r"^[A-Za-z0-9._-]*$"
+    )
+    partitions: Positive = Field(12, description="partitions of each topic")
+    replication: Positive = Field(1, description="replicas of each partition; use 3 in production")
+    min_insync: Positive = Field(1, description="min.insync.replicas of each topic; use 2 in production")
     retention_h: Positive = Field(168, description="hours that uploads and listens are kept")
     dead_letter_retention_h: Positive = Field(
         720, validation_alias=f"{PREFIX}DEAD_LETTER_RETENTION_H", description="hours that dead letters are kept"
     )
-    max_bytes: Positive = Field(1_048_576, description="largest message (max.message.bytes)")
+    max_bytes: Positive = Field(1_048_576, description="largest message, in bytes (max.message.bytes)")
 
     def named(self, name: str) -> str:
         """A topic of the contract, under the prefix."""
