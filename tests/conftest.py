@@ -9,6 +9,7 @@ import pytest
 
 from deploy.local import Kafka, Redis
 
+pytest.register_assert_rewrite("tests.platform")  # so that its assertions show what they compared, as those of tests do
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and threads of theirs would wait for each other
 
 

@@ -16,7 +16,10 @@ from kafka import KafkaAdminClient
 
 from deploy.local import Kafka, KafkaCluster
 from models.contract import TRACKS_TAGGED, TRACKS_UPLOADED
-from tests.platform.tracks import Platform, until, uploading, worker_environment, write_catalogue
+from tests.platform.clock import until
+from tests.platform.load import uploading
+from tests.platform.music import write_catalogue
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 SESSION_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 15.0  # as stream/broker/app.py sets them

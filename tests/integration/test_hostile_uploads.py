@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from models.events import TrackTagged
-from tests.platform.hostile_audio import corpus, unharmed, watched
+from tests.platform.hostile_audio.canary import watched
+from tests.platform.hostile_audio.corpus import corpus
+from tests.platform.hostile_audio.inputs import unharmed
 from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.platform.tracks import Platform, until, write_music
+from tests.platform.clock import until
+from tests.platform.music import write_music
+from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers
 

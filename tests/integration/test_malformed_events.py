@@ -13,8 +13,10 @@ from models.contract import DEAD_LETTER, TRACKS_UPLOADED
 from models.errors import EventError
 from models.events import TrackUploaded, decode_event
 from stream.broker.dead_letters import DeadLetter, read_dead_letter
+from tests.platform.clock import until
 from tests.platform.malformed_events import FUTURE, MALFORMED, REFUSED, event, malformed_events
-from tests.platform.tracks import DELIVERY_TIMEOUT_S, Platform, until, write_music
+from tests.platform.music import write_music
+from tests.platform.tracks import DELIVERY_TIMEOUT_S, Platform
 
 pytestmark = pytest.mark.servers
 COUNT = 10_000

@@ -19,7 +19,7 @@ from models.release import DEFAULT
 from stream.audio import sandbox
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.audio.pool_process import Heard
-from tests.platform.tracks import write_music
+from tests.platform.music import write_music
 
 
 class Pool(TaggerPool):

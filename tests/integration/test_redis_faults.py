@@ -20,7 +20,10 @@ from models.contract import LIVE_KEY
 from stream.settings import load_settings
 from stream.store.client import async_client, sync_client
 from stream.store.tracks import is_redis_away
-from tests.platform.tracks import Platform, until, uploading, worker_environment, write_catalogue, write_music
+from tests.platform.clock import until
+from tests.platform.load import uploading
+from tests.platform.music import write_catalogue, write_music
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 MINUTES = "5"  # more than a test takes

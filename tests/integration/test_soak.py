@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from deploy.local import Kafka, Redis
-from tests.platform.tracks import Platform, until, worker_environment, write_catalogue, write_music
+from tests.platform.clock import until
+from tests.platform.music import write_catalogue, write_music
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = [pytest.mark.servers, pytest.mark.soak, pytest.mark.timeout(3600)]
 MINUTES = 30

@@ -21,7 +21,9 @@ from models.contract import (
 )
 from models.events import TrackFeatures, encode_event
 from stream.audio.sandbox import GUARDS
-from tests.platform.tracks import Platform, now_ms, until, worker_environment, write_music
+from tests.platform.clock import now_ms, until
+from tests.platform.music import write_music
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 

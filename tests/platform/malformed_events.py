@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from models.errors import EventError
 from models.events import TrackUploaded, decode_event
-from tests.platform.tracks import now_ms
+from tests.platform.clock import now_ms
 
 MALFORMED, REFUSED, FUTURE = "malformed_event", "refused_uri", "future_event"
 YEAR_2023_MS = 1_700_000_000_000

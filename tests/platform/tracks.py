@@ -1,91 +1,29 @@
-"""A music platform around the real servers: it uploads, runs workers, and reads what they answered."""
+"""A music platform that uploads tracks, runs workers, and reads what they answered."""
 
 import json
 import os
-import random
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
-import numpy as np
 import redis
-import soundfile
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
-from models.contract import (
-    DEAD_LETTER,
-    TRACKS_TAGGED,
-    TRACKS_UPLOADED,
-    track_answer,
-    track_key,
-)
+from models.contract import DEAD_LETTER, TRACKS_TAGGED, TRACKS_UPLOADED, track_answer, track_key
 from models.events import TrackTagged, TrackUploaded, encode_event
 from models.release import load_release
 from stream.settings import Settings, load_settings
+from tests.platform.clock import now_ms, until
 
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
 DELIVERY_TIMEOUT_S = 150.0  # longer than the producer itself tries
-
-
-def music(*, seconds: float = 6.0, seed: int = 0, sample_rate: int = 22_050) -> np.ndarray:
-    """A few chords over a beat; not silence, not noise."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(int(seconds * sample_rate)) / sample_rate
-    tones = sum(np.sin(2 * np.pi * f * t) for f in 110.0 * 2 ** (rng.integers(0, 36, 4) / 12))
-    beat = np.exp(-30 * (t % 0.5)) * rng.standard_normal(t.size)
-    return (0.12 * tones + 0.3 * beat).astype(np.float32)
-
-
-def write_music(path: Path, **options: Any) -> Path:
-    """A short piece in the format of the suffix, by libsndfile or, where it cannot, by FFmpeg."""
-    samples = music(**options)
-    if path.suffix in (".m4a", ".webm", ".aac"):
-        import av
-
-        codec = "libopus" if path.suffix == ".webm" else "aac"
-        with av.open(str(path), "w", format={".m4a": "mp4", ".webm": "webm", ".aac": "adts"}[path.suffix]) as container:
-            stream = container.add_stream(codec, rate=48_000 if codec == "libopus" else 22_050, layout="mono")
-            frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
-            frame.sample_rate = 22_050
-            resampler = av.AudioResampler(stream.format, "mono", stream.rate, frame_size=stream.frame_size or 960)
-            for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-                container.mux(stream.encode(piece))
-            container.mux(stream.encode(None))
-    elif path.suffix == ".opus":
-        soundfile.write(path, music(**options | {"sample_rate": 48_000}), 48_000, format="OGG", subtype="OPUS")
-    else:
-        soundfile.write(path, samples, 22_050)
-    return path
-
-
-def write_catalogue(folder: Path) -> list[str]:
-    """URIs of a few short tracks, of one that is not audio, and of one that is not there."""
-    files = [write_music(folder / f"track-{number}.wav", seed=number, seconds=3.2) for number in range(4)]
-    (folder / "text.mp3").write_text("no music at all\n" * 100)
-    return [file.as_uri() for file in (*files, folder / "text.mp3", folder / "missing.wav")]
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def until(condition: Callable[[], Any], *, timeout_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.05)
-    return result
 
 
 @dataclass
@@ -252,30 +190,6 @@ class Platform:
             worker.wait(30)
         self.producer.close()
         self.redis.close()
-
-
-@contextmanager
-def uploading(platform: Platform, uris: Sequence[str], *, every_s: float) -> Iterator[None]:
-    """Upload in turn, a quarter of it for tracks that were uploaded before, until the block ends.
-
-    While Kafka is away an upload waits.
-    """
-    stop, chance = threading.Event(), random.Random(0)
-
-    def produce() -> None:
-        number = 0
-        while not stop.wait(every_s):
-            track = number if chance.random() < 0.75 else chance.randrange(number + 1)
-            platform.upload(uris[number % len(uris)], track_id=f"t{track}", title=str(number))
-            number += 1
-
-    with ThreadPoolExecutor(1) as executor:
-        producer = executor.submit(produce)
-        try:
-            yield
-        finally:
-            stop.set()
-        producer.result()
 
 
 def worker_environment(environment: dict[str, str], folder: Path) -> dict[str, str]:
