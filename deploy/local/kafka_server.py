@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from deploy.local.process import BUILD, INSTALL, LaunchError, Server, free_port, locked
+from deploy.local.process import BUILD, INSTALL, Cluster, LaunchError, Server, free_port, locked
 
 POM = Path(__file__).with_name("pom.xml")
 PROPERTIES = Path(__file__).with_name("kafka.properties")
@@ -84,8 +84,8 @@ class _Node(Kafka):
         super().close()
 
 
-class KafkaCluster:
-    """Brokers on loopback that form one cluster, each a controller too; a context manager that starts and cleans up.
+class KafkaCluster(Cluster[Kafka]):
+    """Brokers on loopback that form one cluster, each a controller too.
 
     Kafka's own topics have up to three replicas, and take writes while one of these is away. Each broker needs
     about 325 MB.
@@ -96,7 +96,7 @@ class KafkaCluster:
 
     def __init__(self, *, size: int = 3) -> None:
         controller_ports = [free_port() for _ in range(size)]
-        self.nodes = tuple(_Node(node_id=number + 1, controller_ports=controller_ports) for number in range(size))
+        super().__init__([_Node(node_id=number + 1, controller_ports=controller_ports) for number in range(size)])
 
     @property
     def brokers(self) -> str:
@@ -106,37 +106,6 @@ class KafkaCluster:
     def node(self, node_id: int) -> Kafka:
         """The broker of that id (the first is 1), to kill, pause, resume or restart."""
         return self.nodes[node_id - 1]
-
-    def launch(self) -> None:
-        """Start all without waiting for an answer. Raises LaunchError."""
-        for node in self.nodes:
-            node.launch()
-
-    def wait(self) -> None:
-        """Return when each broker answers. Raises LaunchError, with the end of the log, of the first that does not."""
-        for node in self.nodes:
-            node.wait()
-
-    def start(self) -> Self:
-        """Launch and wait."""
-        self.launch()
-        self.wait()
-        return self
-
-    def close(self) -> None:
-        """End all, and remove their data."""
-        for node in self.nodes:
-            node.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 class _Recording(Kafka):

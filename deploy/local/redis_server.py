@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from deploy.local.process import LaunchError, Server, free_port
+from deploy.local.process import Cluster, LaunchError, Server, free_port
 
 CONFIGURATION = Path(__file__).with_name("redis.conf")
 _CLUSTER_TIMEOUT_S = 120.0
@@ -84,34 +84,28 @@ class _Node(Redis):
         return super()._is_up(client) and (not self.formed or client.cluster("info")["cluster_state"] == "ok")
 
 
-class RedisCluster:
-    """Masters on loopback that share the slots of one Cluster; a context manager that starts and cleans up.
+class RedisCluster(Cluster[_Node]):
+    """Masters on loopback that share the slots of one Cluster.
 
     Args:
         size: number of masters, three at least.
     """
 
     def __init__(self, *, size: int = 3) -> None:
-        self.nodes = tuple(_Node() for _ in range(size))
+        super().__init__([_Node() for _ in range(size)])
 
     @property
     def url(self) -> str:
         """redis:// address of the first node; clients ask it for the others."""
         return self.nodes[0].url
 
-    def launch(self) -> None:
-        """Start all without waiting for an answer. Raises LaunchError."""
-        for node in self.nodes:
-            node.launch()
-
     def wait(self) -> None:
         """Return when the Cluster is formed and each node sees that it takes writes. Raises LaunchError."""
-        for node in self.nodes:
-            node.wait()
+        super().wait()
         _cluster("create", *(f"127.0.0.1:{node.port}" for node in self.nodes), "--cluster-yes")
         for node in self.nodes:
             node.formed = True
-            node.wait()
+        super().wait()
 
     def join(self) -> Redis:
         """Start one more master, which has no slots yet. Raises LaunchError."""
@@ -128,27 +122,6 @@ class RedisCluster:
         ids = {f"--cluster-{side}": _node_id(node) for side, node in (("from", source), ("to", target))}
         words = [word for option in ids.items() for word in option]
         _cluster("reshard", f"127.0.0.1:{self.nodes[0].port}", *words, "--cluster-slots", str(number), "--cluster-yes")
-
-    def start(self) -> Self:
-        """Launch and wait."""
-        self.launch()
-        self.wait()
-        return self
-
-    def close(self) -> None:
-        """Stop all, and remove their data."""
-        for node in self.nodes:
-            node.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 def _cluster(*words: str) -> None:
