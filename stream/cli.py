@@ -56,7 +56,7 @@ def release_show(path: str | None, as_json: bool) -> None:
     from stream.commands.release import show_release
     from stream.settings import load_settings
 
-    show_release(path or load_settings().release, as_json=as_json)
+    show_release(path or load_settings().worker.release, as_json=as_json)
 
 
 @release.command("activate")

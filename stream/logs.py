@@ -56,7 +56,7 @@ def configure_logs(settings: Settings) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    colour = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    colour = settings.worker.log_format == "console" or (settings.worker.log_format == "auto" and sys.stderr.isatty())
     tracebacks, render = (
         (format_exc_info, ConsoleRenderer(exception_formatter=plain_traceback))
         if colour
@@ -84,7 +84,7 @@ def configure_logs(settings: Settings) -> None:
     handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    level = logging.getLevelNamesMapping()[settings.worker.log_level.upper()]
     root.setLevel(max(logging.WARNING, level))  # below that, other people's code tells what it sends to whom
     for ours in ("stream", "models"):
         logging.getLogger(ours).setLevel(level)

@@ -35,7 +35,7 @@ from yarl import URL
 
 from models.errors import FetchFailed, FetchRefused, NotFound, TooLarge
 from stream.audio.uris import shown_uri
-from stream.settings import Settings
+from stream.settings import FetchSettings
 
 _BLOCK_BYTES = 1 << 20  # hashed and written in one visit to a thread
 _BUCKET_READ_BYTES = 4 << 20
@@ -106,14 +106,14 @@ class Fetcher:
     """
 
     def __init__(
-        self, settings: Settings, *, resolver: aiohttp.abc.AbstractResolver | None = None, backoff_s: float = 0.5
+        self, settings: FetchSettings, *, resolver: aiohttp.abc.AbstractResolver | None = None, backoff_s: float = 0.5
     ) -> None:
         self._settings = settings
         self._resolver = resolver
         self._allowed_hosts = frozenset(host.strip("[]").lower() for host in settings.allowed_hosts)
         self._allowed_buckets = frozenset(bucket.rstrip("/") for bucket in settings.allowed_buckets)
         self._tries = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(settings.fetch_attempts),
+            stop=tenacity.stop_after_attempt(settings.attempts),
             wait=tenacity.wait_exponential_jitter(multiplier=backoff_s, max=_MAX_BACKOFF_S, jitter=backoff_s),
             retry=tenacity.retry_if_exception_type(_TransientError),
             reraise=True,
@@ -143,14 +143,14 @@ class Fetcher:
         """
         settings = self._settings
         try:
-            async with asyncio.timeout(settings.fetch_timeout_s):
+            async with asyncio.timeout(settings.timeout_s):
                 return await self._tries.copy()(self._way(uri))
         except _TransientError as error:
-            tries = "one try" if settings.fetch_attempts == 1 else f"each of {settings.fetch_attempts} tries"
+            tries = "one try" if settings.attempts == 1 else f"each of {settings.attempts} tries"
             raise FetchFailed(f"{shown_uri(uri)} {error} in {tries}; upload the track again when it is well") from None
         except TimeoutError:
             raise FetchFailed(
-                f"{shown_uri(uri)} did not arrive within {settings.fetch_timeout_s:g} s; upload the track again "
+                f"{shown_uri(uri)} did not arrive within {settings.timeout_s:g} s; upload the track again "
                 "when it is quicker, or raise TASTEWAVE_FETCH_TIMEOUT_S"
             ) from None
 
@@ -158,7 +158,7 @@ class Fetcher:
         """How its scheme is fetched. Raises FetchRefused where it is not."""
         scheme, _, rest = uri.partition(":")
         scheme = scheme.lower()
-        deadline = time.monotonic() + self._settings.fetch_timeout_s
+        deadline = time.monotonic() + self._settings.timeout_s
         if scheme == "file":
             return functools.partial(self._in_thread, self._read_file, uri, deadline)
         if scheme in ("http", "https"):
@@ -177,7 +177,7 @@ class Fetcher:
 
     def _read_file(self, uri: str, deadline: float) -> Fetched:
         original = _open_inside(uri, [Path(root).resolve() for root in self._settings.file_roots])
-        with _Intake(shown_uri(uri), self._settings.fetch_max_bytes, original=original) as intake:
+        with _Intake(shown_uri(uri), self._settings.max_bytes, original=original) as intake:
             intake.expect(os.fstat(original.fileno()).st_size)
             while block := _read(original):
                 intake.add(block)
@@ -193,7 +193,7 @@ class Fetcher:
         with contextlib.ExitStack() as stack:
             with _bucket_errors(place):
                 source = stack.enter_context(filesystem.open(uri, "rb", block_size=_BUCKET_READ_BYTES))
-            intake = stack.enter_context(_Intake(place, self._settings.fetch_max_bytes))
+            intake = stack.enter_context(_Intake(place, self._settings.max_bytes))
             intake.expect(getattr(source, "size", None))
             while True:
                 with _bucket_errors(place):
@@ -205,7 +205,7 @@ class Fetcher:
 
     async def _download(self, url: URL) -> Fetched:
         """Follow redirects by hand, each through the same gates, to the body."""
-        for _ in range(self._settings.fetch_max_redirects + 1):
+        for _ in range(self._settings.max_redirects + 1):
             with _web_errors(shown_uri(str(url))):
                 web = self._allowed_web if url.host in self._allowed_hosts else self._public_web
                 async with web.get(url, allow_redirects=False) as response:
@@ -214,14 +214,14 @@ class Fetcher:
                         return await self._receive(response)
             url = _web_url(location, base=url)
         raise FetchFailed(
-            f"{shown_uri(str(url))} stands behind more than {self._settings.fetch_max_redirects} redirects; "
+            f"{shown_uri(str(url))} stands behind more than {self._settings.max_redirects} redirects; "
             "upload the track with its final address"
         )
 
     async def _receive(self, response: aiohttp.ClientResponse) -> Fetched:
         place = shown_uri(str(response.url))
         _check_answer(response, place)
-        with _Intake(place, self._settings.fetch_max_bytes) as intake:
+        with _Intake(place, self._settings.max_bytes) as intake:
             intake.expect(response.content_length)
             block = bytearray()
             async for data in response.content.iter_any():
@@ -233,7 +233,7 @@ class Fetcher:
             return await self._in_thread(intake.finish)
 
     def _web(self, socket_factory: aiohttp.SocketFactoryType | None) -> aiohttp.ClientSession:
-        idle_s = self._settings.fetch_timeout_s / self._settings.fetch_attempts
+        idle_s = self._settings.timeout_s / self._settings.attempts
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=self._resolver, socket_factory=socket_factory),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=idle_s, sock_read=idle_s),

@@ -20,20 +20,20 @@ _REQUEST_TIMEOUT_S = 15.0
 def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
     """The Faust app of a worker that has so many tracks in hand; its consumer group carries the release."""
     credentials: Any = None
-    context = settings.ssl_context()
-    if settings.kafka_security.startswith("SASL"):
-        password = settings.kafka_password.get_secret_value() if settings.kafka_password else None
+    context = settings.kafka.ssl_context()
+    if settings.kafka.security.startswith("SASL"):
+        password = settings.kafka.password.get_secret_value() if settings.kafka.password else None
         credentials = SASLCredentials(
-            username=settings.kafka_username,
+            username=settings.kafka.username,
             password=password,
-            mechanism=settings.kafka_sasl_mechanism,
+            mechanism=settings.kafka.sasl_mechanism,
             ssl_context=context,
         )
     elif context:
         credentials = SSLCredentials(context)
     return BatchApp(
-        settings.topic(f"tastewave.tracks.{release}"),
-        broker=[f"kafka://{broker}" for broker in settings.kafka_brokers],
+        settings.topics.named(f"tastewave.tracks.{release}"),
+        broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],
         broker_credentials=credentials,
         broker_commit_interval=1.0,
         broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
@@ -45,7 +45,7 @@ def tracks_app(settings: Settings, release: str, *, turns: int) -> BatchApp:
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
         producer_request_timeout=_REQUEST_TIMEOUT_S,
-        producer_max_request_size=settings.topic_max_bytes,
+        producer_max_request_size=settings.topics.max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,
         turns=turns,

@@ -119,8 +119,10 @@ def latest_dead_letters(settings: Settings, *, last: int) -> list[DeadLetter]:
 
     from stream.broker.operator import kafka_client, partitions_of, records_between
 
-    with kafka_client(KafkaConsumer, settings, enable_auto_commit=False, allow_auto_create_topics=False) as consumer:
-        partitions = partitions_of(consumer, settings.topic(DEAD_LETTER))
+    with kafka_client(
+        KafkaConsumer, settings.kafka, enable_auto_commit=False, allow_auto_create_topics=False
+    ) as consumer:
+        partitions = partitions_of(consumer, settings.topics.named(DEAD_LETTER))
         ends = consumer.end_offsets(partitions)
         beginnings = consumer.beginning_offsets(partitions)
         starts = {place: max(beginnings[place], end - last) for place, end in ends.items()}

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from models.errors import TastewaveError
-from stream.settings import Settings
+from stream.settings import KafkaSettings
 
 _BOOTSTRAP_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 30.0
@@ -27,7 +27,7 @@ class KafkaUnusable(TastewaveError):
 
 
 @contextlib.contextmanager
-def kafka_client(kind: Callable[..., Client_], settings: Settings, **options: Any) -> Iterator[Client_]:
+def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **options: Any) -> Iterator[Client_]:
     """A KafkaAdminClient, KafkaProducer or KafkaConsumer, closed at the end.
 
     Raises KafkaUnusable when Kafka does not answer within 5 s, or fails inside the block.
@@ -35,7 +35,7 @@ def kafka_client(kind: Callable[..., Client_], settings: Settings, **options: An
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs what it raises, and each try
     try:
         client: Any = kind(
-            **settings.kafka_client(),
+            **settings.client_arguments(),
             client_id="tastewave",
             bootstrap_timeout_ms=int(_BOOTSTRAP_TIMEOUT_S * 1000),
             **options,
@@ -44,7 +44,7 @@ def kafka_client(kind: Callable[..., Client_], settings: Settings, **options: An
             yield client
     except KafkaError as error:
         raise KafkaUnusable(
-            f"Kafka at {', '.join(settings.kafka_brokers)} cannot be used ({settings.redacted(str(error))}); "
+            f"Kafka at {', '.join(settings.brokers)} cannot be used ({settings.redacted(str(error))}); "
             "check that it runs, TASTEWAVE_KAFKA_BROKERS and the credentials"
         ) from error
 

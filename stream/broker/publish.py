@@ -12,15 +12,15 @@ from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
 from models.errors import TastewaveError
 from models.events import TrackFeatures, TrackTagged, encode_event
 from stream.broker.dead_letters import dead_letter
-from stream.settings import Settings
+from stream.settings import TopicSettings
 
 
 class Publisher:
     """Sends through the app's producer and waits for the acknowledgement; raises aiokafka's KafkaError."""
 
-    def __init__(self, producer: ProducerT, settings: Settings, *, release: str) -> None:
+    def __init__(self, producer: ProducerT, topics: TopicSettings, *, release: str) -> None:
         self._producer = producer
-        self._settings = settings
+        self._topics = topics
         self._release = release
 
     async def tagged(self, answer: TrackTagged) -> None:
@@ -39,7 +39,7 @@ class Publisher:
             message=str(error),
             attempts=attempts,
             release=self._release,
-            max_bytes=self._settings.topic_max_bytes,
+            max_bytes=self._topics.max_bytes,
         )
         if key is None and value is None:
             value = b""  # aiokafka sends no record without both
@@ -49,5 +49,5 @@ class Publisher:
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
     ) -> None:
         await self._producer.send_and_wait(
-            self._settings.topic(topic), key, value, partition=None, timestamp=None, headers=list(headers)
+            self._topics.named(topic), key, value, partition=None, timestamp=None, headers=list(headers)
         )

@@ -43,9 +43,9 @@ def show_release(where: str | None, *, as_json: bool) -> None:
 
 def activate_release(settings: Settings, release_id: str | None) -> None:
     """Point tw:live at a release. Raises RedisUnusable or ReleaseError."""
-    release_id = release_id or load_release(settings.release).release_id
+    release_id = release_id or load_release(settings.worker.release).release_id
 
-    with sync_client(settings) as client:
+    with sync_client(settings.redis) as client:
         client.register_script(SET_LIVE)(keys=[LIVE_KEY], args=live_arguments(release_id))
         previous = (client.hget(LIVE_KEY, "previous") or b"").decode()  # pyright: ignore[reportAttributeAccessIssue]
     click.echo(

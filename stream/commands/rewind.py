@@ -57,13 +57,14 @@ def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = Non
         KafkaUnusable: Kafka is away, or the topic is missing.
         ReleaseError: the configured release cannot be read.
     """
-    release = release or load_release(settings.release).release_id
-    group, since_ms = settings.topic(f"tastewave.tracks.{release}"), time.time_ns() // 1_000_000 - minutes * 60_000
+    release = release or load_release(settings.worker.release).release_id
+    group = settings.topics.named(f"tastewave.tracks.{release}")
+    since_ms = time.time_ns() // 1_000_000 - minutes * 60_000
     with (
-        kafka_client(KafkaAdminClient, settings) as admin,
-        kafka_client(KafkaConsumer, settings, allow_auto_create_topics=False) as consumer,
+        kafka_client(KafkaAdminClient, settings.kafka) as admin,
+        kafka_client(KafkaConsumer, settings.kafka, allow_auto_create_topics=False) as consumer,
     ):
-        places = partitions_of(consumer, settings.topic(TRACKS_UPLOADED))
+        places = partitions_of(consumer, settings.topics.named(TRACKS_UPLOADED))
         moves = plan(admin, group, places, since_ms=max(0, since_ms))
         if not moves:
             raise RewindRefused(
@@ -71,7 +72,7 @@ def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = Non
                 "check --release or TASTEWAVE_RELEASE, and TASTEWAVE_TOPIC_PREFIX"
             )
         if not dry_run:
-            _commit(admin, group, release, moves, settings.topic(TRACKS_UPLOADED))
+            _commit(admin, group, release, moves, settings.topics.named(TRACKS_UPLOADED))
     _print(moves, minutes=minutes, dry_run=dry_run)
 
 

@@ -40,11 +40,11 @@ class TopicState:
 def wanted_topics(settings: Settings) -> tuple[Topic, ...]:
     """The topics of the contract with partitions, replication, retention, compaction and sizes of the settings."""
     common = {
-        "min.insync.replicas": str(settings.topic_min_insync),
-        "max.message.bytes": str(settings.topic_max_bytes),
+        "min.insync.replicas": str(settings.topics.min_insync),
+        "max.message.bytes": str(settings.topics.max_bytes),
     }
-    kept = common | {"cleanup.policy": "delete", "retention.ms": str(settings.topic_retention_h * _HOUR_MS)}
-    letters = kept | {"retention.ms": str(settings.dead_letter_retention_h * _HOUR_MS)}
+    kept = common | {"cleanup.policy": "delete", "retention.ms": str(settings.topics.retention_h * _HOUR_MS)}
+    letters = kept | {"retention.ms": str(settings.topics.dead_letter_retention_h * _HOUR_MS)}
     compacted = common | {"cleanup.policy": "compact"}
     configs = {
         TRACKS_UPLOADED: kept,
@@ -55,7 +55,7 @@ def wanted_topics(settings: Settings) -> tuple[Topic, ...]:
         DEAD_LETTER: letters,
     }
     return tuple(
-        Topic(settings.topic(name), settings.topic_partitions, settings.topic_replication, config)
+        Topic(settings.topics.named(name), settings.topics.partitions, settings.topics.replication, config)
         for name, config in configs.items()
     )
 
@@ -117,7 +117,9 @@ def print_topics(states: list[TopicState]) -> None:
 
 
 def _admin(settings: Settings) -> AbstractContextManager[Any]:
-    return kafka_client(KafkaAdminClient, settings)  # Any: the stubs that type checkers bring know an older client
+    return kafka_client(
+        KafkaAdminClient, settings.kafka
+    )  # Any: the stubs that type checkers bring know an older client
 
 
 def _create(admin: Any, topics: list[Topic]) -> None:

@@ -83,9 +83,9 @@ def upload(
         progress = stack.enter_context(_progress())
         uploads = [plan_upload(one, track_id=track_id) for one in progress.track(found, description="reading")]
         consumer: Any = stack.enter_context(
-            kafka_client(KafkaConsumer, settings, enable_auto_commit=False, allow_auto_create_topics=False)
+            kafka_client(KafkaConsumer, settings.kafka, enable_auto_commit=False, allow_auto_create_topics=False)
         )
-        partitions_of(consumer, settings.topic(TRACKS_UPLOADED))
+        partitions_of(consumer, settings.topics.named(TRACKS_UPLOADED))
         if wait:
             _seek_to_end(consumer, settings)
         publish(settings, uploads, progress)
@@ -144,10 +144,10 @@ def publish(settings: Settings, uploads: Iterable[Upload], progress: Progress) -
     """Send an event for each upload, dated now; sets event_time and status. Raises KafkaUnusable."""
     with kafka_client(
         KafkaProducer,
-        settings,
+        settings.kafka,
         acks="all",
         allow_auto_create_topics=False,
-        max_request_size=settings.topic_max_bytes,
+        max_request_size=settings.topics.max_bytes,
         max_block_ms=int(_DELIVERY_TIMEOUT_S * 1000),
         request_timeout_ms=int(_DELIVERY_TIMEOUT_S * 500),
         delivery_timeout_ms=int(_DELIVERY_TIMEOUT_S * 1000),
@@ -156,7 +156,7 @@ def publish(settings: Settings, uploads: Iterable[Upload], progress: Progress) -
         for upload in uploads:
             upload.event_time = time.time_ns() // 1_000_000
             key, value = upload.track_id.encode(), encode_event(_event(upload))
-            sent.append((upload, producer.send(settings.topic(TRACKS_UPLOADED), key=key, value=value)))
+            sent.append((upload, producer.send(settings.topics.named(TRACKS_UPLOADED), key=key, value=value)))
         for upload, delivery in progress.track(sent, description="publishing"):
             try:
                 delivery.get(_DELIVERY_TIMEOUT_S)
@@ -209,7 +209,9 @@ def _event(upload: Upload) -> TrackUploaded:
 
 def _seek_to_end(consumer: Any, settings: Settings) -> None:
     """From here on, answers and dead letters; called before the events are published."""
-    places = [place for name in (TRACKS_TAGGED, DEAD_LETTER) for place in partitions_of(consumer, settings.topic(name))]
+    places = [
+        place for name in (TRACKS_TAGGED, DEAD_LETTER) for place in partitions_of(consumer, settings.topics.named(name))
+    ]
     consumer.assign(places)
     for place, end in consumer.end_offsets(places).items():
         consumer.seek(place, end)

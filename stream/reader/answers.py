@@ -39,7 +39,7 @@ def show_track(settings: Settings, track_id: str, *, release: str | None, as_jso
     """Print the answer for a track. Raises NoAnswer or RedisUnusable."""
     import click
 
-    with sync_client(settings) as client:
+    with sync_client(settings.redis) as client:
         release = release or live_release(client)
         if release is None:
             raise NoAnswer("no release is live; start a worker, or run `tastewave release activate`")

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from models.errors import SettingsError, TastewaveError
-from stream.settings import Settings
+from stream.settings import RedisSettings
 
 _CONNECT_TIMEOUT_S = 3.0
 _ANSWER_TIMEOUT_S = 5.0
@@ -28,7 +28,7 @@ class RedisUnusable(TastewaveError):
     """Redis is not there, or does not let us in."""
 
 
-def async_client(settings: Settings) -> redis.asyncio.Redis | redis.asyncio.RedisCluster:
+def async_client(settings: RedisSettings) -> redis.asyncio.Redis | redis.asyncio.RedisCluster:
     """A client for one event loop, which returns bytes and never retries by itself; close it with aclose().
 
     Raises SettingsError when the URL cannot be read; connects with the first command.
@@ -39,24 +39,24 @@ def async_client(settings: Settings) -> redis.asyncio.Redis | redis.asyncio.Redi
         # With no tries left it closes the connection: after a failover the address may be another server's.
         "retry_on_error": [redis.exceptions.ReadOnlyError],
     }
-    if settings.redis_cluster:
+    if settings.cluster:
         # Each slot that has moved is noted by itself: else every fifth cuts all connections, and what is under way.
         return _from_url(settings, _AsyncCluster, reinitialize_steps=0, **options)
     return _from_url(settings, redis.asyncio.Redis, **options)
 
 
 @contextlib.contextmanager
-def sync_client(settings: Settings) -> Iterator[redis.Redis | redis.RedisCluster]:
+def sync_client(settings: RedisSettings) -> Iterator[redis.Redis | redis.RedisCluster]:
     """A client for a command, which returns bytes.
 
     Raises SettingsError when the URL cannot be read, RedisUnusable when Redis fails inside the block.
     """
     try:
-        client = _from_url(settings, _Cluster if settings.redis_cluster else redis.Redis, retry=Retry(NoBackoff(), 0))
+        client = _from_url(settings, _Cluster if settings.cluster else redis.Redis, retry=Retry(NoBackoff(), 0))
         with contextlib.closing(client):
             yield client
     except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
-        url = urlsplit(settings.redis_url.get_secret_value())
+        url = urlsplit(settings.url.get_secret_value())
         place = url.path if url.scheme == "unix" else url.netloc.rpartition("@")[2]
         problem = settings.redacted(str(error))
         raise RedisUnusable(
@@ -114,8 +114,8 @@ class _Cluster(redis.RedisCluster):
         return node
 
 
-def _from_url(settings: Settings, kind: Any, **options: Any) -> Any:
-    url = settings.redis_url.get_secret_value()
+def _from_url(settings: RedisSettings, kind: Any, **options: Any) -> Any:
+    url = settings.url.get_secret_value()
     try:
         parts = urlsplit(url)
         if parts.scheme != "unix" and "@" in f"{parts.path}{parts.query}{parts.fragment}":

@@ -19,7 +19,7 @@ from models.errors import SettingsError
 from stream import metrics
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.broker.faust_driver import BatchApp, Progress
-from stream.settings import Settings
+from stream.settings import WorkerSettings
 from stream.store.tracks import TrackStore, is_redis_away
 
 log = structlog.get_logger(__name__)
@@ -40,10 +40,17 @@ class Health:
     """
 
     def __init__(
-        self, settings: Settings, *, release: str, role: str, monotonic: Callable[[], float] = time.monotonic
+        self,
+        settings: WorkerSettings,
+        *,
+        release: str,
+        role: str,
+        redacted: Callable[[str], str] = str,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
         self._settings = settings
+        self._redacted = redacted
         self._release = release
         self._role = role
         self._problems = {"worker": "starting"}
@@ -69,7 +76,7 @@ class Health:
         if error is None:
             self._problems.pop(server, None)
         else:
-            self._problems[server] = self._settings.redacted(str(error))
+            self._problems[server] = self._redacted(str(error))
         metrics.WAITING.labels(server).set(error is not None)
 
     def away(self, error: BaseException) -> None:

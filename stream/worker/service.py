@@ -54,31 +54,33 @@ async def serve_tracks(settings: Settings, release: Release, pool: TaggerPool) -
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    health = Health(settings, release=release.release_id, role="tracks")
+    health = Health(settings.worker, redacted=settings.redacted, release=release.release_id, role="tracks")
     async with contextlib.AsyncExitStack() as stack:
         port = await health.serve()
         stack.push_async_callback(health.stop)
-        log.info("worker.starting", role="tracks", release=release.release_id, health=f"{settings.health_host}:{port}")
-        client = async_client(settings)
+        log.info(
+            "worker.starting", role="tracks", release=release.release_id, health=f"{settings.worker.health_host}:{port}"
+        )
+        client = async_client(settings.redis)
         stack.push_async_callback(client.aclose)
-        store = TrackStore(client, release.release_id, keep_taggrams=settings.store_taggram)
+        store = TrackStore(client, release.release_id, keep_taggrams=settings.worker.store_taggram)
         if not await _first(_servers(settings, health, store), stopping):
             return
-        fetcher = await stack.enter_async_context(Fetcher(settings))
-        app = tracks_app(settings, release.release_id, turns=settings.window or 4 * pool.processes)
+        fetcher = await stack.enter_async_context(Fetcher(settings.fetch))
+        app = tracks_app(settings, release.release_id, turns=settings.worker.tracks_in_hand or 4 * pool.processes)
         handler = TrackHandler(
             release=release.release_id,
             front_end=release.configuration.front_end,
             fetcher=fetcher,
             pool=pool,
             store=store,
-            publisher=Publisher(app.producer, settings, release=release.release_id),
+            publisher=Publisher(app.producer, settings.topics, release=release.release_id),
             turn=app.turn,
-            top_k=settings.top_k,
-            future_tolerance_ms=int(settings.future_tolerance_s * 1000),
+            top_k=settings.worker.top_k,
+            future_tolerance_ms=int(settings.worker.future_tolerance_s * 1000),
         )
         app.consume(
-            settings.topic(TRACKS_UPLOADED),
+            settings.topics.named(TRACKS_UPLOADED),
             Handler(handler.handle, handler.give_up, is_away, order_by_track, health.away),
             window=_RECORDS_IN_FLIGHT,
         )
@@ -97,16 +99,16 @@ async def _run(
     try:
         await app.start()
         await app.wait(stopping.wait())
-        ends_at = loop.time() + settings.drain_timeout_s
+        ends_at = loop.time() + settings.worker.drain_timeout_s
         if app.crashed:
             reason = settings.redacted(repr(app.crash_reason))
             raise WorkerCrashed(f"the consumer gave up ({reason}); start the worker again, nothing is lost")
         log.info("worker.draining", in_flight=app.in_flight)
-        await app.drain(timeout_s=settings.drain_timeout_s)
+        await app.drain(timeout_s=settings.worker.drain_timeout_s)
     finally:
         watch.cancel()
         with contextlib.suppress(TimeoutError):
-            left_s = min(settings.drain_timeout_s, ends_at - loop.time())
+            left_s = min(settings.worker.drain_timeout_s, ends_at - loop.time())
             await asyncio.wait_for(app.stop(), max(left_s, _LEAST_STOP_S))
     log.info("worker.stopped")
 
@@ -165,12 +167,12 @@ async def _servers(settings: Settings, health: Health, store: TrackStore) -> Non
 
 
 async def _check_topics(settings: Settings) -> None:
-    client = AIOKafkaAdminClient(**settings.kafka_client())
+    client = AIOKafkaAdminClient(**settings.kafka.client_arguments())
     try:
         await client.start()
         found = set(await client.list_topics())
     finally:
         await client.close()
-    needed = {settings.topic(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)}
+    needed = {settings.topics.named(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)}
     if missing := sorted(needed - found):
         raise _MissingTopicsError(f"no topic {', '.join(missing)}; run `tastewave topics create`")

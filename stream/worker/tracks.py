@@ -20,13 +20,13 @@ def run_tracks_worker(settings: Settings) -> None:
         WorkerCrashed, SettingsError: as stream.worker.service.serve_tracks.
     """
     configure_logs(settings)
-    release = load_release(settings.release)
+    release = load_release(settings.worker.release)
     pool = TaggerPool(
         str(release.folder),
-        processes=settings.pool_size or len(os.sched_getaffinity(0)),
-        timeout_s=settings.task_timeout_s,
-        memory_mb=settings.task_memory_mb,
-        max_duration_s=settings.max_duration_s,
+        processes=settings.pool.size or len(os.sched_getaffinity(0)),
+        timeout_s=settings.pool.task_timeout_s,
+        memory_mb=settings.pool.task_memory_mb,
+        max_duration_s=settings.pool.max_duration_s,
         on_restart=POOL_RESTARTS.inc,
     )
     try:

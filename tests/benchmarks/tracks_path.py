@@ -288,7 +288,7 @@ def guards(folder: Path) -> Figures:
         here, guarded, plain, gated = [], [], [], []
         pool.launch()
         await pool.ready()
-        async with Fetcher(load_settings(file_roots=str(folder))) as fetcher:
+        async with Fetcher(load_settings(file_roots=str(folder)).fetch) as fetcher:
             for run in range(12):
                 at = [time.perf_counter()]
                 tagger.tag(mp3)

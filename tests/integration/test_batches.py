@@ -30,16 +30,16 @@ class Platform:
         self.settings = load_settings(
             kafka_brokers=environment["TASTEWAVE_KAFKA_BROKERS"], topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"]
         )
-        self.topic = self.settings.topic("records")
-        self.group = self.settings.topic("tastewave.tracks.test")
-        admin = KafkaAdminClient(bootstrap_servers=list(self.settings.kafka_brokers))
+        self.topic = self.settings.topics.named("records")
+        self.group = self.settings.topics.named("tastewave.tracks.test")
+        admin = KafkaAdminClient(bootstrap_servers=list(self.settings.kafka.brokers))
         admin.create_topics({self.topic: {"num_partitions": PARTITIONS, "replication_factor": 1}})
         admin.close()
         self.given_up: list[bytes] = []
         self.waits = 0
 
     def produce(self, values: list[bytes | None], *, keys: list[bytes] | None = None) -> None:
-        producer = KafkaProducer(bootstrap_servers=list(self.settings.kafka_brokers), acks="all")
+        producer = KafkaProducer(bootstrap_servers=list(self.settings.kafka.brokers), acks="all")
         for number, value in enumerate(values):
             place = {"key": keys[number]} if keys else {"partition": number % PARTITIONS}
             producer.send(self.topic, value=value, **place)
@@ -48,7 +48,7 @@ class Platform:
 
     def committed(self) -> int:
         consumer = KafkaConsumer(
-            bootstrap_servers=list(self.settings.kafka_brokers), group_id=self.group, enable_auto_commit=False
+            bootstrap_servers=list(self.settings.kafka.brokers), group_id=self.group, enable_auto_commit=False
         )
         try:
             return sum(consumer.committed(TopicPartition(self.topic, number)) or 0 for number in range(PARTITIONS))

@@ -155,7 +155,7 @@ def leader_of_most(platform: Platform, cluster: KafkaCluster) -> Kafka:
             [topic["partitions"] for topic in admin.describe_topics(names)]
             for names in (
                 ["__consumer_offsets"],
-                [platform.settings.topic(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED)],
+                [platform.settings.topics.named(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED)],
             )
         )
     coordinator = offsets[0]["leader_id"]

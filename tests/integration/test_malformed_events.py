@@ -48,7 +48,7 @@ def letters(platform: Platform) -> dict[tuple[int, int], DeadLetter]:
 def producer(platform: Platform, **options: Any) -> KafkaProducer:
     """One that takes more than kafka-python's does: records of any size, and with neither key nor value."""
     return KafkaProducer(
-        bootstrap_servers=list(platform.settings.kafka_brokers),
+        bootstrap_servers=list(platform.settings.kafka.brokers),
         acks="all",
         max_request_size=1 << 30,
         value_serializer=lambda value: None if value is NOTHING else value,
@@ -61,10 +61,10 @@ def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform:
     good = write_music(platform.folder / "good.wav", seconds=3.2).as_uri()
     worker = platform.start_worker()
     platform.until_ready()
-    topic = platform.settings.topic(TRACKS_UPLOADED)
+    topic = platform.settings.topics.named(TRACKS_UPLOADED)
     sent, neighbours = [], []
     with producer(platform, linger_ms=20, batch_size=1 << 16) as sender:
-        huge_bytes = platform.settings.topic_max_bytes - 200_000
+        huge_bytes = platform.settings.topics.max_bytes - 200_000
         for number, one in enumerate(malformed_events(COUNT, seed=4, huge_bytes=huge_bytes)):
             headers = [("h\udc80".encode(errors="replace").decode(), b"\xff\0"), ("", b"")] if number % 7 == 0 else []
             sent.append(
@@ -103,8 +103,8 @@ def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform:
 
 
 def test_a_dead_letter_larger_than_its_topic_takes_is_cut_and_flagged(platform: Platform) -> None:
-    topic, limit = platform.settings.topic(TRACKS_UPLOADED), platform.settings.topic_max_bytes
-    admin = KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka_brokers))
+    topic, limit = platform.settings.topics.named(TRACKS_UPLOADED), platform.settings.topics.max_bytes
+    admin = KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))
     admin.alter_configs(
         [ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": str(8 * limit)})]
     )

@@ -74,7 +74,7 @@ def settings(environment: dict[str, str]) -> Settings:
 
 @pytest.fixture
 def producer(settings: Settings) -> Iterator[KafkaProducer]:
-    producer = KafkaProducer(**settings.kafka_client(), acks="all")
+    producer = KafkaProducer(**settings.kafka.client_arguments(), acks="all")
     yield producer
     producer.close()
 
@@ -94,23 +94,23 @@ def test_topics_are_created_once_and_drift_is_reported(tastewave: Shell, setting
     with_admin(
         settings,
         lambda admin: (
-            admin.delete_topics([settings.topic(TRACKS_TAGGED)]),
-            admin.create_partitions({settings.topic(TRACKS_UPLOADED): 5}),
+            admin.delete_topics([settings.topics.named(TRACKS_TAGGED)]),
+            admin.create_partitions({settings.topics.named(TRACKS_UPLOADED): 5}),
             admin.alter_configs(
-                [ConfigResource(ConfigResourceType.TOPIC, settings.topic(DEAD_LETTER), {"retention.ms": "1000"})]
+                [ConfigResource(ConfigResourceType.TOPIC, settings.topics.named(DEAD_LETTER), {"retention.ms": "1000"})]
             ),
         ),
     )
     deadline = time.monotonic() + 30  # the broker tells what it was told a moment later
     while states(report := tastewave("topics", "check", rc=1)) != {"missing": 1, "differs": 2, "there": 3}:
         assert time.monotonic() < deadline, report
-    assert f"{settings.topic(TRACKS_UPLOADED)}: partitions is 5, wanted 3" in report
-    assert f"{settings.topic(DEAD_LETTER)}: retention.ms is 1000, wanted 2592000000" in report
+    assert f"{settings.topics.named(TRACKS_UPLOADED)}: partitions is 5, wanted 3" in report
+    assert f"{settings.topics.named(DEAD_LETTER)}: retention.ms is 1000, wanted 2592000000" in report
     assert states(tastewave("topics", "create")) == {"created": 1, "differs": 2, "there": 3}
 
 
 def with_admin(settings: Settings, work: Callable[[KafkaAdminClient], object]) -> None:
-    admin = KafkaAdminClient(**settings.kafka_client())
+    admin = KafkaAdminClient(**settings.kafka.client_arguments())
     try:
         work(admin)
     finally:
@@ -119,8 +119,8 @@ def with_admin(settings: Settings, work: Callable[[KafkaAdminClient], object]) -
 
 def test_topics_are_made_as_the_settings_say(tastewave: Shell, settings: Settings) -> None:
     tastewave("topics", "create", topic_partitions="2", topic_max_bytes="2000000", topic_retention_h="5")
-    names = [settings.topic(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED)]
-    admin = KafkaAdminClient(**settings.kafka_client())
+    names = [settings.topics.named(name) for name in (TRACKS_UPLOADED, TRACKS_TAGGED)]
+    admin = KafkaAdminClient(**settings.kafka.client_arguments())
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     configs = admin.describe_configs(resources, config_filter="all")["topic"]
     topics = {topic["name"]: topic for topic in admin.describe_topics(names)}
@@ -174,13 +174,15 @@ def put_dead_letter(producer: KafkaProducer, settings: Settings, offset: int, *,
 def consumed(settings: Settings, *, key: bytes | None, value: bytes | None, offset: int = 0) -> object:
     from kafka.consumer.fetcher import ConsumerRecord
 
-    return ConsumerRecord(settings.topic(TRACKS_UPLOADED), 0, None, offset, 0, 0, key, value, [], None, -1, -1, -1)
+    return ConsumerRecord(
+        settings.topics.named(TRACKS_UPLOADED), 0, None, offset, 0, 0, key, value, [], None, -1, -1, -1
+    )
 
 
 def send(
     producer: KafkaProducer, settings: Settings, topic: str, key: bytes | None, value: bytes | None, **options: object
 ) -> None:
-    producer.send(settings.topic(topic), key=key, value=value, **options).get(30)
+    producer.send(settings.topics.named(topic), key=key, value=value, **options).get(30)
 
 
 def test_the_latest_dead_letters_over_all_partitions_are_listed_by_time(
@@ -197,7 +199,7 @@ def test_the_latest_dead_letters_over_all_partitions_are_listed_by_time(
     assert listed[8] | {"time": 0, "value": ""} == {
         "key": "t8",
         "value": "",
-        "source_topic": settings.topic(TRACKS_UPLOADED),
+        "source_topic": settings.topics.named(TRACKS_UPLOADED),
         "source_partition": 0,
         "source_offset": 8,
         "reason": "not_found",
@@ -240,7 +242,7 @@ def test_a_dead_letter_of_the_largest_event_fits_its_topic(
         message="x" * 5000,
         attempts=1,
         release=RELEASE,
-        max_bytes=settings.topic_max_bytes,
+        max_bytes=settings.topics.max_bytes,
     )
     send(producer, settings, DEAD_LETTER, key, value, headers=headers)
     (letter,) = latest_dead_letters(settings, last=5)
@@ -260,9 +262,9 @@ class Worker(threading.Thread):
         self.settings, self.changed, self.events, self.stopping = settings, changed, [], threading.Event()
 
     def run(self) -> None:
-        producer = KafkaProducer(**self.settings.kafka_client(), acks="all")
-        consumer = KafkaConsumer(**self.settings.kafka_client(), enable_auto_commit=False)
-        topic = self.settings.topic(TRACKS_UPLOADED)
+        producer = KafkaProducer(**self.settings.kafka.client_arguments(), acks="all")
+        consumer = KafkaConsumer(**self.settings.kafka.client_arguments(), enable_auto_commit=False)
+        topic = self.settings.topics.named(TRACKS_UPLOADED)
         places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
         consumer.assign(places)
         consumer.seek_to_beginning(*places)
@@ -389,7 +391,11 @@ def test_an_event_that_kafka_does_not_take_is_reported(tastewave: Shell, setting
     with_admin(
         settings,
         lambda admin: admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, settings.topic(TRACKS_UPLOADED), {"max.message.bytes": "100"})]
+            [
+                ConfigResource(
+                    ConfigResourceType.TOPIC, settings.topics.named(TRACKS_UPLOADED), {"max.message.bytes": "100"}
+                )
+            ]
         ),
     )
     lines = tastewave.lines("upload", music / "one.mp3", "--wait", "--json", rc=1)
@@ -438,11 +444,11 @@ def test_a_track_is_read_from_the_live_release_or_the_one_that_is_named(tastewav
 
 
 async def test_clients_reach_the_server_and_return_bytes(settings: Settings) -> None:
-    client = async_client(settings)
+    client = async_client(settings.redis)
     await client.set("key", "value")
     assert await client.get("key") == b"value"
     await client.aclose()
-    with sync_client(settings) as blocking:
+    with sync_client(settings.redis) as blocking:
         assert blocking.get("key") == b"value"
 
 
@@ -461,17 +467,17 @@ def uploads(tastewave: Shell, settings: Settings, producer: KafkaProducer) -> st
     for partition, minutes in ((0, 60), (0, 30), (0, 5), (1, 60), (2, 1)):
         at = {"partition": partition, "timestamp_ms": now_ms - minutes * MINUTE_MS}
         send(producer, settings, TRACKS_UPLOADED, b"t", b"{}", **at)
-    topic = settings.topic(TRACKS_UPLOADED)
+    topic = settings.topics.named(TRACKS_UPLOADED)
     offsets = {TopicPartition(topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in ((0, 3), (1, 1))}
     offsets[TopicPartition(topic, 2)] = OffsetAndMetadata(0, "", -1)
-    with_admin(settings, lambda admin: admin.alter_group_offsets(settings.topic(GROUP), offsets))
+    with_admin(settings, lambda admin: admin.alter_group_offsets(settings.topics.named(GROUP), offsets))
     return topic
 
 
 def committed(settings: Settings) -> list[int]:
     held = []
-    with_admin(settings, lambda admin: held.append(admin.list_group_offsets([settings.topic(GROUP)])))
-    offsets = held[0][settings.topic(GROUP)]
+    with_admin(settings, lambda admin: held.append(admin.list_group_offsets([settings.topics.named(GROUP)])))
+    offsets = held[0][settings.topics.named(GROUP)]
     return [offsets[place].offset for place in sorted(offsets)]
 
 
@@ -512,7 +518,7 @@ def test_a_rewind_is_refused_while_workers_run_and_shown_all_the_same(
 ) -> None:
     rewind = ("rewind", "tracks", "--release", RELEASE, "--minutes", "10")
     running = KafkaConsumer(
-        uploads, **settings.kafka_client(), group_id=settings.topic(GROUP), enable_auto_commit=False
+        uploads, **settings.kafka.client_arguments(), group_id=settings.topics.named(GROUP), enable_auto_commit=False
     )
     deadline = time.monotonic() + 30
     while not running.assignment():
@@ -523,9 +529,8 @@ def test_a_rewind_is_refused_while_workers_run_and_shown_all_the_same(
         tastewave(*rewind, rc=1)
     finally:
         running.close()
-    expected = (
-        f"the tracks workers of release {RELEASE} run (1 in consumer group {settings.topic(GROUP)}, on 127.0.0.1)"
-    )
+    group = settings.topics.named(GROUP)
+    expected = f"the tracks workers of release {RELEASE} run (1 in consumer group {group}, on 127.0.0.1)"
     assert expected in tastewave.error
     assert committed(settings) == [3, 1, 0]
     tastewave(*rewind)

@@ -216,7 +216,7 @@ async def test_a_client_whose_primary_became_a_replica_finds_the_new_one_at_the_
         address = Address(redis_server)
         listener = await asyncio.start_server(address, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
-        client = async_client(load_settings(redis_url=f"redis://127.0.0.1:{port}"))
+        client = async_client(load_settings(redis_url=f"redis://127.0.0.1:{port}").redis)
         await client.set("before", 1)
         address.server = successor
         new.replicaof("NO", "ONE")
@@ -266,7 +266,7 @@ class MovingSlot:
 @pytest.mark.parametrize("target", ["a master", "a master that has just joined"])
 async def test_clients_follow_a_slot_that_is_moving(cluster: RedisCluster, target: str) -> None:
     settings = load_settings(redis_url=cluster.url, redis_cluster=True)
-    client = async_client(settings)
+    client = async_client(settings.redis)
     await asyncio.gather(*(client.set(f"t{number}", 1) for number in range(500)))  # many connections to each
     slot = MovingSlot(
         cluster, source=cluster.nodes[0], target=cluster.nodes[1] if target == "a master" else cluster.join()
@@ -275,7 +275,7 @@ async def test_clients_follow_a_slot_that_is_moving(cluster: RedisCluster, targe
     assert await client.set(ids[0], 2)  # one at a time too: it uses the connections in turn
     assert await asyncio.gather(*(client.set(track_id, 2) for track_id in ids)) == [True] * 8
     assert await asyncio.gather(*(client.get(track_id) for track_id in ids)) == [b"2"] * 8
-    with sync_client(settings) as blocking:
+    with sync_client(settings.redis) as blocking:
         assert [blocking.get(track_id) for track_id in ids] == [b"2"] * 8
     slot.arrive()
     assert await asyncio.gather(*(client.get(track_id) for track_id in ids)) == [b"2"] * 8

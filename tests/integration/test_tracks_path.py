@@ -59,7 +59,7 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
         assert answer.status in ("tagged", "abstained"), (event.uri, answer)
         assert (answer.genre is not None) == (answer.status == "tagged")
         assert 0 <= answer.confidence <= 1
-        assert len(answer.genres) == len(answer.tags) == platform.settings.top_k
+        assert len(answer.genres) == len(answer.tags) == platform.settings.worker.top_k
         assert (answer.title, answer.release) == (event.title, platform.release)
         assert event.uploaded_at <= answer.tagged_at <= now_ms()
     until(lambda: platform.lag() == 0)
@@ -118,7 +118,7 @@ def test_what_cannot_be_tagged_is_a_dead_letter_with_its_reason_and_its_neighbou
     for value, reason in malformed.items():
         assert found[value]["reason"] == reason
     for letter in letters:
-        assert letter["source_topic"] == platform.settings.topic(TRACKS_UPLOADED)
+        assert letter["source_topic"] == platform.settings.topics.named(TRACKS_UPLOADED)
         assert letter["message"]
         assert letter["release"] == platform.release
     assert found[encode_event(ahead)]["reason"] == "future_event"
@@ -161,7 +161,7 @@ def test_two_events_of_one_track_at_once_end_on_the_later_one(platform: Platform
     file = write_music(platform.folder / "track.wav")
     at = now_ms() - 1000
     events = [platform.upload(file.as_uri(), track_id="t1", at=at + number, title=str(number)) for number in range(6)]
-    platform.start_worker(window="8")
+    platform.start_worker(tracks_in_hand="8")
     assert platform.wait_for(events[-1]).title == "5"
     until(lambda: platform.lag() == 0)
     assert platform.output()["t1"].title == "5"

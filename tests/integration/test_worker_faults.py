@@ -78,7 +78,7 @@ def test_sigterm_in_mid_batch_again_and_again_leaves_no_duplicates_and_exits_in_
         worker.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert worker.wait(60) == 0
-        assert time.monotonic() - began < platform.settings.drain_timeout_s
+        assert time.monotonic() - began < platform.settings.worker.drain_timeout_s
         assert "Traceback" not in platform.worker_log(number)
     assert answered(platform) < 300
     platform.start_worker()

@@ -43,9 +43,9 @@ class Platform:
         )
         self.release = load_release().release_id
         self.run("topics", "create")
-        client = redis.RedisCluster if self.settings.redis_cluster else redis.Redis
+        client = redis.RedisCluster if self.settings.redis.cluster else redis.Redis
         self.redis = client.from_url(self.environment["TASTEWAVE_REDIS_URL"])
-        self.producer = KafkaProducer(bootstrap_servers=list(self.settings.kafka_brokers), acks="all")
+        self.producer = KafkaProducer(bootstrap_servers=list(self.settings.kafka.brokers), acks="all")
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -88,7 +88,7 @@ class Platform:
         return event
 
     def send(self, value: bytes | None, *, key: bytes = b"key") -> None:
-        self.producer.send(self.settings.topic(TRACKS_UPLOADED), key=key, value=value).get(DELIVERY_TIMEOUT_S)
+        self.producer.send(self.settings.topics.named(TRACKS_UPLOADED), key=key, value=value).get(DELIVERY_TIMEOUT_S)
 
     def held(self, track_id: str) -> TrackTagged | None:
         fields = self.redis.hgetall(track_key(self.release, track_id))
@@ -102,8 +102,8 @@ class Platform:
         return until(answered, timeout_s=timeout_s)
 
     def read(self, topic: str) -> list[Any]:
-        consumer = KafkaConsumer(bootstrap_servers=list(self.settings.kafka_brokers), enable_auto_commit=False)
-        name = self.settings.topic(topic)
+        consumer = KafkaConsumer(bootstrap_servers=list(self.settings.kafka.brokers), enable_auto_commit=False)
+        name = self.settings.topics.named(topic)
         partitions = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name)]
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
@@ -140,11 +140,11 @@ class Platform:
 
     def uncommitted(self) -> int:
         """Uploads that the consumer group has not committed."""
-        group = self.settings.topic(f"tastewave.tracks.{self.release}")
+        group = self.settings.topics.named(f"tastewave.tracks.{self.release}")
         consumer = KafkaConsumer(
-            bootstrap_servers=list(self.settings.kafka_brokers), group_id=group, enable_auto_commit=False
+            bootstrap_servers=list(self.settings.kafka.brokers), group_id=group, enable_auto_commit=False
         )
-        name = self.settings.topic(TRACKS_UPLOADED)
+        name = self.settings.topics.named(TRACKS_UPLOADED)
         partitions = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name)]
         ends = consumer.end_offsets(partitions)
         missing = sum(end - (consumer.committed(place) or 0) for place, end in ends.items())
@@ -158,7 +158,7 @@ class Platform:
     def replay_from(self, other: "Platform") -> None:
         """Upload everything that another platform uploaded, byte for byte."""
         for record in other.read(TRACKS_UPLOADED):
-            self.producer.send(self.settings.topic(TRACKS_UPLOADED), key=record.key, value=record.value)
+            self.producer.send(self.settings.topics.named(TRACKS_UPLOADED), key=record.key, value=record.value)
         self.producer.flush(30)
 
     def assert_ended_like(self, undisturbed: "Platform", *, timeout_s: float = 120.0) -> None:

@@ -4,14 +4,18 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from stream.settings import PREFIX, Settings
+from stream.settings import SECTIONS
 
 README = Path(__file__).parents[2] / "README.md"
+
+SETTINGS = [
+    (variable, kind.model_fields[name]) for kind in SECTIONS.values() for name, variable in kind.variables().items()
+]
 
 
 def settings_table() -> str:
     rows = ["| setting | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    for variable, field in SETTINGS:
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
@@ -22,7 +26,7 @@ def settings_table() -> str:
         if isinstance(default, float):
             default = f"{default:g}"
         shown = f"`{default}`" if default not in (None, "") else ""
-        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+        rows.append(f"| `{variable}` | {shown} | {field.description} |")
     return "\n".join(rows)
 
 

@@ -26,7 +26,7 @@ from yarl import URL
 import stream.audio.fetch
 from models.errors import FetchError, FetchFailed, FetchRefused, NotFound, TooLarge
 from stream.audio.fetch import Fetched, Fetcher, is_public
-from stream.settings import Settings
+from stream.settings import load_settings
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 AUDIO = os.urandom(3_000_000)
@@ -147,7 +147,7 @@ async def audio(request: web.Request) -> web.Response:
 
 
 def fetcher(resolver: Resolver | None = None, **settings: object) -> Fetcher:
-    return Fetcher(Settings(_env_file=None, **settings), resolver=resolver or Resolver(), backoff_s=0.001)
+    return Fetcher(load_settings(**settings).fetch, resolver=resolver or Resolver(), backoff_s=0.001)
 
 
 async def contents(uri: str, resolver: Resolver | None = None, **settings: object) -> bytes:
@@ -1059,14 +1059,14 @@ import asyncio, threading
 import fsspec
 from models.errors import FetchFailed
 from stream.audio.fetch import Fetcher
-from stream.settings import Settings
+from stream.settings import load_settings
 
 class Hanging(fsspec.AbstractFileSystem):
     def open(self, *arguments, **options):
         threading.Event().wait()
 
 async def main():
-    settings = Settings(allowed_buckets="hanging://music", file_roots="/etc", fetch_timeout_s=0.5)
+    settings = load_settings(allowed_buckets="hanging://music", file_roots="/etc", fetch_timeout_s=0.5).fetch
     async with Fetcher(settings) as fetch:
         for _ in range(2):
             fetches = [fetch.fetch("hanging://music/a") for _ in range(50)]

@@ -4,20 +4,20 @@ import pytest
 
 from models import contract
 from stream.commands.topics import Topic, differences, wanted_topics
-from stream.settings import Settings
+from stream.settings import load_settings
 
 DAY_MS = 24 * 3_600_000
 
 
 def topics(**settings: object) -> dict[str, Topic]:
-    return {topic.name: topic for topic in wanted_topics(Settings(_env_file=None, **settings))}
+    return {topic.name: topic for topic in wanted_topics(load_settings(**settings))}
 
 
 def test_every_topic_of_the_contract_is_wanted_once_under_the_prefix() -> None:
     names = {name for name in vars(contract).values() if isinstance(name, str) and name.startswith("tastewave.")}
     assert len(names) == 6
     assert set(topics()) == names
-    assert len(wanted_topics(Settings(_env_file=None))) == 6
+    assert len(wanted_topics(load_settings())) == 6
     assert set(topics(topic_prefix="eu.")) == {f"eu.{name}" for name in names}
 
 

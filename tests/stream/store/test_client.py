@@ -1,17 +1,16 @@
 import pytest
 import redis
 import redis.asyncio
-from pydantic import SecretStr
 
 from models.errors import SettingsError
-from stream.settings import Settings
+from stream.settings import RedisSettings, load_settings
 from stream.store.client import RedisUnusable, async_client, sync_client
 
 NOBODY = "127.0.0.1:1"  # tcpmux: nothing listens there
 
 
-def settings(url: str, **others: object) -> Settings:
-    return Settings(_env_file=None, redis_url=SecretStr(url), **others)
+def settings(url: str, **others: object) -> RedisSettings:
+    return load_settings(redis_url=url, **others).redis
 
 
 def arguments(url: str) -> dict:

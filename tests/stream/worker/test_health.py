@@ -25,7 +25,7 @@ def clock() -> list[float]:
 @pytest.fixture
 def health(clock) -> Health:
     health = Health(
-        load_settings(health_port=0, stall_s=60.0), release="abc", role="tracks", monotonic=lambda: clock[0]
+        load_settings(health_port=0, stall_s=60.0).worker, release="abc", role="tracks", monotonic=lambda: clock[0]
     )
     health.started()
     return health
@@ -39,7 +39,7 @@ def at(health: Health, clock: list[float], now: float, next_offset: int, end_off
 
 
 def test_a_worker_that_is_starting_is_not_ready() -> None:
-    report = Health(load_settings(), release="abc", role="tracks").report()
+    report = Health(load_settings().worker, release="abc", role="tracks").report()
     assert (report["ready"], report["problems"]) == (False, {"worker": "starting"})
 
 
@@ -144,7 +144,7 @@ async def test_the_pages_answer_on_loopback(health) -> None:
 
 async def test_a_port_that_is_taken_is_one_sentence(health) -> None:
     port = await health.serve()
-    second = Health(load_settings(health_port=port), release="abc", role="tracks")
+    second = Health(load_settings(health_port=port).worker, release="abc", role="tracks")
     try:
         with pytest.raises(SettingsError, match="TASTEWAVE_HEALTH_PORT"):
             await second.serve()
