@@ -19,7 +19,7 @@ from tests.platform.hostile_audio.inputs import TOO_LARGE, Hostile, unharmed
 
 MAX_DURATION_S = 3 * 3600.0
 MEMORY_MB = 128
-LONGEST_S = 20.0
+LONGEST_S = 10.0
 NOWHERE = Target(Path("/nowhere/canary.aac"), 9)
 GROUPS = sorted({hostile.group for hostile in corpus(NOWHERE)})
 
