@@ -37,7 +37,7 @@ fuzz: .venv/.dev ## Fuzz the decoders and the event decoder, ten minutes each; f
 	$(BIN)/python tests/fuzz/fuzz.py decode
 	$(BIN)/python tests/fuzz/fuzz.py events
 
-audit: .venv/.dev ## Look the locked versions up for known vulnerabilities, at pypi.org
+audit: .venv/.dev ## Look the locked versions up in the Python package index's advisory database
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
 		-r $(LOCKS)/dev.txt -r $(LOCKS)/build.txt -r $(LOCKS)/musicnn.txt
 
