@@ -1,4 +1,4 @@
-"""A local Apache Kafka: its jars, what can be made ready once for all brokers, a broker, and a cluster of them."""
+"""A local Apache Kafka: a broker, a cluster of brokers, and the files that all brokers start from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POM = Path(__file__).with_name("pom.xml")
 PROPERTIES = Path(__file__).with_name("kafka.properties")
 LOGGING = Path(__file__).with_name("log4j2.properties")
 CLUSTER_ID = "tastewave-local-broker"
-# Start-up before throughput: no optimising compiler, one collector thread, a small heap.
+# A fast start is worth more here than throughput: no optimising compiler, one collector thread, a small heap.
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms64m", "-Xmx256m", f"-Dlog4j2.configurationFile={LOGGING}")
 
 
@@ -63,7 +63,7 @@ class Kafka(Server):
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
             with closing(KafkaAdminClient(bootstrap_servers=self.brokers)) as client:
-                # The group coordinator is there last. The bundled stubs are of an older kafka-python.
+                # The group coordinator of a broker starts last. Pyright has stubs of an older kafka-python.
                 client.describe_groups(["any"])  # pyright: ignore[reportAttributeAccessIssue]
                 return True
         except (OSError, KafkaError):
@@ -71,7 +71,7 @@ class Kafka(Server):
 
 
 class _Node(Kafka):
-    """A broker of a cluster. Its data ends with it: without a quorum of the others it could not stop in order."""
+    """A broker of a cluster. close() kills it: a broker whose quorum is gone cannot stop in order."""
 
     def __init__(self, *, node_id: int, controller_ports: Sequence[int]) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ offsets.topic.replication.factor={replicas}
 
 
 def _name_node(meta: Path, node_id: int) -> None:
-    """Make a copy of the formatted folder that of one broker: brokers of a cluster share neither id nor directory."""
+    """Give a copy of the formatted folder the node id of its broker and a directory id of its own."""
     text = re.sub(r"(?m)^node\.id=.*$", f"node.id={node_id}", meta.read_text())
     # 16 random bytes in URL-safe base64. Kafka refuses ids that start with a dash.
     meta.write_text(re.sub(r"(?m)^directory\.id=.*$", f"directory.id=A{secrets.token_urlsafe(16)[1:]}", text))

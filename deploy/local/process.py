@@ -1,4 +1,4 @@
-"""A server process of our own: started, waited for, hurt on purpose, stopped, and never left behind."""
+"""A server process, and a cluster of them: start, wait for an answer, hurt on purpose, stop, clean up."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def tail(log: Path, *, lines: int = LOG_LINES) -> str:
 
 
 def bound(command: list[str]) -> list[str]:
-    """The command line of a process that is killed when the thread that started it ends, however that comes about."""
+    """The command, wrapped so that the kernel kills its process when the thread that started it ends."""
     return ["setpriv", "--pdeathsig", "KILL", "--", *command]
 
 
 class Launched(ABC):
-    """What is launched, waited for and closed: a server, or a cluster of them. As a context manager it does all three.
+    """A server or a cluster of them: launch, wait, close. As a context manager it does all three.
 
     Launch several, then wait for each, to let them start side by side.
     """
@@ -145,7 +145,7 @@ class Server(Launched):
 
     def launch(self) -> None:
         """Start the process without waiting for its first answer. Raises LaunchError where it cannot be started."""
-        if not is_free(self.port):  # another server would answer in its place
+        if not is_free(self.port):  # another server would answer, and be taken for this one
             raise LaunchError(
                 f"{self.name} needs port {self.port}, which is taken; stop what uses it or choose another"
             )
@@ -188,7 +188,7 @@ class Server(Launched):
         self._process = None
 
     def kill(self) -> None:
-        """SIGKILL: the server gets no chance to write anything down."""
+        """SIGKILL: the server cannot write anything to disk before it ends."""
         self._running().kill()
         self._running().wait()
         self._process = None

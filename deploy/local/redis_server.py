@@ -1,4 +1,4 @@
-"""A local Redis, a replica of one, and a Cluster of three."""
+"""A local Redis, alone or as a replica, and a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Redis(Server):
 
     def _command(self) -> list[str]:
         place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        quick = ["--repl-diskless-sync-delay", "0"]  # a replica waits for no other
+        quick = ["--repl-diskless-sync-delay", "0"]  # a copy to a replica begins at once: no other replica will ask
         primary = ["--replicaof", "127.0.0.1", str(self._replica_of.port)] if self._replica_of else []
         return ["redis-server", str(CONFIGURATION), *place, *quick, *primary]
 
@@ -59,7 +59,9 @@ class Redis(Server):
             return False
 
     def _is_up(self, client: Any) -> bool:
-        """A replica: when it is level with its primary and has written that down, as it refuses to stop before."""
+        """Whether it answers; a replica, whether it has copied its primary and written that to disk (it refuses to stop
+        before).
+        """
         if self._replica_of is None:
             return client.ping()
         info = client.info()
@@ -80,7 +82,7 @@ class _Node(Redis):
         return [*super()._command(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     def _is_up(self, client: Any) -> bool:
-        """Once it belongs to the Cluster: when that takes writes, as this node sees it."""
+        """Whether it answers and, once the Cluster is formed, sees that the Cluster takes writes."""
         return super()._is_up(client) and (not self.formed or client.cluster("info")["cluster_state"] == "ok")
 
 
@@ -118,7 +120,7 @@ class RedisCluster(Cluster[_Node]):
         return node
 
     def move_slots(self, number: int, *, source: Redis, target: Redis) -> None:
-        """Move so many slots from one master to another, one after the other. Raises LaunchError."""
+        """Move a number of slots from one master to another. Raises LaunchError."""
         ids = {f"--cluster-{side}": _node_id(node) for side, node in (("from", source), ("to", target))}
         words = [word for option in ids.items() for word in option]
         _cluster("reshard", f"127.0.0.1:{self.nodes[0].port}", *words, "--cluster-slots", str(number), "--cluster-yes")

@@ -1,4 +1,4 @@
-"""deploy/local/system.sh: quiet where all is there, installs as root, says what is missing otherwise."""
+"""deploy/local/system.sh: silent when nothing is missing; installs as root, and tells others what to install."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ NEEDED = {
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder of programs that is all the script finds."""
+    """A folder of fake programs, the only ones on the script's PATH."""
     for name in NEEDED:
         add(tmp_path, name, "exit 0")
     add(tmp_path, "apt-get", 'echo "apt-get $*"')

@@ -1,4 +1,4 @@
-"""Upload events whose URI leads where no stranger may: a real worker refuses each, and tags their neighbours."""
+"""Upload events with URIs of forbidden places: a real worker refuses each, and tags the good tracks between them."""
 
 import contextlib
 import http.server
@@ -76,7 +76,7 @@ LOOPBACK = (
 
 
 def assert_refused(platform: Platform, uris: list[str], reason: str = "refused_uri") -> None:
-    """Upload all with good tracks between them; each is a dead letter with the reason, each good one is tagged."""
+    """Upload all with good tracks between them: each becomes a dead letter with the reason, each good one is tagged."""
     good = write_music(platform.folder / "good.wav", seconds=3.2).as_uri()
     refused, neighbours = {}, []
     for number, uri in enumerate(uris):
@@ -178,7 +178,7 @@ def test_no_file_outside_the_roots_is_read_by_whatever_way(platform: Platform, t
 
 @pytest.fixture
 def allowed(forbidden: Forbidden, tmp_path: Path) -> Iterator[str]:
-    """A web server of an allowed host, which redirects /redirect?to and serves without end below /endless, /drip."""
+    """A web server on an allowed host. /redirect?to redirects; /endless and /drip never stop sending."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""Ten thousand records that are no good events, with uploads between them: a dead letter each, and no upload waits."""
+"""Ten thousand malformed records with good uploads between them: each is a dead letter, and no upload waits."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ def test_the_known_answers_are_those_of_the_decoder() -> None:
 
 
 def letters(platform: Platform) -> dict[tuple[int, int], DeadLetter]:
-    """By source partition and offset; no record has two."""
+    """The dead letters by source partition and offset. Asserts that no record has two."""
     found = [read_dead_letter(record) for record in platform.read(DEAD_LETTER)]
     by_source = {(letter.source_partition, letter.source_offset): letter for letter in found}
     assert len(by_source) == len(found)
@@ -46,7 +46,7 @@ def letters(platform: Platform) -> dict[tuple[int, int], DeadLetter]:
 
 
 def producer(platform: Platform, **options: Any) -> KafkaProducer:
-    """One that takes more than kafka-python's does: records of any size, and with neither key nor value."""
+    """A producer that sends what kafka-python's refuses: records of any size, and with neither key nor value."""
     return KafkaProducer(
         bootstrap_servers=list(platform.settings.kafka.brokers),
         acks="all",
@@ -57,7 +57,7 @@ def producer(platform: Platform, **options: Any) -> KafkaProducer:
 
 
 def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform: Platform) -> None:
-    """The good tracks lie between them in every partition, and the worker is at work from the first on."""
+    """Every partition has good tracks between the malformed records, and the worker runs from the first record on."""
     good = write_music(platform.folder / "good.wav", seconds=3.2).as_uri()
     worker = platform.start_worker()
     platform.until_ready()

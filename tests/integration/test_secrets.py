@@ -1,4 +1,4 @@
-"""Canary passwords wherever a secret may stand: no log line, error text, page, header or process title tells one."""
+"""Canary passwords in every place for a secret: no log line, error, page, header or process title shows one."""
 
 import contextlib
 import http.server
@@ -48,7 +48,7 @@ def assert_command_silent(environment: dict[str, str], command: list[str], *, st
 
 
 def assert_commands_silent(environment: dict[str, str], commands: Sequence[list[str]], said: str) -> None:
-    """Each command fails and says so; side by side, since each waits for a server that does not answer."""
+    """Each command fails with this text. They run side by side, since each waits for a server that does not answer."""
     with ThreadPoolExecutor(len(commands)) as executor:
         for error in executor.map(partial(assert_command_silent, environment), commands):
             assert said in error
@@ -144,7 +144,7 @@ def test_no_redis_password_shows_where_it_is_wrong(platform: Platform, cluster: 
 def test_no_redis_password_shows_while_redis_is_away_or_is_no_cluster(
     platform: Platform, redis_server: Redis, cluster: str
 ) -> None:
-    """The server of the test has a user with this password; as a Cluster it is none, and then it goes."""
+    """First the password is right (where the server is taken for a Cluster, which it is not), then Redis is killed."""
     import redis
 
     with redis.Redis.from_url(redis_server.url) as client:
@@ -163,7 +163,7 @@ def test_no_redis_password_shows_while_redis_is_away_or_is_no_cluster(
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """A server that is no Redis of these years: it quotes what it does not know, as Redis before 6 does."""
+    """A server that quotes unknown commands with their arguments, as Redis before version 6 does."""
 
     def serve() -> None:
         with contextlib.suppress(OSError):
@@ -214,7 +214,7 @@ def test_nothing_of_a_redis_url_that_cannot_be_read_shows(platform: Platform, ur
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    """Serves what its path says: a status, a redirect that holds a secret, or no answer at all."""
+    """A web server whose path says what it answers: a status, or a redirect that holds a secret."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -274,7 +274,7 @@ def test_no_secret_of_an_uploads_uri_shows(platform: Platform, web: str, log_for
         assert letter["reason"] in ("refused_uri", "not_found", "fetch_failed", "not_audio"), letter
         assert_silent(*(text for name, text in letter.items() if name not in ("key", "value")))
     assert_silent(*(record.value.decode() for record in platform.read(TRACKS_TAGGED)), worker_titles(platform))
-    if log_format == "json":  # a terminal's line is not read for the port
+    if log_format == "json":  # the health server's port is read from the JSON log
         assert_silent(*(platform.health(path)[1] for path in ("/ready", "/metrics")))
     assert_command_silent(platform.environment, ["dead-letters", "--last", "100"], status=0)
     platform.workers[0].send_signal(signal.SIGTERM)
@@ -293,7 +293,7 @@ def test_no_secret_of_a_url_shows_when_it_is_uploaded_by_the_command(platform: P
 
 
 def test_the_canary_is_noticed(environment: dict[str, str], tmp_path: Path) -> None:
-    """A username is no secret: where one is told, the same checks find it."""
+    """A client name is no secret, so it is logged; the checks of this file notice it."""
     platform = Platform(worker_environment(environment, tmp_path), tmp_path)
     try:
         url = f"redis://127.0.0.1:1/0?client_name={CANARY}"

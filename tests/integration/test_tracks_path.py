@@ -1,4 +1,4 @@
-"""The whole path on real parts: events on Kafka, a worker process, answers in Redis, dead letters."""
+"""The whole path with nothing faked: events on Kafka, a worker process, answers in Redis, dead letters."""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""Workers that die, hang and share: after each fault the end is that of an undisturbed run."""
+"""Workers that are killed, stopped, joined and replaced: the end is that of a run without faults."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def test_a_worker_killed_again_and_again_at_random_moments_ends_like_one_that_wa
     with uploading(platform, write_catalogue(platform.folder), every_s=0.15):
         for kill in range(kills):
             worker, before = platform.start_worker(), answered(platform)
-            if kill % 2:  # in mid-batch; else at any moment of its start
+            if kill % 2:  # kill this one in mid-batch, the others while they start
                 until(lambda before=before: answered(platform) > before)
             threading.Event().wait(chance.uniform(0.0, 2.0))
             worker.send_signal(signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_workers_that_join_and_leave_in_mid_batch_end_like_one_that_stays(
 
 @pytest.fixture
 def other_release(tmp_path: Path) -> Path:
-    """The default release with other names for its genres: its answers cannot be taken for the default's."""
+    """The default release with other names for its genres, so that its answers can be told from the default's."""
     folder = shutil.copytree(DEFAULT, tmp_path / "other-release")
     head = GenreHead.load(folder / "genre.npz")
     head = dataclasses.replace(head, classes=tuple(f"{genre}, other" for genre in head.classes))
@@ -124,7 +124,7 @@ def other_release(tmp_path: Path) -> Path:
 
 
 class Reader:
-    """A service that reads by the contract: the live release, and all answers of a request from it alone."""
+    """A service that reads as the contract asks: each request looks up the live release, and reads only its answers."""
 
     def __init__(self, platform: Platform, track_ids: list[str]) -> None:
         self._platform = platform
