@@ -85,7 +85,7 @@ def assert_refused(platform: Platform, uris: list[str], reason: str = "refused_u
             neighbours.append(platform.upload(good))
     for event in neighbours:
         assert platform.wait_for(event).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     letters = {letter["key"].decode(): letter for letter in platform.dead_letters()}
     assert {refused[track_id]: letters[track_id]["reason"] for track_id in refused} == dict.fromkeys(uris, reason)
     assert letters.keys() == refused.keys()
@@ -246,5 +246,5 @@ def test_downloads_that_never_end_are_given_up_and_their_neighbours_are_tagged(
         neighbours.append(platform.upload(good))
     for event in neighbours:
         assert platform.wait_for(event).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     assert {letter["key"].decode(): letter["reason"] for letter in platform.dead_letters()} == reasons

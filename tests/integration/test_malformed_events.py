@@ -13,7 +13,6 @@ from models.contract import DEAD_LETTER, TRACKS_UPLOADED
 from models.errors import EventError
 from models.events import TrackUploaded, decode_event
 from stream.broker.dead_letters import DeadLetter, read_dead_letter
-from tests.platform.clock import until
 from tests.platform.malformed_events import FUTURE, MALFORMED, REFUSED, event, malformed_events
 from tests.platform.music import write_music
 from tests.platform.tracks import DELIVERY_TIMEOUT_S, Platform
@@ -79,7 +78,7 @@ def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform:
     places = {(place.partition, place.offset): one for one, delivery in sent for place in [delivery.get(0)]}
     for neighbour in neighbours:
         assert platform.wait_for(neighbour).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0, timeout_s=200)
+    platform.settled(timeout_s=200)
     assert worker.poll() is None
     found = letters(platform)
     assert found.keys() == places.keys()
@@ -128,7 +127,7 @@ def test_a_dead_letter_larger_than_its_topic_takes_is_cut_and_flagged(platform: 
         compressing.send(topic, key=b"bomb", value=bomb).get(DELIVERY_TIMEOUT_S)
     good = platform.upload(write_music(platform.folder / "good.wav", seconds=3.2).as_uri())
     assert platform.wait_for(good).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     found = {letter.key: letter for letter in letters(platform).values()}
     assert found.keys() == {key[:4096] for key in (*whole, *cut, b"bomb")}
     for key, value in whole.items():
