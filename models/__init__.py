@@ -1,1 +1,1 @@
-"""What offline and stream must agree on: events and keys, waveform to genre, the release and its reader."""
+"""What offline and stream must agree on: events and keys, waveform to genre, the user tower, and the release."""

@@ -20,9 +20,9 @@ TastewaveError
 ├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
 ├── UploadFailed, TaggingFailed, NoAnswer    (stream) what a command was asked for did not come out
 ├── WorkerCrashed       (stream.worker.service)     Faust gave up; its supervisor starts the worker anew
-├── DumpFailed            (offline.interactions.dump)     Kafka, or the folder of a dump, does not do what it needs
+├── DumpFailed            (offline.interactions.dump_folder) Kafka, or the folder of a dump, does not do what it needs
 ├── LaunchError           (deploy.local)     a local server does not start
-├── ReleaseError                             a release is missing, damaged or of another shape
+├── ReleaseError                             a release or a trained tower is missing, damaged or of another shape
 └── SettingsError                            a setting or an argument cannot be used
 
 The message says what was wrong, what was got and what to do, in one sentence. `reason` is the code in
@@ -130,7 +130,7 @@ class OutOfMemory(ProcessingError):
 
 
 class ReleaseError(TastewaveError):
-    """A release is missing, damaged or of another shape."""
+    """A release, or another sealed folder, is missing, damaged or of another shape."""
 
 
 class SettingsError(TastewaveError):

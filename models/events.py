@@ -124,7 +124,18 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode_event(value: bytes | None, kind: type[E_]) -> E_:
-    """The event in a Kafka value. Raises EventError, saying what is wrong and where."""
+    """The event in a Kafka value.
+
+        listen = decode_event(record.value, Listen)
+        listen.user_id, listen.kind  # "u1", "like"
+
+    Args:
+        value: of the record.
+        kind: the struct of the topic, one of JSON_EVENTS.
+
+    Raises:
+        EventError: the bytes are no such event; the message says what is wrong and where.
+    """
     if not value:
         raise EventError(f"a {kind.__name__} event needs a JSON value, got an empty one; publish the event again")
     try:
@@ -134,5 +145,12 @@ def decode_event(value: bytes | None, kind: type[E_]) -> E_:
 
 
 def encode_event(event: msgspec.Struct) -> bytes:
-    """JSON bytes of an event; fields at their defaults are left out."""
+    """JSON bytes of an event; fields at their defaults are left out.
+
+        event = Listen(event_id="e1", user_id="u1", track_id="t1", kind="like", at=1767222000000)
+        producer.send(LISTENS, key=event.user_id.encode(), value=encode_event(event))
+
+    Args:
+        event: one of the structs in JSON_EVENTS.
+    """
     return _encoder.encode(event)

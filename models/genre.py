@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ReleaseError
-from models.musicnn import OUTPUTS, MusicnnFeatures
+from models.features import feature_width
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -28,27 +28,7 @@ DISTANCE = "mean Euclidean distance, in the space of the PCA, to the 5 nearest t
 Nearest Neighbors, ICML 2022)."""
 
 NEIGHBOURS = 5
-_WIDTHS = {"taggram.mean": OUTPUTS["tags"], "taggram.spread": OUTPUTS["tags"], "max_pool": OUTPUTS["max_pool"]}
 _ADVICE = "build the release again with `tastewave-offline build-release`"
-
-
-def taggram_features(model: str, taggram: Float32) -> dict[str, Float32]:
-    """What a window's taggram (patches, 50) gives a genre head, by the names of `window_features`."""
-    return {f"{model}.taggram.mean": taggram.mean(axis=0), f"{model}.taggram.spread": taggram.std(axis=0)}
-
-
-def window_features(model: str, features: MusicnnFeatures) -> dict[str, Float32]:
-    """What a genre head may hear of one window, alike in training, in workers and from the features topic.
-
-    Args:
-        model: msd or mtt, the network that gave the features.
-        features: of the patches of one window.
-
-    Returns:
-        `<model>.taggram.mean` (50,) and `<model>.taggram.spread` (50,), mean and standard deviation over the
-        patches, 0 to 1; `<model>.max_pool` (753,), the mean over the patches.
-    """
-    return taggram_features(model, features.taggram) | {f"{model}.max_pool": features.max_pool.mean(axis=0)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +54,15 @@ class GenreDecision:
 class GenreHead:
     """A trained head; the file is an npz of these arrays, so that reading one runs no code.
 
+        head = load_release().genre_head()  # models.release
+        window = window_features("msd", musicnn(log_mel))  # models.features
+        decision = head.decide(head.stack([window]))
+        decision.genre, decision.confidence
+
     Attributes:
         classes: the genres.
-        inputs: names of the features of a window (window_features; `embedding`), in order.
+        inputs: names of the features of a window (models.features, or `embedding`) that the head hears, side by side
+            in this order: each is a block of columns as wide as the feature.
         exponents: (columns,) what each input value x is raised to: sign(x) |x|^exponent.
         projection: (columns, components) standardisation and PCA in one matrix.
         offset: (components,) to add after the projection.
@@ -128,8 +114,9 @@ class GenreHead:
                 f"the genre head has {len(self.classes)} classes, {len(self.inputs)} inputs, {tracks} training tracks "
                 f"(at least {NEIGHBOURS}) and min_confidence {self.min_confidence} (0 to 1); {_ADVICE}"
             )
-        widths = [_WIDTHS.get(name.partition(".")[2]) for name in self.inputs]
-        if None not in widths and sum(width or 0 for width in widths) != columns:
+        widths = [feature_width(name) for name in self.inputs]
+        known = sum(width or 0 for width in widths)
+        if columns != known if None not in widths else columns <= known:
             raise ReleaseError(
                 f"the genre head takes {columns} columns, {', '.join(self.inputs)} have {widths}; {_ADVICE}"
             )
@@ -144,16 +131,16 @@ class GenreHead:
         """Read a head. Raises ReleaseError where the file is not one."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                found: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+                values: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ReleaseError(f"{path} is not a genre head ({type(error).__name__}); {_ADVICE}") from error
         for name in ("classes", "inputs"):
-            found[name] = tuple(str(value) for value in found[name].ravel())
+            values[name] = tuple(str(value) for value in values[name].ravel())
         for name in ("gamma", "temperature", "min_confidence", "max_distance"):
-            if found[name].dtype != np.float64 or found[name].shape != ():
+            if values[name].dtype != np.float64 or values[name].shape != ():
                 raise ReleaseError(f"{name} of the genre head is not one float64; {_ADVICE}")
-            found[name] = float(found[name])
-        return cls(**found)
+            values[name] = float(values[name])
+        return cls(**values)
 
     def to_bytes(self) -> bytes:
         """The npz file; the same bytes for the same head."""
@@ -163,7 +150,13 @@ class GenreHead:
         return file.getvalue()
 
     def stack(self, windows: Sequence[Mapping[str, Float32]]) -> Float64:
-        """The features of windows as the rows of an array (windows, columns), inputs in the head's order.
+        """The features of windows side by side, in the order of the head's inputs.
+
+        Args:
+            windows: each a vector by the name of its feature (models.features); others than the head's are ignored.
+
+        Returns:
+            (windows, columns).
 
         Raises:
             ReleaseError: an input is missing.

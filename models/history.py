@@ -59,19 +59,24 @@ _PLAY = KINDS.index("play")
 class CountingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which listens count, and for what; part of a release, and the same in training and in the stream.
 
+        like, play = KINDS.index("like"), KINDS.index("play")
+        CountingRule().signals([like, play, play], [-1, 200_000, 5_000], [-1, 210_000, 210_000])
+        # [Signal.LIKE, Signal.PLAY, Signal.BRIEF]
+
     A like, a playlist_add and a play of at least target_share of the track are targets. A shorter play is input
     only, unless it is under least_ms or under input_share of the track: then it is a negative, as skip and
     dislike are. unlike and undislike say nothing.
-
-    Attributes:
-        target_share: share of the track's length from which on a play is a target.
-        input_share: share of the track's length below which a play is a negative.
-        least_ms: milliseconds below which a play is a negative, however short the track.
     """
 
-    target_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
-    input_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
-    least_ms: Annotated[int, Meta(ge=0)] = 10_000
+    target_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Share of the track's length from which on a play is a target.")
+    ] = 0.5
+    input_share: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Share of the track's length below which a play is a negative.")
+    ] = 0.1
+    least_ms: Annotated[
+        int, Meta(ge=0, description="Milliseconds below which a play is a negative, however short the track.")
+    ] = 10_000
 
     def signals(self, kinds: ArrayLike, played_ms: ArrayLike, duration_ms: ArrayLike) -> NDArray[np.uint8]:
         """The signal of each listen.
@@ -80,6 +85,9 @@ class CountingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             kinds: (n,) codes, places in KINDS.
             played_ms: (n,) of plays; -1 where a log does not tell, which counts as heard.
             duration_ms: (n,) of the tracks played; -1 where a log does not tell: then least_ms alone decides.
+
+        Returns:
+            (n,) codes of Signal.
         """
         kinds, played, duration = np.asarray(kinds), np.asarray(played_ms), np.asarray(duration_ms)
         signals = _OF_KIND[kinds]
@@ -96,10 +104,12 @@ _MEMBER = struct.Struct(">QBII")
 def history_member(listen: Listen) -> bytes:
     """A listen as a member of the sorted set tw:history:{user}; its score there is listen.at.
 
-    at (a set holds a member once, and people hear a track again), the kind's code, played_ms and duration_ms (0 where
-    absent, at most 49 days), big-endian, and the track_id. Redis orders members of one score by their bytes, so a
-    history's order is (at, kind, played_ms, duration_ms, track_id), offline as online, and the same listen told twice
-    is one member.
+        redis.zadd("tw:history:{u1}", {history_member(listen): listen.at})
+
+    The member is `at`, the code of the kind, played_ms and duration_ms (0 where absent, at most 49 days), all
+    big-endian, and then the track_id. `at` is part of it because a set holds a member once, and people hear a track
+    again. Redis orders members of one score by their bytes, so a history's order is (at, kind, played_ms,
+    duration_ms, track_id), offline as online, and the same listen told twice is one member.
     """
     played, duration = (min(length or 0, _LONGEST_MS) for length in (listen.played_ms, listen.duration_ms))
     return _MEMBER.pack(listen.at, KINDS.index(listen.kind), played, duration) + listen.track_id.encode()

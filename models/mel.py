@@ -91,6 +91,9 @@ MUSICNN = MelConfig(sample_rate=16000, n_fft=512, hop_length=256, n_mels=96)
 def musicnn_log_mel(waveform: Float32) -> Float32:
     """The log-mel spectrogram that musicnn hears.
 
+        waveform = decode_whole("song.mp3", sample_rate=MUSICNN.sample_rate, max_duration_s=600)  # models.audio.windows
+        log_mel = musicnn_log_mel(waveform)
+
     Args:
         waveform: (samples,) mono at MUSICNN.sample_rate, full scale +-1.
 

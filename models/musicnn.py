@@ -67,6 +67,10 @@ class MusicnnFeatures:
 class Musicnn:
     """One musicnn network, loaded and ready; single-threaded, so that a process per core keeps all cores busy.
 
+        musicnn = load_release().network("msd")  # models.release
+        patches = musicnn(musicnn_log_mel(waveform))  # models.mel
+        patches.taggram.shape  # (10, 50) for 30 s
+
     Args:
         model: an ONNX file as offline.musicnn.convert writes it, its path or its bytes.
 
@@ -83,10 +87,10 @@ class Musicnn:
                 f"the musicnn network cannot be loaded ({error}); "
                 "convert it again with `tastewave-offline convert-musicnn`"
             ) from error
-        found = {output.name: output.shape[-1] for output in self._session.get_outputs()}
-        if found != OUTPUTS:
+        outputs = {output.name: output.shape[-1] for output in self._session.get_outputs()}
+        if outputs != OUTPUTS:
             raise ReleaseError(
-                f"an ONNX file of musicnn gives {OUTPUTS}, this one gives {found}; "
+                f"an ONNX file of musicnn gives {OUTPUTS}, this one gives {outputs}; "
                 "convert it again with `tastewave-offline convert-musicnn`"
             )
 

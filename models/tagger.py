@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
 from models.errors import ReleaseError
 from models.events import WindowFeatures
-from models.genre import window_features
+from models.features import pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
 from models.musicnn import OUTPUTS, TAGS
 from models.release import Release
@@ -55,6 +55,11 @@ class Tagging:
 
 class Tagger:
     """A release, loaded and ready to hear tracks one after another; about 100 MB, one thread.
+
+        tagger = Tagger(load_release())
+        tagging = tagger.tag("song.mp3")
+        tagging.genre, tagging.confidence  # "reggae", 0.71; None and 0.38 where the genre head abstains
+        tagging.tags[:2]                   # (("dance", 0.31), ("electronic", 0.28))
 
     Args:
         release: whose networks, windows and genre head are used.
@@ -108,7 +113,10 @@ class Tagger:
             tags=_ranked_tags(first, taggram),
             taggram=taggram,
             windows={
-                model: tuple(map(_packed, rows, audio.starts_ms, [model] * len(rows)))
+                model: tuple(
+                    pack_window(model, row, start_ms=start_ms)
+                    for row, start_ms in zip(rows, audio.starts_ms, strict=True)
+                )
                 for model, rows in features.items()
             },
             duration_s=audio.duration_s,
@@ -118,6 +126,14 @@ class Tagger:
 
 def whole_features(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> dict[str, Float32]:
     """What musicnn's own extractor gives for a whole file, by every network of the release, without windows.
+
+        arrays = whole_features(load_release(), "song.mp3")
+        arrays["msd_taggram"].shape, arrays["mtt_tags"].shape  # (60, 50) for 3 minutes, (50,)
+
+    Args:
+        release: whose networks are used; all of them, whichever of them workers run.
+        source: the file: a path, bytes, or an open binary file that can seek.
+        max_duration_s: longest track.
 
     Returns:
         `log_mel` (frames, 96), and for each network (`mtt`, `msd`), a row per patch of 187 frames without
@@ -139,10 +155,10 @@ def whole_features(release: Release, source: Source, *, max_duration_s: float = 
 
 def _check_front_end(release: Release) -> None:
     configuration = release.configuration
-    needed, found = (configuration.front_end, configuration.sample_rate), (FRONT_END, MUSICNN.sample_rate)
-    if needed != found:
+    needed, offered = (configuration.front_end, configuration.sample_rate), (FRONT_END, MUSICNN.sample_rate)
+    if needed != offered:
         raise ReleaseError(
-            f"release {release.release_id} hears through front end {needed}, this program has {found}; "
+            f"release {release.release_id} hears through front end {needed}, this program has {offered}; "
             "use the version of tastewave that built it, or build it again"
         )
 
@@ -151,18 +167,6 @@ def _ranked_tags(model: str, taggram: Float32) -> tuple[tuple[str, float], ...]:
     means: list[float] = taggram.mean(axis=0, dtype=np.float64).tolist()
     ranked = sorted(zip(TAGS[model], means, strict=True), key=lambda pair: -pair[1])
     return tuple((tag, round(mean, _DIGITS)) for tag, mean in ranked)
-
-
-def _packed(row: Mapping[str, Float32], start_ms: int, model: str) -> WindowFeatures:
-    def packed(name: str) -> bytes:
-        return row[f"{model}.{name}"].astype("<f2").tobytes()
-
-    return WindowFeatures(
-        start_ms=start_ms,
-        max_pool=packed("max_pool"),
-        taggram_mean=packed("taggram.mean"),
-        taggram_spread=packed("taggram.spread"),
-    )
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """A trained user tower: from a listening history to a place in taste space, through ONNX Runtime.
 
     tower = load_user_tower("towers/mean")
-    rows = tower.items.rows(["t1", "t2"])               # the tracks' places in the item table; -1: not in it
-    user = tower.embed(rows[None], signals[None], at_ms[None])[0]
-    scores = tower.items.vectors @ user
+    rows = tower.items.rows(["t1", "t2"])  # the tracks' places in the item table; -1 for one that is not in it
+    signals = [Signal.PLAY, Signal.LIKE]   # models.history
+    user = tower.embed([rows], [signals], [[1767222000000, 1767222180000]])[0]
+    scores = tower.items.vectors @ user    # of every track of the table
 
 The embedding is a function of the newest listens alone: user_id is no input, and ages are measured from the newest
 listen, never from the clock.
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from models.errors import ReleaseError
 from models.history import IS_USABLE, CountingRule
 from models.onnx_session import open_session
-from models.release import ReleaseFile, describe_file
+from models.sealed_folder import SealedFile, SealedKind, load_sealed
 
 TOWER_MANIFEST = "tower.json"
 NETWORK, ITEM_IDS, ITEM_VECTORS = "tower.onnx", "item_ids.npy", "item_vectors.npy"
@@ -52,7 +53,7 @@ class TowerManifest(msgspec.Struct, frozen=True, kw_only=True):
     scale: float
     global_embedding: tuple[float, ...]
     items: int
-    files: dict[str, ReleaseFile]
+    files: dict[str, SealedFile]
     training: dict[str, Any]
 
 
@@ -108,8 +109,8 @@ class UserTower:
         Args:
             rows: (n, length) places in the item table, oldest first; -1 where a track is not in it or the
                 history is shorter. Only the newest `manifest.history` listens of each row count.
-            signals: (n, length) models.history.Signal; 0, and no listen, where the history is shorter.
-            at_ms: (n, length) times of the listens.
+            signals: (n, length) codes of models.history.Signal; 0 where the history is shorter.
+            at_ms: (n, length) times of the listens, milliseconds; only their differences count.
 
         Returns:
             (n, dim) of unit norm; the global embedding for a history without a usable listen.
@@ -150,21 +151,34 @@ def newest_known(
     return rows, signals, ages_s, np.asarray(IS_USABLE[signals].any(axis=1))
 
 
-def load_user_tower(folder: str | Path) -> UserTower:
-    """Read and verify a tower's folder. Raises ReleaseError where it is missing, damaged or of another shape."""
-    folder = Path(folder)
-    try:
-        manifest = msgspec.json.decode((folder / TOWER_MANIFEST).read_bytes(), type=TowerManifest)
-    except OSError as error:
-        raise ReleaseError(
-            f"{folder} has no readable {TOWER_MANIFEST} ({error.strerror}); name the folder of a trained tower"
-        ) from None
-    except msgspec.MsgspecError as error:
-        raise ReleaseError(f"{folder / TOWER_MANIFEST} cannot be read ({error}); {_ADVICE}") from None
-    for name in (NETWORK, ITEM_IDS, ITEM_VECTORS):
-        path, expected = folder / name, manifest.files.get(name)
-        if expected is None or not path.is_file() or describe_file(path) != expected:
-            raise ReleaseError(f"{path} is missing or not the file that {TOWER_MANIFEST} describes; {_ADVICE}")
+def load_user_tower(where: str | Path) -> UserTower:
+    """Read and verify a tower.
+
+        tower = load_user_tower("towers/mean")
+        tower.manifest.dim, len(tower.items)  # 40 dimensions, and how many tracks it knows
+
+    Args:
+        where: a folder that `tastewave-offline train-user-tower` wrote, or an fsspec URL of one.
+
+    Raises:
+        ReleaseError: it is missing, damaged, or its parts do not fit together.
+    """
+    return load_sealed(where, _TOWER, make=_open_tower)
+
+
+def _decode(content: bytes, _: str) -> TowerManifest:
+    return msgspec.json.decode(content, type=TowerManifest)
+
+
+def _check(manifest: TowerManifest, shown: str) -> None:
+    if missing := {NETWORK, ITEM_IDS, ITEM_VECTORS} - manifest.files.keys():
+        raise ReleaseError(f"{TOWER_MANIFEST} of {shown} does not list {', '.join(sorted(missing))}; {_ADVICE}")
+
+
+_TOWER = SealedKind(what="a trained tower", manifest=TOWER_MANIFEST, decode=_decode, check=_check, advice=_ADVICE)
+
+
+def _open_tower(manifest: TowerManifest, folder: Path) -> UserTower:
     try:
         ids, vectors = (np.load(folder / name, mmap_mode="r") for name in (ITEM_IDS, ITEM_VECTORS))
         session = open_session(folder / NETWORK)

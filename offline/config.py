@@ -1,34 +1,71 @@
-"""Configurations of jobs: frozen structs, filled from a TOML file and `key=value` words."""
+"""Settings of jobs: a frozen struct, filled from a TOML file and from `key=value` words.
+
+A job describes each of its settings with Meta:
+
+    class Tasting(msgspec.Struct, frozen=True, kw_only=True):
+        out: Annotated[str, Meta(description="Folder to write to.")]
+        wines: Annotated[int, Meta(description="How many are tasted.", ge=1)] = 4
+
+    load_config(Tasting, overrides=["wines=2"], out="notes")   # Tasting(out='notes', wines=2)
+    [str(setting) for setting in describe_settings(Tasting)]  # ['out', 'wines=4']
+"""
 
 from __future__ import annotations
 
-import ast
-import inspect
 import tomllib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.inspect import Metadata, NoneType, StructType, Type, UnionType, type_info
 
 from models.errors import SettingsError
 
 Config_ = TypeVar("Config_", bound=msgspec.Struct)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A setting of a job.
+
+    Attributes:
+        name: `key`, or `outer.key` for a setting inside another.
+        type: what it takes, without the Meta and the `| None` around it.
+        default: msgspec.NODEFAULT for a setting that has to be given.
+        meaning: the description of its Meta; empty where it has none.
+    """
+
+    name: str
+    type: Type
+    default: Any
+    meaning: str
+
+    @property
+    def required(self) -> bool:
+        """Whether it has to be given."""
+        return self.default is msgspec.NODEFAULT
+
+    def __str__(self) -> str:
+        """`key=default`, as it can be typed; `key` alone where it has none, or holds settings that have defaults."""
+        if self.required or self.default is None or isinstance(self.default, msgspec.Struct):
+            return self.name
+        return f"{self.name}={msgspec.json.encode(self.default).decode()}"
+
+
 def load_config(
     kind: type[Config_], *, toml: Path | None = None, overrides: Iterable[str] = (), **given: Any
 ) -> Config_:
-    """A job's configuration.
+    """A job's settings, filled from what a person gave.
 
     Args:
         kind: a frozen struct.
-        toml: file of settings.
-        overrides: `key=value`, which win over the file; the value is TOML, or text where it is none. A setting
-            inside another is `outer.inner=value`.
-        given: what the command line names itself, None where it does not; it wins over both.
+        toml: a file of settings.
+        overrides: words `key=value`, which win over the file. The value is read as TOML, and as plain text where it is
+            not TOML. `outer.inner=value` sets a setting inside another.
+        given: settings that the command line has an argument or option for; they win over both. None means not given.
 
     Raises:
         SettingsError: a file that cannot be read, a key that is unknown, a value that does not fit.
@@ -57,17 +94,33 @@ def load_config(
         raise SettingsError(f"{kind.__name__} cannot be set so: {error}; see --help") from None
 
 
-def describe_settings(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of each setting; the meaning is the text that follows the field in the source."""
-    body: Any = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body[0]
-    meanings = {
-        ast.unparse(field.target): inspect.cleandoc(ast.literal_eval(text.value))
-        for field, text in pairwise(body.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }  # fmt: skip
+def describe_settings(kind: type[msgspec.Struct]) -> Iterator[Setting]:
+    """Every setting of a job in the order of its fields; the settings inside one follow it."""
+    return _describe(kind, None, "")
+
+
+def _describe(kind: type[msgspec.Struct], defaults: msgspec.Struct | None, prefix: str) -> Iterator[Setting]:
+    """The settings of a struct that is the default of another's field where `defaults` is given."""
     for field in msgspec.structs.fields(kind):
-        default = "" if field.required else msgspec.json.encode(field.default).decode()
-        yield field.encode_name, default, " ".join(meanings.get(field.encode_name, "").split())
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        default = getattr(defaults, field.name, default)
+        plain, meaning = _unwrap(type_info(field.type))
+        name = prefix + field.encode_name
+        yield Setting(name=name, type=plain, default=default, meaning=meaning)
+        if isinstance(plain, StructType):
+            yield from _describe(plain.cls, default if isinstance(default, plain.cls) else None, f"{name}.")
+
+
+def _unwrap(kind: Type) -> tuple[Type, str]:
+    """A type without the Meta and the `| None` around it, and the description that stood in the outermost Meta."""
+    if isinstance(kind, Metadata):
+        plain, meaning = _unwrap(kind.type)
+        return plain, (kind.extra_json_schema or {}).get("description", meaning)
+    if isinstance(kind, UnionType):
+        others = [one for one in kind.types if not isinstance(one, NoneType)]
+        if len(others) == 1:
+            return _unwrap(others[0])
+    return kind, ""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -87,5 +140,5 @@ def _value(text: str) -> Any:
 
 
 def _example(kind: type[msgspec.Struct]) -> str:
-    field = next(field for field in msgspec.structs.fields(kind) if field.default is not msgspec.NODEFAULT)
-    return f"{field.encode_name}={field.default}"
+    settings = list(describe_settings(kind))
+    return next((str(each) for each in settings if isinstance(each.default, int | float | str)), f"{settings[0]}=...")

@@ -14,14 +14,33 @@ from models.errors import SettingsError
 
 
 def check_replaceable(folder: Path, marker: str) -> None:
-    """Raise SettingsError where a folder holds files, and not the one that says that they are ours."""
+    """Check that a job may replace a folder: it is missing, empty, or holds the file that marks it as the job's own.
+
+    Example:
+        check_replaceable(Path("releases/2026-11"), "manifest.json")
+
+    Raises:
+        SettingsError: it holds something else, or is a file.
+    """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists()):
         raise SettingsError(f"{folder} holds files of something else; name a new folder")
 
 
 @contextmanager
 def writing(out: Path, then: str = "") -> Iterator[None]:
-    """An OSError becomes a SettingsError that says so, and what another run then does."""
+    """Turn an OSError into one sentence of advice.
+
+    Example:
+        with writing(out, ": the training goes on from its last validation"):
+            ...
+
+    Args:
+        out: named in the sentence where the error names no file.
+        then: what another run does, as the end of the sentence.
+
+    Raises:
+        SettingsError: in the place of the OSError.
+    """
     try:
         yield
     except OSError as error:
@@ -31,11 +50,18 @@ def writing(out: Path, then: str = "") -> Iterator[None]:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill; at the end it is on the disk and takes the name `out`, in the place of what was there."""
+    """A folder to fill. At the end it is synced to disk and renamed to `out`, in the place of what was there.
+
+    Example:
+        with new_folder(Path("releases/2026-11")) as folder:
+            (folder / "genre.npz").write_bytes(head)
+
+    When the block raises, the folder is removed, and what was there stays.
+    """
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.partial-"
-    for left in out.parent.glob(f"{glob.escape(prefix)}*"):  # of one that was killed
+    for left in out.parent.glob(f"{glob.escape(prefix)}*"):  # by a job that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent) as scratch:
         folder = Path(scratch, "new")
@@ -51,7 +77,14 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A file to write; at the end it is on the disk and takes the name, in the place of what was there."""
+    """A file to write. At the end it is synced to disk and renamed to `path`, in the place of what was there.
+
+    Example:
+        with new_file(Path("report/metrics.json")) as draft:
+            draft.write_bytes(metrics)
+
+    When the block raises, the file is removed, and what was there stays.
+    """
     draft = path.with_name(f".{path.name}.partial")
     try:
         yield draft
@@ -63,7 +96,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder written to the disk."""
+    """Wait until a file or folder is on disk, so that a power cut does not lose it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The progress bar of long jobs: on the terminal, with rate and time left, gone when the job is done."""
+"""The progress bar of long jobs, with rate and time left; it disappears when the job is done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ class _Rate(ProgressColumn):
 
 
 def progress_bar() -> Progress:
-    """On standard error, and only where that is a terminal."""
+    """A progress bar on standard error, shown only where that is a terminal.
+
+    Example:
+        with progress_bar() as bar:
+            task = bar.add_task("Listening", total=1000)
+            bar.advance(task, 250)
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,1 +1,1 @@
-"""Judging user towers on listens that were held back, and the report about it."""
+"""Judging user towers on listens that were held back: metrics with intervals, floors, who wins, and the report."""

@@ -20,21 +20,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.history import IS_TARGET, IS_USABLE
-from offline.evaluation.ranking import (
-    LIST_LENGTH,
-    METRICS,
-    PROTOCOLS,
-    Examples,
-    Float32,
-    Int64,
-    Ranked,
-    Scorer,
-    in_training,
-    rank,
-    spans,
-)
-from offline.interactions.log import InteractionLog
-from offline.interactions.splits import Split
+from offline.interactions.log import InteractionLog, spans
+from offline.interactions.splits import Split, in_training
+from offline.ranking.examples import PROTOCOLS, Examples
+from offline.ranking.rank import LIST_LENGTH, METRICS, Float32, Int64, Ranked, Scorer, rank
 
 EASE_TRACKS = 6000
 """The most tracks that EASE is fitted for: it inverts a matrix of tracks x tracks."""
@@ -170,12 +159,12 @@ def fit_floors(log: InteractionLog, split: Split, *, seed: int = 0) -> Iterator[
 def rank_floor(
     floor: Floor, log: InteractionLog, examples: Examples, *, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, Ranked]:
-    """offline.evaluation.ranking.rank under all protocols."""
-    found: dict[str, Ranked] = {}
+    """offline.ranking.rank.rank under all protocols."""
+    ranked: dict[str, Ranked] = {}
     for scorer in dict.fromkeys(floor.values()):
         own = [protocol for protocol in PROTOCOLS if floor[protocol] is scorer]
-        found |= rank(scorer, log, examples, protocols=own, advance=advance)
-    return found
+        ranked |= rank(scorer, log, examples, protocols=own, advance=advance)
+    return ranked
 
 
 def popularity(log: InteractionLog, split: Split) -> Float32:

@@ -17,15 +17,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from matplotlib.ticker import MaxNLocator
 
 from models.errors import SettingsError
+from offline.evaluation.staleness import GAPS
+from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, headline, state
+from offline.ranking.examples import PROTOCOLS
 
-PROTOCOLS = {"discovery": "Discovery", "replay": "Replay"}
-METRICS = {
-    "recall_at_10": "Recall@10",
-    "ndcg_at_10": "NDCG@10",
-    "recall_at_50": "Recall@50",
-    "recall_at_100": "Recall@100",
-    "coverage_at_10": "Coverage@10",
-}
 SLICES = {
     "all": "All",
     "new_users": "New users",
@@ -33,8 +28,6 @@ SLICES = {
     "untied": "At a moment of their own",
     "repeats": "Repeats",
 }
-HEADLINES = ("recall_at_10", "ndcg_at_10")
-GAPS = {"0": "fresh", "3600000": "1 hour", "86400000": "1 day", "604800000": "7 days"}
 STALENESS = {
     "all": "all users",
     "with_listens": "with listens in the gap",
@@ -72,14 +65,14 @@ def render(metrics: Json) -> str:
         matches = _matches(metrics)
         return environment.get_template("report.html.jinja").render(
             metrics=metrics,
-            headline=_headline(matches),
+            headline=headline(metrics["against_best_floor"]),
             matches=matches,
             charts=_charts(metrics),
             tables=_tables(metrics),
             differences=_differences(matches),
             staleness=_staleness(metrics),
             training=_training(metrics),
-            metric_names=METRICS,
+            metric_names=METRIC_NAMES,
         )
     except (KeyError, UndefinedError) as error:
         raise SettingsError(f"the metrics are not whole ({error}); let this version's evaluate make them") from error
@@ -118,11 +111,11 @@ def _matches(metrics: Json) -> list[Json]:
     """Each model against the best floor, for each protocol and headline metric."""
     return [
         {
-            "protocol": PROTOCOLS[protocol],
-            "metric": METRICS[metric],
+            "protocol": protocol.capitalize(),
+            "metric": METRIC_NAMES[metric],
             "rows": [
-                {"model": model, **found[protocol][metric], "state": _state(found[protocol][metric])}
-                for model, found in metrics["against_best_floor"].items()
+                {"model": model, **by_protocol[protocol][metric], "state": state(by_protocol[protocol][metric])}
+                for model, by_protocol in metrics["against_best_floor"].items()
             ],
         }
         for protocol in PROTOCOLS
@@ -130,34 +123,9 @@ def _matches(metrics: Json) -> list[Json]:
     ]
 
 
-def _state(match: Json) -> str:
-    if match["difference"] is None:
-        return "none"
-    return "wins" if match["low"] > 0 else "loses" if match["high"] < 0 else "unclear"
-
-
-def _headline(matches: list[Json]) -> Json:
-    """What the page says first: how the model that does best against the floors does against them."""
-    states: dict[str, list[str]] = {}
-    for row in (row for match in matches for row in match["rows"] if row["state"] != "none"):
-        states.setdefault(row["model"], []).append(row["state"])
-    if not states:
-        return {"tone": "unclear", "text": "There is nothing to compare"}
-    best = min(states.values(), key=lambda found: (found.count("loses"), found.count("unclear")))
-    if lost := best.count("loses"):
-        text = "The floors win" if lost == len(best) else f"A floor wins in {lost} of {len(best)} comparisons"
-        return {"tone": "loses", "text": text}
-    if unclear := best.count("unclear"):
-        text = "No winner" if unclear == len(best) else f"No winner in {unclear} of {len(best)} comparisons"
-        return {"tone": "unclear", "text": text}
-    winners = [model for model, found in states.items() if set(found) == {"wins"}]
-    others = [model for model in states if model not in winners]
-    but = f", but not by {' and '.join(others)}" if others else ""
-    return {"tone": "wins", "text": f"Every floor is beaten by {' and '.join(winners)}{but}"}
-
-
 def _systems(metrics: Json) -> list[tuple[str, str, Json]]:
-    return [(kind, name, found) for kind in ("model", "floor") for name, found in metrics[f"{kind}s"].items()]
+    """Kind, name and figures by protocol of each model and each floor."""
+    return [(kind, name, figures) for kind in ("model", "floor") for name, figures in metrics[f"{kind}s"].items()]
 
 
 def _charts(metrics: Json) -> Json:
@@ -167,8 +135,8 @@ def _charts(metrics: Json) -> Json:
         charts[protocol] = []
         for metric in HEADLINES:
             rows = [
-                {"name": name, "kind": kind, **found[protocol]["all"][metric]}
-                for kind, name, found in _systems(metrics)
+                {"name": name, "kind": kind, **figures[protocol]["all"][metric]}
+                for kind, name, figures in _systems(metrics)
             ]
             rows.sort(
                 key=lambda row: (-math.inf if row["value"] is None else row["value"], row["kind"] == "floor"),
@@ -176,7 +144,7 @@ def _charts(metrics: Json) -> Json:
             )
             floors = [row["value"] for row in rows if row["kind"] == "floor" and row["value"] is not None]
             bar = max(floors, default=None)
-            title = f"{METRICS[metric]}, n = {count(rows[0]['n'])}"
+            title = f"{METRIC_NAMES[metric]}, n = {count(rows[0]['n'])}"
             charts[protocol].append(_dots(title, rows, bar=bar, write=figure))
     return charts
 
@@ -247,7 +215,7 @@ def _lines(title: str, series: list[Json], *, x_ticks: list[tuple[float, str]], 
 
 def _staleness(metrics: Json) -> list[Json]:
     """Of each model a chart and a table: recall with embeddings frozen for longer and longer."""
-    found: list[Json] = []
+    sections: list[Json] = []
     for model, of_gap in metrics.get("staleness", {}).items():
         gaps = sorted(of_gap, key=int)
         series = [
@@ -260,17 +228,17 @@ def _staleness(metrics: Json) -> list[Json]:
             }
             for shift, (group, name) in zip((0.0, -0.02, 0.02), STALENESS.items(), strict=True)
         ]
-        labels = [GAPS.get(gap, f"{int(gap) / 3_600_000:g} h") for gap in gaps]
+        labels = [GAPS.get(int(gap), f"{int(gap) / 3_600_000:g} h") for gap in gaps]
         places = [((index + 0.5) / len(gaps), label) for index, label in enumerate(labels)]
         rows = [(label, [of_gap[gap][group] for group in STALENESS]) for gap, label in zip(gaps, labels, strict=True)]
         chart = _lines(f"{model}: Recall@10 by age of the embedding", series, x_ticks=places, mark=None, y=[0.0])
-        found.append({"model": model, "chart": chart, "rows": rows, "columns": list(STALENESS.values())})
-    return found
+        sections.append({"model": model, "chart": chart, "rows": rows, "columns": list(STALENESS.values())})
+    return sections
 
 
 def _training(metrics: Json) -> list[Json]:
     """Of each model the curves of its training, where it kept them."""
-    found: list[Json] = []
+    sections: list[Json] = []
     for model, run in metrics.get("training", {}).items():
         course = run.get("course", [])
         charts = [
@@ -278,8 +246,8 @@ def _training(metrics: Json) -> list[Json]:
             for key, title in (("loss", "loss"), ("valid_ndcg_at_10", "NDCG@10 on validation"))
             if course
         ]
-        found.append({"model": model, "charts": charts, "run": run, "steps": course[-1]["step"] if course else None})
-    return found
+        sections.append({"model": model, "charts": charts, "run": run, "steps": course[-1]["step"] if course else None})
+    return sections
 
 
 def _curve(title: str, course: Sequence[tuple[int, float | None]], *, chosen: int | None) -> Json:
@@ -301,24 +269,24 @@ def _tables(metrics: Json) -> list[Json]:
     """Of each protocol its slices, of each slice what every system reached."""
     systems = _systems(metrics)
     tables: list[Json] = []
-    for protocol, title in PROTOCOLS.items():
-        slices = [name for name in SLICES if all(name in found[protocol] for _, _, found in systems)]
-        groups = [_group(SLICES[name], [(kind, who, found[protocol][name]) for kind, who, found in systems])
+    for protocol in PROTOCOLS:
+        slices = [name for name in SLICES if all(name in figures[protocol] for _, _, figures in systems)]
+        groups = [_group(SLICES[name], [(kind, who, figures[protocol][name]) for kind, who, figures in systems])
                   for name in slices]  # fmt: skip
-        tables.append({"protocol": protocol, "title": title, "groups": groups})
+        tables.append({"protocol": protocol, "title": protocol.capitalize(), "groups": groups})
     return tables
 
 
 def _group(title: str, systems: list[tuple[str, str, Json]]) -> Json:
     def best(metric: str) -> float:
-        values = [found[metric]["value"] for _, _, found in systems if metric in found]
+        values = [leaves[metric]["value"] for _, _, leaves in systems if metric in leaves]
         return max((value for value in values if value), default=math.inf)  # nought is nobody's best
 
-    tops = {metric: best(metric) for metric in METRICS}
+    tops = {metric: best(metric) for metric in METRIC_NAMES}
     rows = [
-        (kind, name, [(found.get(metric), metric in found and found[metric]["value"] == tops[metric])
-                      for metric in METRICS])
-        for kind, name, found in systems
+        (kind, name, [(leaves.get(metric), metric in leaves and leaves[metric]["value"] == tops[metric])
+                      for metric in METRIC_NAMES])
+        for kind, name, leaves in systems
     ]  # fmt: skip
     return {"title": title, "n": systems[0][2]["recall_at_10"]["n"] if systems else 0, "rows": rows}
 
@@ -331,8 +299,8 @@ def _with_interval(leaf: Json, write: Any) -> str:
 
 
 def _ends(rows: Iterable[Json]) -> list[float]:
-    found = (row.get(key) for row in rows for key in ("value", "low", "high"))
-    return [value for value in found if value is not None]
+    ends = (row.get(key) for row in rows for key in ("value", "low", "high"))
+    return [value for value in ends if value is not None]
 
 
 def _ticks(values: Sequence[float], *, whole: bool = False) -> list[float]:

@@ -1,1 +1,1 @@
-"""Training and scoring the genre head."""
+"""The genre head: labelled taggrams, training (`settings`, `machine`, `calibration`, `train`) and scoring."""

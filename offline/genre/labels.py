@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SettingsError
+from models.musicnn import OUTPUTS
 
-TAGS = 50
-_FORM = "give an npz with X (patches, 50) of 0 to 1, Y (patches,) class numbers and IDS (patches,) track ids"
+_TAGS = OUTPUTS["tags"]
+_FORM = f"give an npz with X (patches, {_TAGS}) of 0 to 1, Y (patches,) class numbers and IDS (patches,) track ids"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +53,7 @@ def read_taggrams(path: Path, *, classes: int) -> LabelledTaggrams:
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path} cannot be read as taggrams ({type(error).__name__}); {_FORM}") from error
     rows = len(ids) if ids.ndim else 0
-    if rows == 0 or patches.shape != (rows, TAGS) or labels.shape != (rows,) or ids.shape != (rows,):
+    if rows == 0 or patches.shape != (rows, _TAGS) or labels.shape != (rows,) or ids.shape != (rows,):
         raise SettingsError(f"{path} has X {patches.shape}, Y {labels.shape} and IDS {ids.shape}; {_FORM}")
     if not np.issubdtype(patches.dtype, np.floating) or not (patches.min() >= 0.0 and patches.max() <= 1.0):
         raise SettingsError(f"X of {path} is not all floats from 0 to 1; {_FORM}")

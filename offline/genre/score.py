@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from models.genre import GenreHead, taggram_features
-from offline.genre.labels import LabelledTaggrams
+from models.features import taggram_features
+from models.genre import GenreHead
+from models.release import load_release
+from offline.genre.labels import LabelledTaggrams, read_taggrams
 
 _WILSON_Z = 1.959964  # 95 % of a normal distribution
+
+
+class ScoreGenre(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be set."""
+
+    file: Annotated[
+        str,
+        Meta(description="Labelled musicnn MSD taggrams: an npz with X (patches, 50), Y (genres) and IDS (tracks)."),
+    ]
+
+    release: Annotated[
+        str | None,
+        Meta(description="Folder or URL of the release; the one that ships with the project when absent."),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +81,17 @@ class GenreScore:
                 for name, row in zip(self.classes, self.confusion.tolist(), strict=True)
             ),
         ]
+
+
+def run(settings: ScoreGenre) -> GenreScore:
+    """Score the genre head of a release on a file of labelled taggrams.
+
+    Raises:
+        ReleaseError: the release cannot be read, or its head hears something else than MSD taggrams.
+        SettingsError: the file cannot be used.
+    """
+    head = load_release(settings.release).genre_head()
+    return score_genre(head, read_taggrams(Path(settings.file), classes=len(head.classes)))
 
 
 def score_genre(head: GenreHead, tracks: LabelledTaggrams) -> GenreScore:

@@ -1,1 +1,1 @@
-"""Logs of listens: read from Parquet, divided into training and test, dumped from Kafka."""
+"""Logs of listens: dumped from Kafka, read from Parquet, divided into a training, a validation and a test part."""

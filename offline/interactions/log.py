@@ -76,8 +76,28 @@ class InteractionLog:
         return np.searchsorted(self.offsets, positions, side="right") - 1
 
 
+def spans(starts: NDArray[np.integer], ends: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Spans of positions, laid end to end: the number of the span that each position is of, and the position.
+
+    Example:
+        The spans 3 to 5 and 8 to 9 give [0, 0, 1] and [3, 4, 8].
+
+    Args:
+        starts: (n,) first positions.
+        ends: (n,) one after the last position; a span that ends before it starts is empty.
+    """
+    lengths = np.maximum(0, np.asarray(ends, np.int64) - starts)
+    numbers = np.repeat(np.arange(len(lengths)), lengths)
+    before = np.cumsum(lengths) - lengths
+    return numbers, np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
 def read_log(where: str, *, rule: CountingRule | None = None, scratch: Path | None = None) -> InteractionLog:
     """Read a log and encode it.
+
+    Example:
+        log = read_log("listens/*.parquet")
+        newest = log.track[log.offsets[0] : log.offsets[1]][-10:]  # of the first user, as places in log.tracks
 
     Args:
         where: a Parquet file, a folder of them, a glob, or an fsspec URL of one of these.
@@ -114,23 +134,23 @@ def _encode(where: str, rule: CountingRule, folder: Path) -> InteractionLog:
             sinks = [stack.enter_context(_part(folder, number).open("wb")) for number in range(parts)]
             for file in files:
                 for batch in file.batches(file.columns):
-                    found = _rows(batch, file.path, **codes)
-                    place = found["user"].astype(np.int64) * parts // max(1, len(users))
+                    listens = _rows(batch, file.path, **codes)
+                    part = listens["user"].astype(np.int64) * parts // max(1, len(users))
                     for number, sink in enumerate(sinks):
-                        found[place == number].tofile(sink)
+                        listens[part == number].tofile(sink)
                     progress.advance(task, len(batch))
     counts, duplicates = np.zeros(len(users), np.int64), 0
     digest = hashlib.sha256(msgspec.json.encode([users.to_list(), tracks.to_list()]))
     with ExitStack() as stack:
         sinks = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
         for number in range(parts):
-            found, repeated = _in_order(np.fromfile(_part(folder, number), _ROW))
+            listens, repeated = _in_order(np.fromfile(_part(folder, number), _ROW))
             _part(folder, number).unlink()
             duplicates += repeated
-            signal = rule.signals(found["kind"], found["played"], found["duration"])
+            signal = rule.signals(listens["kind"], listens["played"], listens["duration"])
             says = signal != Signal.NONE
-            counts += np.bincount(found["user"][says], minlength=len(users))
-            for name, content in (("track", found["track"]), ("at", found["at"]), ("signal", signal)):
+            counts += np.bincount(listens["user"][says], minlength=len(users))
+            for name, content in (("track", listens["track"]), ("at", listens["at"]), ("signal", signal)):
                 content[says].astype(_COLUMNS[name]).tofile(sinks[name])
     if not counts.any():
         raise SettingsError(f"{where} holds no listen that says anything; name a log with plays or likes")
@@ -218,9 +238,9 @@ def _check_columns(path: str, schema: pa.Schema) -> None:
 
 def _ids(files: list[_File], progress: Progress, task: TaskID) -> tuple[pl.Series, pl.Series]:
     """The ids of users and tracks in the order of their bytes."""
-    found = {"user_id": pl.Series(dtype=pl.String), "track_id": pl.Series(dtype=pl.String)}
+    ids = {"user_id": pl.Series(dtype=pl.String), "track_id": pl.Series(dtype=pl.String)}
     for file in files:
-        for batch in file.batches(list(found)):
+        for batch in file.batches(list(ids)):
             for name, column in batch.to_dict().items():
                 new = column.cast(pl.String).unique()
                 size = new.str.len_bytes()
@@ -229,9 +249,9 @@ def _ids(files: list[_File], progress: Progress, task: TaskID) -> tuple[pl.Serie
                         f"{file.path}: column {name} has ids that are missing, empty or over {MAX_ID_BYTES} bytes; "
                         "drop those rows"
                     )
-                found[name] = pl.concat([found[name], new]).unique()
+                ids[name] = pl.concat([ids[name], new]).unique()
             progress.advance(task, len(batch))
-    users, tracks = (ids.sort() for ids in found.values())
+    users, tracks = (of_column.sort() for of_column in ids.values())
     return users, tracks
 
 

@@ -1,6 +1,6 @@
-"""Splits of an interaction log: what may be learned from, what is chosen by, and what is judged.
+"""Splits of an interaction log: which listens train, which choose settings, and which judge.
 
-Every example is a target; its history is everything that its user did before it, in order, of whatever part
+Every example is a target. Its history is everything that its user did before it, in order and of whatever part
 (rolling history). Models are frozen at the end of the training part.
 """
 
@@ -52,8 +52,17 @@ class Split:
         )
 
 
+def in_training(log: InteractionLog, split: Split) -> NDArray[np.bool_]:
+    """(listens,): True where a listen is of the training part, which models learn from."""
+    return np.arange(len(log.track)) < np.repeat(split.train_end, np.diff(log.offsets))
+
+
 def split_log(log: InteractionLog, name: SplitName, *, test_share: float = 0.1) -> Split:
     """Split a log.
+
+    Example:
+        split = split_log(log, "temporal", test_share=0.1)
+        heard = log.track[in_training(log, split)]
 
     Args:
         log: the log.

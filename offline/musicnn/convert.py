@@ -7,52 +7,74 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-import models
 from models.errors import SettingsError
+from models.release import DEFAULT
 from offline.musicnn.graph import build
 
-MODELS = {"msd": "MSD_musicnn", "mtt": "MTT_musicnn"}
-"""Our name of each network, and the folder of its checkpoint in the musicnn package."""
+NETWORKS = {"msd": "musicnn-msd.onnx", "mtt": "musicnn-mtt.onnx"}
+"""The file of each network in a release."""
+CHECKPOINTS = {"msd": "MSD_musicnn", "mtt": "MTT_musicnn"}
+"""The folder of each network's checkpoint in the musicnn package."""
 
-DEFAULT_RELEASE = Path(models.__file__).parent / "releases" / "default"
-"""The release that ships with the project."""
+
+class ConvertMusicnn(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set."""
+
+    out: Annotated[
+        str | None,
+        Meta(
+            description="Folder to write to, made where it is missing; the release that ships with the project when "
+            "absent."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Converted:
-    """A file that convert_musicnn wrote."""
+class NetworkFile:
+    """A network as an ONNX file."""
 
     path: Path
     size_bytes: int
     sha256: str
 
 
-def convert_musicnn(out_dir: Path) -> list[Converted]:
-    """Write musicnn-msd.onnx and musicnn-mtt.onnx, the same bytes every time.
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """The files that were written, one for each of NETWORKS."""
 
-    Args:
-        out_dir: folder to write to; made where it is missing.
+    files: tuple[NetworkFile, ...]
+
+    def lines(self) -> list[str]:
+        """A file a line."""
+        return [f"{file.path}  {file.size_bytes / 1e6:.1f} MB  sha256 {file.sha256}" for file in self.files]
+
+
+def run(settings: ConvertMusicnn) -> Converted:
+    """Write an ONNX file for each of NETWORKS, the same bytes every time.
 
     Raises:
         SettingsError: musicnn or TensorFlow is not installed.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    return [_write(out_dir / f"musicnn-{name}.onnx", published_weights(name)) for name in MODELS]
+    out = Path(settings.out) if settings.out else DEFAULT
+    out.mkdir(parents=True, exist_ok=True)
+    return Converted(files=tuple(_write(out / file, published_weights(name)) for name, file in NETWORKS.items()))
 
 
-def _write(path: Path, weights: dict[str, NDArray[np.float32]]) -> Converted:
+def _write(path: Path, weights: dict[str, NDArray[np.float32]]) -> NetworkFile:
     content = build(weights).SerializeToString(deterministic=True)
     path.write_bytes(content)
-    return Converted(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    return NetworkFile(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def published_weights(name: str) -> dict[str, NDArray[np.float32]]:
-    """The variables of a published checkpoint by name; name is a key of MODELS.
+    """The variables of a published checkpoint by name; `name` is a key of CHECKPOINTS.
 
     Raises:
         SettingsError: musicnn or TensorFlow is not installed.
@@ -69,5 +91,5 @@ def published_weights(name: str) -> dict[str, NDArray[np.float32]]:
         NewCheckpointReader,
     )
 
-    reader: Any = NewCheckpointReader(f"{Path(package.origin).parent / MODELS[name]}/")
+    reader: Any = NewCheckpointReader(f"{Path(package.origin).parent / CHECKPOINTS[name]}/")
     return {variable: reader.get_tensor(variable) for variable in sorted(reader.get_variable_to_shape_map())}

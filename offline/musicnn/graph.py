@@ -175,8 +175,8 @@ def _highest_in_frequency(graph: _Graph, image: str, kernel: Float64, *, tile: t
         graph: takes the nodes.
         image: [n, 1, frames, bands].
         kernel: (channels, taps, width).
-        tile: Toom-Cook's (m, r). Kernels of more than r taps need m == r, so that the windows that the
-            blocks of a kernel see are the windows of later tiles.
+        tile: Toom-Cook's (m, r). Kernels of more than r taps need m == r: then the input tile of a kernel's second
+            block is that of the first block one tile later, and one transform of the data serves all blocks.
         chunk: tiles worked on at a time.
     """
     m, r = tile
@@ -184,10 +184,10 @@ def _highest_in_frequency(graph: _Graph, image: str, kernel: Float64, *, tile: t
     products = m + r - 1
     channels, taps, width = kernel.shape
     blocks, tiles = -(-taps // r), -(-PATCH_FRAMES // m)
-    # B^T (windows of m + r - 1 frames, m apart): [n, products, windows, bands]
-    windows = tiles + blocks - 1
+    # B^T (input tiles of m + r - 1 frames, m apart): [n, products, input tiles, bands]
+    input_tiles = tiles + blocks - 1
     before = (taps - 1) // 2
-    after = (windows - 1) * m + products - before - PATCH_FRAMES
+    after = (input_tiles - 1) * m + products - before - PATCH_FRAMES
     data = graph.node(
         "Conv", image, graph.constant(algorithm.data[:, None, :, None]),
         kernel_shape=[products, 1], strides=[m, 1], pads=[before, 0, after, 0],

@@ -57,10 +57,10 @@ small (Barabasz et al.); these were the best of a search over such fractions in 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ToomCook:
-    """The matrices of one algorithm, float64: y = output @ ((kernel @ taps) * (data @ window)).
+    """The matrices of one algorithm, float64: y = output @ ((kernel @ taps) * (data @ inputs)).
 
     Attributes:
-        output: A^T (m, n).
+        output: A^T (m, n), where n = m + r - 1 is the number of inputs.
         kernel: G (n, r).
         data: B^T (n, n).
     """

@@ -3,41 +3,93 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from models.audio.windows import WindowPlan
 from models.contract import CONTRACT
 from models.errors import SettingsError
 from models.genre import DISTANCE
 from models.mel import FRONT_END, MUSICNN
-from models.release import MANIFEST, Configuration, Manifest, Release, describe_file, load_release, release_id
+from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, load_release, release_id
+from models.sealed_folder import describe_files, write_manifest
 from offline.files import check_replaceable, new_folder
 from offline.genre.labels import LabelledTaggrams, read_artists, read_taggrams
-from offline.genre.train import GenreTraining, Trained, run
+from offline.genre.settings import GenreTraining
+from offline.genre.train import Trained, train
+from offline.musicnn.convert import NETWORKS
 
-NETWORKS = {"msd": "musicnn-msd.onnx", "mtt": "musicnn-mtt.onnx"}
 GENRE_HEAD = "genre.npz"
 NOTICE = "LICENSE-musicnn.txt"
 
 
-def build_release(taggrams_dir: Path, *, out: Path, networks_dir: Path, config: GenreTraining | None = None) -> Release:
+class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be set."""
+
+    taggrams_dir: Annotated[
+        str, Meta(description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).")
+    ]
+
+    out: Annotated[
+        str | None,
+        Meta(description="Folder of the release; the one that ships with the project when absent."),
+    ] = None
+
+    networks: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the converted networks and their licence; that of the shipped release when absent."
+        ),
+    ] = None
+
+    training: Annotated[GenreTraining, Meta(description="How the genre head is trained.")] = GenreTraining()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The release that was written."""
+
+    release: Release
+
+    def lines(self) -> list[str]:
+        """The metrics of the genre head, a line each, then the release."""
+        metrics = self.release.manifest.metrics
+        return [
+            *(f"{name} {value:.3f}" for name, value in metrics.items()),
+            f"release {self.release.release_id} in {self.release.folder}",
+        ]
+
+
+def run(settings: BuildRelease) -> Outcome:
     """Train the genre head and write a release: the same release_id from the same data on the same machine.
 
-    Args:
-        taggrams_dir: folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).
-        out: folder to make; a release there is replaced.
-        networks_dir: folder of the converted networks and their licence (offline.musicnn.convert); may be `out`.
-        config: of the training.
+    A release that is there is replaced, as a whole and at the end.
 
     Raises:
         SettingsError: the data or the networks cannot be used, or `out` is a folder of something else.
     """
-    config = config or GenreTraining()
+    out = Path(settings.out or DEFAULT)
+    networks_dir = Path(settings.networks or DEFAULT)
+    _check_folders(out, networks_dir)
+    tracks = read_taggrams(Path(settings.taggrams_dir, "train.npz"), classes=len(settings.training.classes))
+    artists = read_artists(Path(settings.taggrams_dir, "train_artists.csv"), tracks.ids)
+    trained = train(settings.training, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
+    with new_folder(out) as folder:
+        for name in (*NETWORKS.values(), NOTICE):
+            shutil.copyfile(networks_dir / name, folder / name)
+        (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
+        write_manifest(folder / MANIFEST, _manifest(folder, trained, _describe(settings.training, tracks, trained)))
+        load_release(folder).genre_head()
+    return Outcome(release=load_release(out))
+
+
+def _check_folders(out: Path, networks_dir: Path) -> None:
     for name in (*NETWORKS.values(), NOTICE):
         if not (networks_dir / name).is_file():
             raise SettingsError(
@@ -45,13 +97,10 @@ def build_release(taggrams_dir: Path, *, out: Path, networks_dir: Path, config: 
             )
     if out.resolve() != networks_dir.resolve():
         check_replaceable(out, MANIFEST)
-    tracks = read_taggrams(taggrams_dir / "train.npz", classes=len(config.classes))
-    artists = read_artists(taggrams_dir / "train_artists.csv", tracks.ids)
-    trained = run(config, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
-    return _write(out, networks_dir=networks_dir, trained=trained, training=_training(config, tracks, trained))
 
 
-def _training(config: GenreTraining, tracks: LabelledTaggrams, trained: Trained) -> dict[str, Any]:
+def _describe(training: GenreTraining, tracks: LabelledTaggrams, trained: Trained) -> dict[str, Any]:
+    """What the manifest says of the training."""
     return {
         "data_sha256": tracks.fingerprint,
         "tracks": len(tracks.ids),
@@ -61,22 +110,12 @@ def _training(config: GenreTraining, tracks: LabelledTaggrams, trained: Trained)
         "min_confidence": trained.head.min_confidence,
         "max_distance": trained.head.max_distance,
         "distance": DISTANCE,
-        "config": msgspec.to_builtins(config),
+        "config": msgspec.to_builtins(training),
     }
 
 
-def _write(out: Path, *, networks_dir: Path, trained: Trained, training: dict[str, Any]) -> Release:
-    """Write the release as a whole: nobody reads half of one."""
-    with new_folder(out) as folder:
-        for name in (*NETWORKS.values(), NOTICE):
-            shutil.copyfile(networks_dir / name, folder / name)
-        (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
-        (folder / MANIFEST).write_bytes(_manifest(folder, trained=trained, training=training))
-        load_release(folder).genre_head()
-    return load_release(out)
-
-
-def _manifest(folder: Path, *, trained: Trained, training: dict[str, Any]) -> bytes:
+def _manifest(folder: Path, trained: Trained, training: dict[str, Any]) -> Manifest:
+    """The manifest of the files in a folder, which are those of a release."""
     plan = WindowPlan()
     configuration = Configuration(
         front_end=FRONT_END,
@@ -88,8 +127,8 @@ def _manifest(folder: Path, *, trained: Trained, training: dict[str, Any]) -> by
         genre_head=GENRE_HEAD,
         genres=trained.head.classes,
     )
-    files = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
-    manifest = Manifest(
+    files = describe_files(folder)
+    return Manifest(
         contract=CONTRACT,
         release_id=release_id(configuration, files),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,4 +138,3 @@ def _manifest(folder: Path, *, trained: Trained, training: dict[str, Any]) -> by
         training=training,
         metrics={name: round(value, 4) for name, value in trained.metrics.items()},
     )
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

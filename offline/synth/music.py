@@ -1,7 +1,7 @@
 """Short pieces of music in clearly different styles, made from a style's name and a seed.
 
 They stand in for a catalogue where none may be shipped: real chord progressions, bass lines, grooves and
-instruments (synth_sounds), every decision drawn from the seed. They are made to be music, not to please a
+instruments (offline.synth.sounds), every decision drawn from the seed. They are made to be music, not to please a
 classifier.
 """
 
@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
+import msgspec
 import numpy as np
 import soundfile
+from msgspec import Meta
 from numpy.random import Generator
 
 from models.errors import SettingsError
+from offline.files import writing
+from offline.progress import progress_bar
 from offline.synth.sounds import (
     SAMPLE_RATE,
     Instrument,
@@ -46,7 +52,8 @@ from offline.synth.sounds import (
     upright_bass,
 )
 
-FORMATS = ("wav", "flac", "ogg", "mp3")
+AudioFormat = Literal["wav", "flac", "ogg", "mp3"]
+FORMATS: tuple[AudioFormat, ...] = get_args(AudioFormat)
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 MINOR = (0, 2, 3, 5, 7, 8, 10)
@@ -57,6 +64,44 @@ CHORDS = {
     "": (0, 4, 7), "m": (0, 3, 7), "dim": (0, 3, 6), "7": (0, 4, 7, 10), "maj7": (0, 4, 7, 11), "m7": (0, 3, 7, 10),
     "9": (0, 4, 7, 10, 14), "maj9": (0, 4, 7, 11, 14), "m9": (0, 3, 7, 10, 14), "5": (0, 7, 12),
 }  # fmt: skip
+
+
+class SynthAudio(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set; equal settings give equal music."""
+
+    out: Annotated[str, Meta(description="Folder to write to; made where it is missing.")]
+    tracks: Annotated[int, Meta(description="How many pieces; they go round the styles.", ge=1)] = 8
+    seconds: Annotated[float, Meta(description="Length of each.", ge=0.5, le=3600.0)] = 30.0
+    seed: Annotated[int, Meta(description="Another seed makes other music.", ge=0)] = 0
+    audio_format: Annotated[AudioFormat, Meta(description="Format of the files.")] = "flac"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisedTracks:
+    """The files that were written, in their order."""
+
+    paths: tuple[Path, ...]
+
+    def lines(self) -> list[str]:
+        """A path a line."""
+        return [str(path) for path in self.paths]
+
+
+def run(settings: SynthAudio) -> SynthesisedTracks:
+    """Write pieces of music to a folder.
+
+    Raises:
+        SettingsError: the folder cannot be written to.
+    """
+    written = write_tracks(
+        Path(settings.out),
+        tracks=settings.tracks,
+        duration_s=settings.seconds,
+        seed=settings.seed,
+        audio_format=settings.audio_format,
+    )
+    with writing(Path(settings.out)), progress_bar() as bar:
+        return SynthesisedTracks(paths=tuple(bar.track(written, total=settings.tracks, description="Synthesising")))
 
 
 def synthesise(style: str, *, seed: int, duration_s: float = 30.0) -> Wave:

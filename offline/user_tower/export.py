@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from models.errors import SettingsError
 from models.history import CountingRule, Signal
 from models.onnx_session import open_session
-from models.release import describe_file
+from models.sealed_folder import describe_files, write_manifest
 from models.user_tower import (
     ITEM_IDS,
     ITEM_VECTORS,
@@ -52,9 +51,9 @@ def export(
         out: the folder.
         ids: (items,) of the tracks, in the order of the items, which is that of their bytes.
         global_embedding: (dim,), as in TowerManifest.
-        pooling: likewise.
-        counting: likewise.
-        training: likewise.
+        pooling: as in TowerManifest.
+        counting: as in TowerManifest.
+        training: as in TowerManifest.
 
     Raises:
         SettingsError: ONNX Runtime does not give what PyTorch does.
@@ -75,15 +74,15 @@ def export(
             scale=items.scale.item(),
             global_embedding=global_embedding,
             items=len(vectors),
-            files={name: describe_file(folder / name) for name in (NETWORK, ITEM_IDS, ITEM_VECTORS)},
+            files=describe_files(folder),
             training=training,
         )
-        (folder / TOWER_MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        write_manifest(folder / TOWER_MANIFEST, manifest)
         load_user_tower(folder)
 
 
 def write_network(tower: Tower, path: Path, *, dim: int) -> None:
-    """The tower for histories of its length, any number at a time: vectors, signals, ages_s -> embedding."""
+    """Write the tower as ONNX, for any number of histories of its length: vectors, signals, ages_s -> embedding."""
     example = _histories(np.zeros((1, dim), np.float32), count=2, history=tower.history)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):  # of the exporter's own imports
@@ -97,10 +96,10 @@ def write_network(tower: Tower, path: Path, *, dim: int) -> None:
 def check_network(tower: Tower, path: Path, vectors: NDArray[np.float32]) -> None:
     """Raise SettingsError where ONNX Runtime's embeddings are not PyTorch's."""
     inputs = _histories(vectors, count=64, history=tower.history)
-    (found,) = open_session(path).run(None, dict(zip(("vectors", "signals", "ages_s"), inputs, strict=True)))
+    (of_onnx,) = open_session(path).run(None, dict(zip(("vectors", "signals", "ages_s"), inputs, strict=True)))
     with torch.inference_mode():
-        wanted = tower(*map(torch.from_numpy, inputs)).numpy()
-    if (apart := float(np.abs(found - wanted).max())) > TOLERANCE:
+        of_torch = tower(*map(torch.from_numpy, inputs)).numpy()
+    if (apart := float(np.abs(of_onnx - of_torch).max())) > TOLERANCE:
         raise SettingsError(f"ONNX Runtime's embeddings differ from PyTorch's by {apart:.1e}; report this as a bug")
 
 

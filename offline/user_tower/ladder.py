@@ -1,17 +1,27 @@
-"""What the contract's 40-d cosine and the length of the history cost: the same training, one thing changed a rung."""
+"""`tastewave-offline ladder`: what the contract's 40-d cosine and the length of the history cost on a log.
+
+The same training for each rung, with one thing changed from the rung before.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from rich import box
 from rich.table import Column, Table
 
-from offline.evaluation.ranking import METRICS, Examples, draw_users, rank
 from offline.files import new_file, writing
-from offline.user_tower.train import NetworkScorer, TowerTraining, prepare, train
+from offline.ranking.examples import Examples, draw_users
+from offline.ranking.rank import METRICS, rank
+from offline.tables import table_lines
+from offline.user_tower.data import prepare
+from offline.user_tower.scorer import NetworkScorer
+from offline.user_tower.settings import TowerTraining
+from offline.user_tower.train import train
 
 RUNGS: dict[str, dict[str, Any]] = {
     "dot 64, history 200": {"score": "dot", "dim": 64, "history": 200},
@@ -22,31 +32,62 @@ RUNGS: dict[str, dict[str, Any]] = {
 """From what is free to what is deployed."""
 
 
-def run(config: TowerTraining) -> list[dict[str, Any]]:
-    """Train each rung, rank the test (discovery), and write ladder.json; a ladder that was killed goes on.
+class Ladder(TowerTraining, frozen=True, kw_only=True):
+    """What can be set: the training of each rung. The ladder itself sets score, dim and history."""
 
-    Returns:
-        For each rung its name, the metrics of the test with n, the dropout, and the seconds that training took.
+    out: Annotated[str, Meta(description="Folder of ladder.json, and of the checkpoints of each rung.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the rungs reach.
+
+    Attributes:
+        rungs: of each its name, the metrics of the test with n, the dropout, and the seconds that training took.
+    """
+
+    rungs: list[dict[str, Any]]
+
+    def lines(self) -> list[str]:
+        """What the command prints."""
+        columns = ("Recall@10", "NDCG@10", "validation", "dropout", "n", "minutes")
+        table = Table(Column(no_wrap=True), *columns, box=box.SIMPLE_HEAD)
+        for rung in self.rungs:
+            table.add_row(
+                rung["name"],
+                f"{rung['recall_at_10']:.4f}",
+                f"{rung['ndcg_at_10']:.4f}",
+                f"{rung['valid_ndcg_at_10']:.4f}",
+                f"{rung['dropout']:g}",
+                f"{rung['n']:,}",
+                f"{rung['seconds'] / 60:.1f}",
+            )
+        return table_lines(table)
+
+
+def run(settings: Ladder) -> Outcome:
+    """Train each rung, rank the test (discovery), and write ladder.json; a ladder that was killed goes on.
 
     Raises:
         SettingsError: as for offline.user_tower.train.run.
     """
-    out = Path(config.out)
+    out = Path(settings.out)
     with writing(out, ": the ladder goes on from its last validation"):
-        found = [{"name": name} | _rung(config, changes, out / f"rung-{number}")
+        rungs = [{"name": name} | _rung(settings, changes, out / f"rung-{number}")
                  for number, (name, changes) in enumerate(RUNGS.items())]  # fmt: skip
         with new_file(out / "ladder.json") as path:
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    return found
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(rungs), indent=2) + b"\n")
+    return Outcome(rungs=rungs)
 
 
-def _rung(config: TowerTraining, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _rung(settings: Ladder, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    job = prepare(msgspec.structs.replace(config, **changes), scratch=folder)
-    chosen = train(job, folder)
-    examples = Examples.of(job.log, job.split, draw_users(job.log, job.split.test, seed=config.seed))
+    data = prepare(msgspec.structs.replace(settings, **changes), scratch=folder)
+    chosen = train(data, folder)
+    examples = Examples.of(data.log, data.split, draw_users(data.log, data.split.test, seed=settings.seed))
     counted = examples.slices("discovery")["all"]
-    ranked = rank(NetworkScorer(job, chosen.best), job.log, examples, protocols=("discovery",))["discovery"]
+    scorer = NetworkScorer(data, chosen.best.tower, chosen.best.items)
+    ranked = rank(scorer, data.log, examples, protocols=("discovery",))["discovery"]
     return {
         "n": int(counted.sum()),
         "dropout": chosen.dropout,
@@ -54,20 +95,3 @@ def _rung(config: TowerTraining, changes: dict[str, Any], folder: Path) -> dict[
         "valid_ndcg_at_10": chosen.best_score,
         **dict(zip(METRICS, ranked.values()[counted].mean(axis=0).tolist(), strict=True)),
     }
-
-
-def table(rungs: list[dict[str, Any]]) -> Table:
-    """The rungs for people."""
-    columns = ("Recall@10", "NDCG@10", "validation", "dropout", "n", "minutes")
-    shown = Table(Column(no_wrap=True), *columns, box=box.SIMPLE_HEAD)
-    for rung in rungs:
-        shown.add_row(
-            rung["name"],
-            f"{rung['recall_at_10']:.4f}",
-            f"{rung['ndcg_at_10']:.4f}",
-            f"{rung['valid_ndcg_at_10']:.4f}",
-            f"{rung['dropout']:g}",
-            f"{rung['n']:,}",
-            f"{rung['seconds'] / 60:.1f}",
-        )
-    return shown

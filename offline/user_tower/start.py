@@ -8,9 +8,8 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from models.history import IS_USABLE
-from offline.evaluation.ranking import in_training
 from offline.interactions.log import InteractionLog
-from offline.interactions.splits import Split
+from offline.interactions.splits import Split, in_training
 
 
 def spectral_start(

@@ -1,9 +1,8 @@
-"""What a user tower trains on and is judged by: windows of listening histories, and histories up to a listen."""
+"""Windows of listening histories, which a user tower trains on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +10,8 @@ from numpy.typing import NDArray
 
 from models.errors import SettingsError
 from models.history import IS_TARGET
-from models.user_tower import load_user_tower
-from offline.evaluation.ranking import in_training
 from offline.interactions.log import InteractionLog
 from offline.interactions.splits import Split
-
-
-def learned_tracks(log: InteractionLog, split: Split) -> NDArray[np.int64]:
-    """Places in log.tracks of the tracks with a listen in the training part: they get vectors."""
-    return np.flatnonzero(np.bincount(log.track[in_training(log, split)], minlength=len(log.tracks)))
 
 
 class Windows(NamedTuple):
@@ -29,7 +21,7 @@ class Windows(NamedTuple):
         rows: (windows, length) int64 places in the item table; 0 in the padding.
         signals: (windows, length) int64; 0 in the padding.
         ages_s: (windows, length) float64 to the last listen of the window; 0 in the padding.
-        trains: (windows, length) bool where the next listen is to be foreseen.
+        trains: (windows, length) bool, True where the next listen is to be foreseen.
         targets: (positions,) rows of these next listens.
     """
 
@@ -121,59 +113,3 @@ def _step(
         trains=trains,
         targets=row_of[log.track[places[trains] + 1]],
     )
-
-
-def histories(
-    log: InteractionLog,
-    row_of: NDArray[np.int64],
-    users: NDArray[np.integer],
-    ends: NDArray[np.int64],
-    *,
-    history: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows, signals and times (ms) of the newest listens of users before ends, (n, history) each, newest last."""
-    places = ends[:, None] + np.arange(-history, 0)
-    inside = places >= log.offsets[users][:, None]
-    places = np.maximum(places, 0)
-    return (
-        np.where(inside, row_of[log.track[places]], -1),
-        np.where(inside, log.signal[places], 0).astype(np.int64),
-        np.where(inside, log.at[places], 0),
-    )
-
-
-def catalogue_scores(
-    embeddings: NDArray[np.float32], vectors: NDArray[np.float32], row_of: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """(n, tracks of a log) dot products of (n, dim) with (items, dim); -inf where row_of says -1: no such item."""
-    scores = np.full((len(embeddings), len(row_of)), -np.inf, np.float32)
-    known = row_of >= 0
-    scores[:, known] = embeddings @ vectors[row_of[known]].T
-    return scores
-
-
-class TowerScorer:
-    """A trained tower as an offline.evaluation.ranking.Scorer.
-
-    Attributes:
-        name: its pooling.
-        training: how it was made (TowerManifest.training).
-
-    Raises:
-        ReleaseError: the folder is not that of a trained tower.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.tower = load_user_tower(folder)
-        self.name = self.tower.manifest.pooling
-        self.training = self.tower.manifest.training
-        self._log: InteractionLog | None = None
-        self._row_of = np.empty(0, np.int64)
-
-    def scores(self, log: InteractionLog, users: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n, tracks) as offline.evaluation.ranking.Scorer says."""
-        if log is not self._log:
-            self._log, self._row_of = log, self.tower.items.rows(log.tracks)
-        history = self.tower.manifest.history
-        embeddings = self.tower.embed(*histories(log, self._row_of, users, ends, history=history))
-        return catalogue_scores(embeddings, self.tower.items.vectors, self._row_of)

@@ -181,28 +181,28 @@ class Ours:
     """The user tower's training, step by step."""
 
     def __init__(self, log: Path, folder: Path, pooling: Literal["mean", "attention"]) -> None:
-        from offline.user_tower.train import Candidate, TowerTraining, prepare, steps
+        from offline.user_tower.candidate import Candidate
+        from offline.user_tower.data import prepare
+        from offline.user_tower.settings import TowerTraining
 
         folder.mkdir()
-        self.config = TowerTraining(
+        settings = TowerTraining(
             log=str(log), out=str(folder / "tower"), pooling=pooling, split="leave-last", history=HISTORY,
             validation_examples=100,
         )  # fmt: skip
-        job = prepare(self.config, scratch=folder)
-        self._candidate = Candidate(job, 0.2, folder / "checkpoint.safetensors")
-        self._steps = steps(job)
+        data = prepare(settings, scratch=folder)
+        self._candidate = Candidate(data, 0.2, folder / "checkpoint.safetensors")
+        self._steps = data.steps()
 
     def train(self, seconds: float) -> tuple[int, float]:
         """Examples and seconds of so long a stretch; the validation at its end is not in them."""
-        from offline.user_tower.train import Course
-
         until = time.monotonic() + seconds
 
         def batches() -> Iterator[Any]:
             while time.monotonic() < until:
                 yield next(self._steps)
 
-        self._candidate.train(batches(), Course(self.config))
+        self._candidate.train(batches(), advance=lambda: None)
         point = self._candidate.course[-1]
         return int(point["examples"]), point["seconds"]
 

@@ -18,7 +18,9 @@ from kafka.structs import TopicPartition
 
 from models.contract import LISTENS
 from models.events import Listen, encode_event
-from offline.interactions.dump import _READING, Span, _Partition, log_files
+from offline.interactions.dump_folder import Span
+from offline.interactions.dump_kafka import READING, PartitionReader
+from offline.interactions.dump_parquet import log_files
 
 pytestmark = pytest.mark.servers
 
@@ -217,8 +219,8 @@ def test_what_retention_dropped_is_said_unless_the_log_has_it(listens: Listens) 
 def test_what_retention_drops_while_it_is_read_is_passed_over_and_said(listens: Listens) -> None:
     events = listens.produce(range(60))
     place = TopicPartition(listens.topic, 0)
-    with contextlib.closing(KafkaConsumer(bootstrap_servers=listens.brokers, **_READING)) as consumer:
-        source = _Partition(consumer, place, 0)  # all was there when the dump started
+    with contextlib.closing(KafkaConsumer(bootstrap_servers=listens.brokers, **READING)) as consumer:
+        source = PartitionReader(consumer, place, 0)  # all was there when the dump started
         listens.admin.delete_records({place: 7})
         (file,) = log_files(source, topic=listens.topic, partition=0, span=Span(0, 20), events_per_file=100)
     assert source.dropped == [Span(0, 7)]

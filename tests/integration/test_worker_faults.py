@@ -15,7 +15,8 @@ import pytest
 
 from models.contract import LIVE_KEY, TRACKS_TAGGED, track_key
 from models.genre import GenreHead
-from models.release import DEFAULT, MANIFEST, Manifest, describe_file, load_release, release_id
+from models.release import DEFAULT, MANIFEST, Manifest, load_release, release_id
+from models.sealed_folder import describe_file
 from tests.platform.clock import now_ms, until
 from tests.platform.load import uploading
 from tests.platform.music import write_catalogue, write_music

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from models.errors import ReleaseError
-from models.genre import NEIGHBOURS, GenreHead, taggram_features, window_features
-from models.musicnn import MusicnnFeatures
+from models.features import taggram_features
+from models.genre import NEIGHBOURS, GenreHead
 
 
 def head(**changes) -> GenreHead:
@@ -116,6 +116,7 @@ def test_a_head_survives_its_file_and_equal_heads_are_equal_bytes(tmp_path: Path
         ({"vectors": np.zeros((4, 2)), "weights": np.zeros((4, 3))}, "at least 5"),
         ({"inputs": ("msd.taggram.mean", "msd.taggram.spread")}, "50 columns"),
         ({"inputs": ()}, "0 inputs"),
+        ({"inputs": ("msd.taggram.mean", "embedding")}, "50 columns"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes: dict, said: str):
@@ -168,19 +169,6 @@ def test_features_of_another_shape_are_refused(features: np.ndarray):
 def test_features_that_are_not_finite_are_refused(value: float):
     with pytest.raises(ReleaseError, match="finite"):
         head().decide(at((value, 0.0)))
-
-
-def test_window_features_are_mean_and_spread_over_the_patches():
-    taggram = np.array([[0.2] * 50, [0.6] * 50], np.float32)
-    max_pool = np.stack([np.full(753, -10.0), np.full(753, 30.0)]).astype(np.float32)
-    heard = MusicnnFeatures(
-        taggram=taggram, max_pool=max_pool, mean_pool=max_pool, penultimate=np.zeros((2, 200), np.float32)
-    )
-    found = window_features("mtt", heard)
-    assert set(found) == {"mtt.taggram.mean", "mtt.taggram.spread", "mtt.max_pool"}
-    np.testing.assert_allclose(found["mtt.taggram.mean"], 0.4, rtol=1e-6)
-    np.testing.assert_allclose(found["mtt.taggram.spread"], 0.2, rtol=1e-6)
-    np.testing.assert_allclose(found["mtt.max_pool"], 10.0)
 
 
 def test_stack_takes_the_inputs_in_the_order_of_the_head():

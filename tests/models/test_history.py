@@ -55,9 +55,9 @@ def test_targets_and_negatives_never_overlap_and_partial_plays_are_neither():
 
 @given(st.sampled_from(KINDS), st.integers(0, 2**40), st.integers(0, 2**40))
 def test_only_a_play_of_half_a_like_or_a_playlist_add_is_a_target(kind, played, duration):
-    found = signal(kind, played, duration)
+    said = signal(kind, played, duration)
     heard = kind == "play" and 2 * played >= duration and played >= 10_000 and 10 * played >= duration
-    assert IS_TARGET[found] == (heard or kind in ("like", "playlist_add"))
+    assert IS_TARGET[said] == (heard or kind in ("like", "playlist_add"))
 
 
 listens = st.builds(

@@ -11,7 +11,8 @@ from models.contract import CONTRACT
 from models.errors import ReleaseError
 from models.genre import NEIGHBOURS, GenreHead
 from models.mel import FRONT_END
-from models.release import MANIFEST, Configuration, Manifest, describe_file, load_release, release_id
+from models.release import MANIFEST, Configuration, Manifest, load_release, release_id
+from models.sealed_folder import describe_file
 
 HEAD = GenreHead(
     classes=("folk", "metal"),

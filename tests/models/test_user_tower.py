@@ -1,5 +1,6 @@
 import tracemalloc
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -38,7 +39,7 @@ def made(request, tmp_path_factory):
 
 def test_onnx_runtime_gives_the_embeddings_of_pytorch(made):
     folder, tower, items = made
-    found = load_user_tower(folder)
+    loaded = load_user_tower(folder)
     rng = np.random.default_rng(0)
     rows = rng.integers(-1, len(IDS), (200, 9))
     signals = rng.integers(0, len(Signal), (200, 9))
@@ -47,7 +48,7 @@ def test_onnx_runtime_gives_the_embeddings_of_pytorch(made):
     with torch.inference_mode():
         vectors = items()[known] * (torch.from_numpy(codes) > 0)[..., None]
         wanted = tower(vectors, torch.from_numpy(codes), torch.from_numpy(ages_s)).numpy()
-    embeddings = found.embed(rows, signals, at_ms)
+    embeddings = loaded.embed(rows, signals, at_ms)
     assert 100 < usable.sum() < 200
     np.testing.assert_allclose(embeddings[usable], wanted[usable], rtol=0, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
@@ -58,8 +59,8 @@ def test_a_history_without_a_usable_listen_gets_the_global_embedding(made):
     skip, play = Signal.SKIP, Signal.PLAY
     rows = [[0, 1], [-1, -1], [0, 0], [0, -1]]
     signals = [[skip, skip], [play, play], [0, 0], [skip, play]]
-    found = tower.embed(rows, signals, np.ones((4, 2)))
-    assert found.tolist() == pytest.approx(np.array([GLOBAL] * 4), abs=1e-7)
+    embeddings = tower.embed(rows, signals, np.ones((4, 2)))
+    assert embeddings.tolist() == pytest.approx(np.array([GLOBAL] * 4), abs=1e-7)
     assert tower.embed(np.empty((1, 0)), np.empty((1, 0)), np.empty((1, 0)))[0].tolist() == pytest.approx(GLOBAL)
 
 
@@ -76,8 +77,8 @@ def test_an_embedding_knows_neither_the_clock_nor_what_is_older_than_the_history
 def test_unknown_tracks_leave_no_gap(made):
     tower = load_user_tower(made[0])
     plays = [[Signal.PLAY] * 3]
-    found = tower.embed([[0, -1, 1]], plays, [[1000, 2000, 3000]])
-    np.testing.assert_array_equal(found, tower.embed([[-1, 0, 1]], plays, [[0, 1000, 3000]]))
+    with_gap = tower.embed([[0, -1, 1]], plays, [[1000, 2000, 3000]])
+    np.testing.assert_array_equal(with_gap, tower.embed([[-1, 0, 1]], plays, [[0, 1000, 3000]]))
 
 
 def test_what_says_nothing_takes_no_place_in_a_history(made):
@@ -113,9 +114,18 @@ def test_items_are_found_by_their_ids_and_stay_on_the_disk(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / NETWORK).unlink(), "tower.onnx is missing or not the file"),
-        (lambda folder: (folder / ITEM_VECTORS).write_bytes(b"x"), "item_vectors.npy is missing or not the file"),
+        (lambda folder: (folder / NETWORK).unlink(), "tower.onnx is missing"),
+        (
+            lambda folder: (folder / ITEM_VECTORS).write_bytes(b"x"),
+            "item_vectors.npy is not the file",
+        ),
         (lambda folder: (folder / TOWER_MANIFEST).write_text("{"), "cannot be read"),
+        (
+            lambda folder: (folder / TOWER_MANIFEST).write_text(
+                (folder / TOWER_MANIFEST).read_text().replace('"tower.onnx"', '"other.onnx"')
+            ),
+            "does not list tower.onnx",
+        ),
         (lambda folder: (folder / TOWER_MANIFEST).unlink(), "has no readable tower.json"),
         (
             lambda folder: (folder / TOWER_MANIFEST).write_text(
@@ -131,3 +141,11 @@ def test_a_damaged_tower_is_refused_in_one_sentence(made, tmp_path, change, mess
     change(tmp_path)
     with pytest.raises(ReleaseError, match=message):
         load_user_tower(tmp_path)
+
+
+def test_a_tower_at_a_url_is_copied_and_gives_the_same_embeddings(made):
+    memory = fsspec.filesystem("memory")
+    memory.put(str(made[0]), f"/towers/{made[0].name}", recursive=True)
+    listens = [[0, 1]], [[Signal.PLAY] * 2], [[0, 60_000]]
+    embedding = load_user_tower(f"memory://towers/{made[0].name}").embed(*listens)
+    np.testing.assert_array_equal(embedding, load_user_tower(made[0]).embed(*listens))

@@ -19,8 +19,9 @@ from offline.evaluation.floors import (
     rank_floor,
     transitions,
 )
-from offline.evaluation.ranking import METRICS, PROTOCOLS, Examples, rank
 from offline.interactions.log import InteractionLog
+from offline.ranking.examples import PROTOCOLS, Examples
+from offline.ranking.rank import METRICS, rank
 from tests.offline.small_logs import log_of, split_of
 
 PLAY, SKIP, PARTIAL = Signal.PLAY, Signal.SKIP, Signal.PARTIAL

@@ -13,7 +13,7 @@ from models.errors import SettingsError
 from models.events import Listen
 from models.history import KINDS, Signal, history_member
 from offline.interactions import log as interaction_log
-from offline.interactions.log import read_log
+from offline.interactions.log import read_log, spans
 
 NOW = 1_700_000_000_000
 
@@ -197,3 +197,9 @@ def test_what_a_killed_job_left_in_its_folder_is_tidied_away(tmp_path):
     assert len(list((tmp_path / "job").iterdir())) == 1
     assert not (tmp_path / "job" / ".log-left").exists()
     assert len(log.at) == 2
+
+
+def test_spans_are_laid_end_to_end():
+    rows, positions = spans(np.array([3, 9, 5]), np.array([5, 9, 8]))
+    assert rows.tolist() == [0, 0, 2, 2, 2]
+    assert positions.tolist() == [3, 4, 5, 6, 7]

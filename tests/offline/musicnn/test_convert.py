@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from models.errors import SettingsError
 from models.mel import MUSICNN, PATCH_FRAMES, musicnn_log_mel, patches
 from models.musicnn import Musicnn
+from models.release import DEFAULT
 from offline.cli import cli
 from offline.musicnn import convert
 from offline.synth.music import synthesise
@@ -46,10 +47,10 @@ def extractor():
         yield extractor
 
 
-@pytest.fixture(scope="module", params=convert.MODELS)
+@pytest.fixture(scope="module", params=convert.NETWORKS)
 def published(request, extractor):
     """A published network: its own code builds it, TensorFlow restores its checkpoint and runs it."""
-    tf, folder = extractor.tf, convert.MODELS[request.param]
+    tf, folder = extractor.tf, convert.CHECKPOINTS[request.param]
     with tf.Graph().as_default() as graph, tf.name_scope("model"), warnings.catch_warnings(action="ignore"):
         batch = tf.compat.v1.placeholder(tf.float32, [None, PATCH_FRAMES, MUSICNN.n_mels])
         is_training = tf.compat.v1.placeholder(tf.bool)
@@ -68,7 +69,7 @@ def published(request, extractor):
 @pytest.mark.tensorflow
 def test_the_converted_network_answers_as_the_published_one(published, passages):
     name, run = published
-    network = Musicnn(convert.DEFAULT_RELEASE / f"musicnn-{name}.onnx")
+    network = Musicnn(DEFAULT / convert.NETWORKS[name])
     worst, highest = np.zeros(4), 0.0
     for waveform in passages.values():
         log_mel = musicnn_log_mel(waveform)
@@ -105,9 +106,10 @@ def test_the_log_mel_is_what_the_published_extractor_feeds_its_network(extractor
 def test_the_shipped_networks_are_what_the_command_writes(tmp_path):
     result = CliRunner().invoke(cli, ["convert-musicnn", str(tmp_path)], catch_exceptions=False)
     assert result.exit_code == 0
-    for name in convert.MODELS:
-        written = (tmp_path / f"musicnn-{name}.onnx").read_bytes()
-        assert written == (convert.DEFAULT_RELEASE / f"musicnn-{name}.onnx").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["musicnn-msd.onnx", "musicnn-mtt.onnx"]
+    for name in ("musicnn-msd.onnx", "musicnn-mtt.onnx"):
+        written = (tmp_path / name).read_bytes()
+        assert written == (DEFAULT / name).read_bytes()
         assert f"sha256 {hashlib.sha256(written).hexdigest()}" in result.output
 
 
@@ -116,4 +118,4 @@ def test_without_musicnn_or_tensorflow_the_converter_says_what_to_install(missin
     find_spec = convert.find_spec
     monkeypatch.setattr(convert, "find_spec", lambda name: None if name == missing else find_spec(name))
     with pytest.raises(SettingsError, match="install the offline and musicnn sets"):
-        convert.convert_musicnn(tmp_path)
+        convert.run(convert.ConvertMusicnn(out=str(tmp_path)))

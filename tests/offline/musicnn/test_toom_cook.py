@@ -22,25 +22,25 @@ def matrix_vector(rows, vector):
     return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in rows]
 
 
-def correlation(taps, window):
-    return [sum(tap * window[i + j] for j, tap in enumerate(taps)) for i in range(len(window) - len(taps) + 1)]
+def correlation(taps, inputs):
+    return [sum(tap * inputs[i + j] for j, tap in enumerate(taps)) for i in range(len(inputs) - len(taps) + 1)]
 
 
 @given(algorithm=algorithms(), data=st.data())
 def test_in_fractions_it_is_the_direct_correlation(algorithm, data):
     m, r, points = algorithm
     taps = data.draw(st.lists(small_fractions, min_size=r, max_size=r))
-    window = data.draw(st.lists(small_fractions, min_size=m + r - 1, max_size=m + r - 1))
+    inputs = data.draw(st.lists(small_fractions, min_size=m + r - 1, max_size=m + r - 1))
     output, kernel, transform = rational_toom_cook(m, r, points)
-    products = [a * b for a, b in zip(matrix_vector(kernel, taps), matrix_vector(transform, window), strict=True)]
-    assert matrix_vector(output, products) == correlation(taps, window)
+    products = [a * b for a, b in zip(matrix_vector(kernel, taps), matrix_vector(transform, inputs), strict=True)]
+    assert matrix_vector(output, products) == correlation(taps, inputs)
 
 
 @pytest.mark.parametrize(("m", "r"), POINTS)
 def test_the_points_in_use_are_exact_in_float64_and_close_in_float32(m, r):
     rng = np.random.default_rng(m * 10 + r)
-    taps, window = rng.standard_normal((r, 500)), rng.standard_normal((m + r - 1, 500))
-    direct = np.array([(taps * window[i : i + r]).sum(axis=0) for i in range(m)])
+    taps, inputs = rng.standard_normal((r, 500)), rng.standard_normal((m + r - 1, 500))
+    direct = np.array([(taps * inputs[i : i + r]).sum(axis=0) for i in range(m)])
     algorithm = toom_cook(m, r)
     assert (algorithm.output.shape, algorithm.kernel.shape, algorithm.data.shape) == (
         (m, m + r - 1),
@@ -49,7 +49,7 @@ def test_the_points_in_use_are_exact_in_float64_and_close_in_float32(m, r):
     )
     for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-3)):
         output, kernel, data = (matrix.astype(dtype) for matrix in (algorithm.output, algorithm.kernel, algorithm.data))
-        fast = output @ ((kernel @ taps.astype(dtype)) * (data @ window.astype(dtype)))
+        fast = output @ ((kernel @ taps.astype(dtype)) * (data @ inputs.astype(dtype)))
         assert fast.dtype == dtype
         np.testing.assert_allclose(fast, direct, rtol=0, atol=tolerance)
 

@@ -7,14 +7,20 @@ import pytest
 from click.testing import CliRunner
 
 from models.errors import ReleaseError, SettingsError
-from models.release import load_release
+from models.release import Release, load_release
 from offline.cli import cli
-from offline.genre.train import GenreTraining
-from offline.release.build import NETWORKS, NOTICE, build_release
+from offline.genre.settings import GenreTraining
+from offline.musicnn.convert import NETWORKS
+from offline.release.build import NOTICE, BuildRelease, run
 
 CONFIG = GenreTraining(
     classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1
 )
+
+
+def build_release(taggrams_dir: Path, *, out: Path, networks_dir: Path) -> Release:
+    settings = BuildRelease(taggrams_dir=str(taggrams_dir), out=str(out), networks=str(networks_dir), training=CONFIG)
+    return run(settings).release
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def networks_dir(tmp_path: Path) -> Path:
 
 def test_a_release_is_built_and_reads_back(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
     out = tmp_path / "releases" / "new"
-    release = build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    release = build_release(taggrams_dir, out=out, networks_dir=networks_dir)
     assert release.folder == out
     assert sorted(path.name for path in out.iterdir()) == sorted(
         [*NETWORKS.values(), NOTICE, "genre.npz", "manifest.json"]
@@ -71,14 +77,14 @@ def test_a_release_is_built_and_reads_back(tmp_path: Path, taggrams_dir: Path, n
 
 
 def test_a_rebuild_gives_the_same_id_and_other_data_another(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
-    first = build_release(taggrams_dir, out=tmp_path / "a", networks_dir=networks_dir, config=CONFIG)
-    again = build_release(taggrams_dir, out=tmp_path / "b", networks_dir=networks_dir, config=CONFIG)
+    first = build_release(taggrams_dir, out=tmp_path / "a", networks_dir=networks_dir)
+    again = build_release(taggrams_dir, out=tmp_path / "b", networks_dir=networks_dir)
     assert again.release_id == first.release_id
     write_taggrams(taggrams_dir, CONFIG.classes, seed=1)
-    other = build_release(taggrams_dir, out=tmp_path / "c", networks_dir=networks_dir, config=CONFIG)
+    other = build_release(taggrams_dir, out=tmp_path / "c", networks_dir=networks_dir)
     assert other.release_id != first.release_id
     (networks_dir / NETWORKS["msd"]).write_bytes(b"another network")
-    assert build_release(taggrams_dir, out=tmp_path / "d", networks_dir=networks_dir, config=CONFIG).release_id not in {
+    assert build_release(taggrams_dir, out=tmp_path / "d", networks_dir=networks_dir).release_id not in {
         first.release_id,
         other.release_id,
     }
@@ -86,17 +92,17 @@ def test_a_rebuild_gives_the_same_id_and_other_data_another(tmp_path: Path, tagg
 
 def test_a_release_is_replaced_in_place_with_its_own_networks(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
     out = tmp_path / "release"
-    first = build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    first = build_release(taggrams_dir, out=out, networks_dir=networks_dir)
     shutil.rmtree(networks_dir)
-    assert build_release(taggrams_dir, out=out, networks_dir=out, config=CONFIG).release_id == first.release_id
+    assert build_release(taggrams_dir, out=out, networks_dir=out).release_id == first.release_id
 
 
 def test_when_the_build_fails_the_old_release_stays(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
     out = tmp_path / "release"
-    first = build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    first = build_release(taggrams_dir, out=out, networks_dir=networks_dir)
     np.savez(taggrams_dir / "train.npz", X=np.zeros((1, 50)))
     with pytest.raises(SettingsError, match="cannot be read as taggrams"):
-        build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+        build_release(taggrams_dir, out=out, networks_dir=networks_dir)
     assert load_release(out).release_id == first.release_id
 
 
@@ -105,7 +111,7 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, taggrams_dir
     out.mkdir()
     (out / "novel.txt").write_text("Chapter 1")
     with pytest.raises(SettingsError, match="files of something else; name a new folder"):
-        build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+        build_release(taggrams_dir, out=out, networks_dir=networks_dir)
     assert (out / "novel.txt").read_text() == "Chapter 1"
 
 
@@ -113,12 +119,12 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, taggrams_dir
 def test_a_missing_network_or_notice_is_named(tmp_path: Path, taggrams_dir: Path, networks_dir: Path, name: str):
     (networks_dir / name).unlink()
     with pytest.raises(SettingsError, match=name):
-        build_release(taggrams_dir, out=tmp_path / "out", networks_dir=networks_dir, config=CONFIG)
+        build_release(taggrams_dir, out=tmp_path / "out", networks_dir=networks_dir)
 
 
 def test_score_genre_prints_the_accuracy_of_a_built_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
     out = tmp_path / "release"
-    build_release(taggrams_dir, out=out, networks_dir=networks_dir, config=CONFIG)
+    build_release(taggrams_dir, out=out, networks_dir=networks_dir)
     result = CliRunner().invoke(cli, ["score-genre", str(taggrams_dir / "train.npz"), "--release", str(out)])
     assert result.exit_code == 0
     assert result.output.splitlines()[:2] == ["accuracy 1.000", "n 32"]
@@ -134,10 +140,28 @@ def test_the_build_command_takes_a_folder_of_taggrams(tmp_path: Path, networks_d
     assert "train.npz" in str(result.exception)
 
 
+def test_the_build_command_prints_the_metrics_and_the_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    settings = BuildRelease(
+        taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), training=CONFIG
+    )
+    outcome = run(settings)
+    metrics = outcome.release.manifest.metrics
+    assert outcome.lines() == [
+        f"accuracy {metrics['accuracy']:.3f}",
+        f"accuracy_standard_error {metrics['accuracy_standard_error']:.3f}",
+        f"answered {metrics['answered']:.3f}",
+        f"accuracy_answered {metrics['accuracy_answered']:.3f}",
+        f"log_loss {metrics['log_loss']:.3f}",
+        f"release {outcome.release.release_id} in {tmp_path / 'out'}",
+    ]
+
+
 def test_the_shipped_release_is_whole():
     release = load_release()
     head = release.genre_head()
     assert head.classes == GenreTraining().classes
-    assert head.inputs == tuple(name for name, _ in GenreTraining().inputs)
-    assert release.manifest.training["config"] == msgspec.json.decode(msgspec.json.encode(GenreTraining()))
+    assert head.inputs == tuple(block.name for block in GenreTraining().inputs)
+    trained_with = release.manifest.training["config"]
+    assert trained_with.keys() == set(GenreTraining.__struct_fields__)
+    assert msgspec.convert(trained_with, GenreTraining) == GenreTraining()
     assert release.manifest.training["tracks"] == len(head.vectors) == 443

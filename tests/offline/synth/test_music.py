@@ -42,8 +42,8 @@ def test_a4_is_440_hz_and_an_octave_doubles_it():
 @pytest.mark.parametrize(("instrument", "cents"), [(piano, 2), (bowed, 15)], ids=["piano", "bowed with vibrato"])
 def test_instruments_are_in_tune(instrument, cents, note):
     hz = pitch_hz(note)
-    found = loudest_hz(instrument(hz, 1.0), below_hz=min(8 * hz, SAMPLE_RATE / 2))
-    assert abs(1200 * np.log2(found / (hz * round(found / hz)))) < cents
+    loudest = loudest_hz(instrument(hz, 1.0), below_hz=min(8 * hz, SAMPLE_RATE / 2))
+    assert abs(1200 * np.log2(loudest / (hz * round(loudest / hz)))) < cents
 
 
 def test_no_partial_lies_above_half_the_sample_rate():

@@ -4,7 +4,7 @@ from click.testing import CliRunner
 
 from offline.cli import cli
 from offline.user_tower.ladder import RUNGS
-from tests.offline.user_tower.test_train import QUICK, write_log
+from tests.offline.user_tower.rule_log import QUICK, write_log
 
 
 def test_the_ladder_prints_each_rung_and_what_it_reaches(tmp_path):

@@ -3,60 +3,30 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
 
 from models.errors import SettingsError
 from models.user_tower import load_user_tower
 from offline.cli import cli
-from offline.evaluation.ranking import METRICS, Examples, rank
+from offline.evaluation.scorers import TowerScorer
 from offline.interactions.log import read_log
 from offline.interactions.splits import split_log
-from offline.user_tower.train import Candidate, Course, TowerTraining, prepare, run, steps
-from offline.user_tower.windows import TowerScorer, windows
-
-START = 1_600_000_000_000
-QUICK = {
-    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": (20,), "steps": 60, "validate_every": 10,
-    "positions": 240, "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
-}  # fmt: skip
-
-
-def write_log(path: Path, *, users=60, tracks=40, seed=0) -> str:
-    """A log in which seven listens of ten follow a rule: the track after t is 3 t + 1."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for user in range(users):
-        track = int(rng.integers(tracks))
-        for place in range(int(rng.integers(3, 50))):
-            rows.append((f"u{user}", f"t{track}", START + 60_000 * place))
-            track = (3 * track + 1) % tracks if rng.random() < 0.7 else int(rng.integers(tracks))
-    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def log_path(tmp_path_factory):
-    return write_log(tmp_path_factory.mktemp("log") / "log.parquet")
-
-
-@pytest.fixture(scope="module", params=["mean", "attention"])
-def trained(request, log_path, tmp_path_factory):
-    out = tmp_path_factory.mktemp("tower") / request.param
-    found = run(TowerTraining(log=log_path, out=str(out), pooling=request.param, **QUICK | {"steps": 300}))
-    return out, found
+from offline.ranking.examples import Examples
+from offline.ranking.rank import METRICS, rank
+from offline.user_tower.settings import TowerTraining
+from offline.user_tower.train import run
+from tests.offline.user_tower.rule_log import QUICK, START, write_log
 
 
 def test_a_tower_learns_what_follows_what(trained, log_path):
-    out, found = trained
+    out, _, outcome = trained
+    found = outcome.training
     log = read_log(log_path)
     split = split_log(log, "leave-last")
     examples = Examples.of(log, split, split.test)
@@ -127,24 +97,6 @@ def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tm
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("settings", [{}, {"full_softmax_tracks": 10, "negatives": 32}, {"loss": "gbce"}])
-def test_a_checkpoint_that_is_taken_up_goes_on_as_if_nothing_had_been(log_path, tmp_path, settings):
-    config = TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | settings)
-    job = prepare(config, scratch=tmp_path)
-    with Course(config) as course:
-        for name in ("whole", "halved"):
-            candidate = Candidate(job, 0.1, tmp_path / name)
-            candidate.train(islice(steps(job), 10), course)
-            if name == "halved":
-                candidate = Candidate(job, 0.1, tmp_path / name)
-            assert candidate.steps == 10
-            candidate.train(islice(steps(job, done=10), 10), course)
-    whole, halved = (load_file(tmp_path / name) for name in ("whole", "halved"))
-    assert whole.keys() == halved.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, halved[name]), name
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -191,28 +143,8 @@ def test_a_folder_of_something_else_is_not_replaced(log_path, tmp_path):
 def test_sampled_losses_learn_too(log_path, tmp_path, settings):
     found = run(
         TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | {"steps": 300, "patience": 40} | settings)
-    )
+    ).training
     assert found["valid_ndcg_at_10"] > 0.25  # by chance .11
-
-
-def test_every_position_trains_once_in_an_epoch_with_its_whole_history(log_path):
-    log = read_log(log_path)
-    split = split_log(log, "leave-last")
-    row_of = np.arange(len(log.tracks))
-    learned = {p for start, end in zip(log.offsets[:-1], split.train_end, strict=True) for p in range(start, end - 1)}
-    for context, stride in ((2, 4), (9, 15), (49, 150), (5, 5)):
-        steps = windows(log, split, row_of, context=context, stride=stride, batch=7, seed=5)
-        expected = sorted(int(log.track[place + 1]) for place in learned)
-        found: list[int] = []
-        while len(found) < len(learned):
-            batch = next(steps)
-            found += batch.targets.tolist()
-            for number, position in zip(*np.nonzero(batch.trains), strict=True):
-                assert (batch.signals[number, : position + 1] > 0).all()
-            first = batch.trains.argmax(axis=1)
-            assert set(first) <= {0, *range(min(context, 1), context + 1)}
-            assert (batch.trains.sum(axis=1) <= np.where(first == 0, context + stride, stride)).all()
-        assert sorted(found) == expected
 
 
 def test_a_log_in_which_nothing_follows_is_one_sentence(tmp_path):
@@ -233,7 +165,7 @@ def test_listeners_who_only_skip_train_nothing_and_stop_nothing(tmp_path):
     ]
     path = tmp_path / "log.parquet"
     pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at", "kind"]).write_parquet(path)
-    found = run(TowerTraining(log=str(path), out=str(tmp_path / "tower"), **QUICK | {"positions": 15}))
+    found = run(TowerTraining(log=str(path), out=str(tmp_path / "tower"), **QUICK | {"positions": 15})).training
     assert all(np.isfinite(point["loss"]) for point in found["course"])
 
 

@@ -1,0 +1,110 @@
+"""Blocks of decoded audio: what every decoder gives, and how blocks become one mono waveform at a model's sample rate.
+
+Audio is read in blocks, so that memory is bounded whatever length a file's header claims.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import soxr  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+PRE_ROLL_S = 0.5
+"""How much audio is decoded and dropped after a seek: codecs build on what came before (Opus on the last 80 ms)."""
+
+ADVICE = "upload an mp3, m4a, flac, wav, ogg, opus or webm file"
+"""The end of every error about a file that cannot be decoded."""
+
+_LARGEST_SAMPLE = 16.0  # +24 dB over full scale
+
+
+class Reader(Protocol):
+    """A file that a decoder has opened. Positions and lengths are frames at the file's own sample rate.
+
+    Attributes:
+        sample_rate: of the file, Hz.
+        channels: how many the file has.
+        claimed_frames: the length that the file claims for itself; None where it claims none.
+    """
+
+    sample_rate: int
+    channels: int
+    claimed_frames: int | None
+
+    def blocks(self, start: int, frames: int) -> Iterator[Float32]:
+        """Mono audio from frame `start` on: `frames` frames, or fewer where the audio ends before."""
+        ...
+
+    def count(self, limit: int) -> int:
+        """How many frames can be decoded; counting stops at about `limit`, where there are as many or more."""
+        ...
+
+
+def nameless(file: Any) -> Any:
+    """The file without its name, at its beginning: decoders would guess the format from the end of a name."""
+    file.seek(0)
+    return SimpleNamespace(read=file.read, readinto=file.readinto, seek=file.seek, tell=file.tell)
+
+
+def mono(samples: Float32) -> Float32:
+    """The mean over the channels: (channels, frames) -> (frames,)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total: Any = sum(samples)  # 20 times as fast as mean(axis=0) on interleaved channels
+        return total / np.float32(len(samples))
+
+
+def cut(blocks: Iterator[Float32], position: int, start: int, frames: int) -> Iterator[Float32]:
+    """The part of some blocks that lies in [start, start + frames); the first block begins at `position`."""
+    for block in blocks:
+        part = block[max(0, start - position) : max(0, start + frames - position)]
+        position += len(block)
+        if len(part):
+            yield part
+        if position >= start + frames:
+            return
+
+
+def joined(blocks: Iterator[Float32], *, samples: int) -> Iterator[Float32]:
+    """The same audio in blocks of at least so many samples each, but for the last one."""
+    parts, length = list[Float32](), 0
+    for block in blocks:
+        parts.append(block)
+        length += len(block)
+        if length >= samples:
+            yield np.concatenate(parts)
+            parts, length = [], 0
+    if parts:
+        yield np.concatenate(parts)
+
+
+def resampled(reader: Reader, *, start: int, frames: int, sample_rate: int) -> Float32:
+    """A part of a file at another sample rate.
+
+    Args:
+        reader: the file.
+        start: first frame of the part.
+        frames: length of the part; it is shorter where the audio ends before.
+        sample_rate: of the waveform, Hz.
+
+    Returns:
+        (samples,) mono and finite, as long as librosa.resample makes it (rounded up). NaN samples count as silence,
+        and samples beyond +-16 are clipped there.
+    """
+    resampler = soxr.ResampleStream(reader.sample_rate, sample_rate, 1, "float32", "HQ")
+    frames_read, chunks = 0, list[Float32]()
+    for block in reader.blocks(start, frames):
+        frames_read += len(block)
+        clipped = np.clip(block, -_LARGEST_SAMPLE, _LARGEST_SAMPLE)
+        clipped[np.isnan(clipped)] = 0.0
+        chunks.append(resampler.resample_chunk(clipped))
+    chunks.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    waveform = np.concatenate(chunks)
+    length = math.ceil(frames_read * sample_rate / reader.sample_rate)
+    return np.pad(waveform, (0, max(0, length - len(waveform))))

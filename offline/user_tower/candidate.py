@@ -1,0 +1,155 @@
+"""A tower in training with one of the dropouts that are tried."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import SettingsError
+from offline.ranking.rank import METRICS, rank
+from offline.user_tower.checkpoint import Course, load_checkpoint, save_checkpoint
+from offline.user_tower.data import TrainingData
+from offline.user_tower.losses import FullSoftmax, gbce, sampled_softmax
+from offline.user_tower.networks import Items, Tower
+from offline.user_tower.scorer import NetworkScorer
+from offline.user_tower.windows import Windows
+
+
+class Network(nn.Module):
+    """A tower and the items that it is trained with."""
+
+    def __init__(self, data: TrainingData, dropout: float) -> None:
+        super().__init__()
+        settings, cosine = data.settings, data.settings.score == "cosine"
+        self.settings = settings
+        self.is_sampled = settings.loss == "softmax" and len(data.learned) > settings.full_softmax_tracks
+        self.tower = Tower(
+            settings.pooling, dim=settings.dim, history=settings.history, dropout=dropout, unit_norm=cosine
+        )
+        self.items = Items(data.start, unit_norm=cosine, sparse=self.is_sampled or settings.loss == "gbce")
+
+    def loss(self, batch: Windows, device: torch.device, generator: torch.Generator) -> Tensor:
+        """The mean loss over the positions that train."""
+        settings = self.settings
+        rows, signals, ages_s, trains, targets = (torch.from_numpy(array).to(device) for array in batch)
+        every = None if self.items.table.sparse else self.items()
+        vectors = self.items(rows) if every is None else every[rows]
+        users = self.tower(vectors * (signals > 0)[..., None], signals, ages_s, trains)
+        if settings.loss == "gbce":
+            return gbce(users, self.items, targets, negatives=settings.negatives,
+                        calibration=settings.calibration, generator=generator)  # fmt: skip
+        if self.is_sampled:
+            return sampled_softmax(users, self.items, targets, negatives=settings.negatives, generator=generator)
+        return FullSoftmax.apply(users, every, self.items.scale, targets)
+
+
+class Candidate:
+    """A network in training with one dropout, the running average of its weights, and the best of these averages.
+
+    Each stretch between two validations has a seed of its own, made from its first step, so that a training that was
+    killed and goes on ends like one that was not.
+
+    Attributes:
+        network, average, best: as above; validations rank with the average, and the best is what becomes the tower.
+        steps: how many are done.
+        course: what each validation told.
+    """
+
+    def __init__(self, data: TrainingData, dropout: float, path: Path) -> None:
+        """Take up the checkpoint at the path, where there is one of this log and these settings."""
+        settings = data.settings
+        torch.manual_seed(settings.seed)
+        self.data, self.dropout, self.path = data, dropout, path
+        self.network = Network(data, dropout).to(data.device)
+        self.average = deepcopy(self.network).eval().requires_grad_(False)
+        self.best = deepcopy(self.average)
+        self._networks = {"network": self.network, "average": self.average, "best": self.best}
+        table = self.network.items.table
+        rest = [weight for weight in self.network.parameters() if weight is not table.weight or not table.sparse]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        ]
+        if table.sparse:
+            self.optimisers.append(torch.optim.SparseAdam([table.weight], lr=settings.learning_rate))
+        self.course: Course = load_checkpoint(path, key=data.key, networks=self._networks, optimisers=self.optimisers)
+        self.steps = int(self.course[-1]["step"]) if self.course else 0
+
+    @property
+    def best_score(self) -> float:
+        """NDCG@10 of the best validation so far; -1 before the first one."""
+        return max((point["valid_ndcg_at_10"] for point in self.course), default=-1.0)
+
+    @property
+    def best_step(self) -> int:
+        """The step of that validation."""
+        return int(max(self.course, key=lambda point: point["valid_ndcg_at_10"])["step"])
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last `patience` validations brought nothing better."""
+        since = self.steps - self.best_step if self.course else 0
+        return since >= self.data.settings.patience * self.data.settings.validate_every
+
+    def train(self, batches: Iterable[Windows], *, advance: Callable[[], object]) -> None:
+        """Train up to the next validation, validate, and write the checkpoint.
+
+        Args:
+            batches: a step each.
+            advance: called after each step.
+
+        Raises:
+            SettingsError: the loss is no number any more.
+        """
+        settings, began = self.data.settings, time.monotonic()
+        torch.manual_seed(settings.seed * 1_000_003 + self.steps)
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.steps)
+        self.network.train()
+        total, examples = 0.0, 0
+        for batch in batches:
+            total += self._step(batch, generator) * len(batch.targets)
+            examples += len(batch.targets)
+            advance()
+        if not math.isfinite(total):
+            raise SettingsError(
+                f"the loss is no number any more after {self.steps} steps; run this again with a learning_rate "
+                f"below {settings.learning_rate}"
+            )
+        seconds, score = time.monotonic() - began, self._validate()
+        if score > self.best_score:
+            self.best.load_state_dict(self.average.state_dict())
+        point = {"step": self.steps, "loss": total / examples, "valid_ndcg_at_10": score}
+        self.course.append(point | {"examples": examples, "seconds": seconds})
+        save_checkpoint(
+            self.path, key=self.data.key, course=self.course, networks=self._networks, optimisers=self.optimisers
+        )
+
+    def _step(self, batch: Windows, generator: torch.Generator) -> float:
+        settings = self.data.settings
+        for optimiser in self.optimisers:
+            optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, (self.steps + 1) / settings.warm_up)
+            optimiser.zero_grad()
+        loss = self.network.loss(batch, self.data.device, generator)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.optimisers[0].param_groups[0]["params"], settings.clip)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.steps += 1
+        share = 1 - min(settings.averaging, self.steps / (self.steps + 9))  # the first weights are soon forgotten
+        with torch.no_grad():
+            for mean, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(weight, share)
+        return float(loss.detach())
+
+    def _validate(self) -> float:
+        """NDCG@10 of the average of the weights, in discovery where it has an example."""
+        data, examples = self.data, self.data.examples
+        protocol = "replay" if examples.seen.all() else "discovery"
+        scorer = NetworkScorer(data, self.average.tower, self.average.items)
+        ranked = rank(scorer, data.log, examples, protocols=(protocol,))[protocol]
+        return float(ranked.values()[examples.slices(protocol)["all"], METRICS.index("ndcg_at_10")].mean())

@@ -1,0 +1,152 @@
+"""What can be set in the training of a user tower."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from models.history import CountingRule
+from offline.interactions.splits import SplitName
+
+Pooling = Literal["mean", "attention"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
+Rate = Annotated[float, Meta(gt=0.0)]
+
+
+class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set.
+
+    Example:
+        settings = TowerTraining(log="listens", out="towers/mean", history=100)
+    """
+
+    log: Annotated[str, Meta(description="Parquet file, folder, glob or fsspec URL of listens.")]
+
+    out: Annotated[
+        str, Meta(description="Folder of the trained tower; beside it stands <out>.partial until the training is done.")
+    ]
+
+    split: Annotated[
+        SplitName,
+        Meta(description="What is held back: the end of the log's time, or the last targets of each user."),
+    ] = "temporal"
+
+    test_share: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            lt=0.5,
+            description="Of the log's time, in a temporal split: so much for the test, and as much before it for "
+            "validation.",
+        ),
+    ] = 0.1
+
+    counting: Annotated[CountingRule, Meta(description="Which listens count, and for what.")] = CountingRule()
+
+    pooling: Annotated[
+        Pooling,
+        Meta(description="mean: learned means of the history, as in the paper; attention: two causal blocks."),
+    ] = "mean"
+
+    history: Annotated[int, Meta(ge=3, description="Newest listens that an embedding is made of.")] = 50
+
+    dim: Annotated[Count, Meta(description="Of taste space.")] = 40
+
+    score: Annotated[
+        Literal["cosine", "dot"], Meta(description="dot is for `ladder` alone: what is deployed has unit vectors.")
+    ] = "cosine"
+
+    dropouts: Annotated[
+        tuple[Share, ...], Meta(min_length=1, description="Tried; the best in validation NDCG@10 is kept.")
+    ] = (0.1, 0.2, 0.3, 0.5)
+
+    trial_steps: Annotated[
+        tuple[Count, ...],
+        Meta(
+            min_length=1,
+            description="Steps after which the worse half of the dropouts is given up; after the last of them, all but "
+            "the best. That is late, for a low dropout learns faster and ends earlier.",
+        ),
+    ] = (800, 3_000)
+
+    steps: Annotated[Count, Meta(description="At most; patience usually ends the training before.")] = 7_000
+
+    validate_every: Annotated[
+        Count,
+        Meta(description="Steps from one validation to the next; a killed training goes on from the last one."),
+    ] = 200
+
+    patience: Annotated[
+        Count, Meta(description="Validations without a better NDCG@10 after which the training ends.")
+    ] = 6
+
+    validation_examples: Annotated[Count, Meta(description="At most; a sample of them where there are more.")] = 5_000
+
+    loss: Annotated[
+        Literal["softmax", "gbce"],
+        Meta(description="softmax: full below full_softmax_tracks, sampled above; gbce: of gSASRec."),
+    ] = "softmax"
+
+    full_softmax_tracks: Annotated[Count, Meta(description="Tracks from which on the softmax is sampled.")] = 100_000
+
+    negatives: Annotated[int, Meta(ge=2, description="Of a sampled loss, shared by a step.")] = 4096
+
+    calibration: Annotated[float, Meta(ge=0.0, le=1.0, description="t of gBCE.")] = 0.75
+
+    stride: Annotated[
+        Count,
+        Meta(
+            description="Positions of a window that train, with mean; before them a window holds the history of the "
+            "first. With attention, whose blocks look back one after the other, a window is as long as a history and "
+            "its later half trains."
+        ),
+    ] = 150
+
+    positions: Annotated[
+        Count, Meta(description="Positions of a step that train, at most: it takes so many windows.")
+    ] = 4_800
+
+    learning_rate: Annotated[Rate, Meta(description="Of AdamW.")] = 2e-3
+
+    warm_up: Annotated[
+        Count,
+        Meta(
+            description="Steps until the learning rate is reached. A small log is learned before that, gently, from "
+            "where items start."
+        ),
+    ] = 1_500
+
+    weight_decay: Annotated[float, Meta(ge=0.0, description="Of AdamW.")] = 0.01
+
+    clip: Annotated[Rate, Meta(description="Largest norm of a step's gradient.")] = 1.0
+
+    averaging: Annotated[
+        Share, Meta(description="Decay, per step, of the average of the weights that is validated and kept.")
+    ] = 0.998
+
+    seed: Annotated[
+        int,
+        Meta(ge=0, lt=2**31, description="Equal seeds give equal towers on one machine; on a GPU, nearly equal ones."),
+    ] = 0
+
+    @property
+    def trains(self) -> int:
+        """Positions of a window that train."""
+        return self.stride if self.pooling == "mean" else max(1, self.history // 2)
+
+    @property
+    def context(self) -> int:
+        """Listens of a window before those."""
+        return self.history - (1 if self.pooling == "mean" else self.trains)
+
+    @property
+    def trials(self) -> list[tuple[int, int]]:
+        """Of each trial the step that ends it, and how many dropouts are kept then."""
+        kept = len(self.dropouts)
+        ends = [min(until, self.steps) for until in self.trial_steps]
+        return [(until, kept := 1 if until == ends[-1] else -(-kept // 2)) for until in ends]

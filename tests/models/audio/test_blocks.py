@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import soxr
+
+from models.audio.blocks import cut, joined, mono
+from models.errors import Silent
+from tests.models.audio.music_files import RATE, music, sndfile, windows_of
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6, 64])
+def test_mono_is_the_mean_of_all_channels(channels):
+    x = np.zeros((5 * RATE, channels), np.float32)
+    x[:, -1] = music(5, RATE)[:, 0]
+    heard = windows_of(sndfile(x, RATE, format="WAV", subtype="FLOAT")).waveforms[0]
+    assert np.allclose(heard, x[: len(heard), -1] / channels, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 32000, 96000, 192_000, 384_000])
+def test_every_other_sample_rate_is_converted(rate):
+    expected = soxr.resample(music(3.5, rate).mean(axis=1), rate, RATE)
+    heard = windows_of(sndfile(music(3.5, rate), rate, format="WAV", subtype="FLOAT")).waveforms[0]
+    assert len(heard) == pytest.approx(3.5 * RATE, abs=1)
+    assert np.allclose(heard[: len(expected)], expected, atol=1e-5)
+
+
+def test_samples_that_are_no_numbers_count_as_silence():
+    x = music(5)
+    x[44100:88200, 0] = np.nan
+    x[100_000, 1] = -np.inf
+    heard = windows_of(sndfile(x, format="WAV", subtype="FLOAT")).waveforms[0]
+    assert np.isfinite(heard).all()
+    assert np.abs(heard[RATE + 200 : 2 * RATE - 200]).max() == 0
+    assert np.abs(heard[:RATE]).max() > 0.1
+    with pytest.raises(Silent):
+        windows_of(sndfile(np.full((5 * 44100, 2), np.nan), format="WAV", subtype="FLOAT"))
+
+
+def test_samples_far_over_full_scale_are_held():
+    heard = windows_of(sndfile(1e30 * music(5), format="WAV", subtype="FLOAT")).waveforms[0]
+    assert np.abs(heard).max() < 25  # 16 and the resampler's overshoot
+
+
+def test_mono_is_the_mean_of_each_frame() -> None:
+    assert mono(np.array([[1.0, 2.0, -1.0], [3.0, 0.0, -1.0]], np.float32)).tolist() == [2.0, 1.0, -1.0]
+
+
+def blocks_of(*lengths: int):
+    """The numbers from 0 on in blocks of these lengths."""
+    return iter(np.split(np.arange(sum(lengths), dtype=np.float32), np.cumsum(lengths)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("position", "start", "frames", "expected"),
+    [
+        (0, 0, 6, [[0, 1, 2], [3, 4, 5]]),
+        (0, 2, 2, [[2], [3]]),
+        (0, 4, 100, [[4, 5]]),
+        (10, 11, 3, [[1, 2], [3]]),  # the first block begins at frame 10
+        (10, 0, 12, [[0, 1]]),  # the part begins before the first block
+        (0, 6, 3, []),
+    ],
+)
+def test_cut_takes_what_lies_in_the_part(position: int, start: int, frames: int, expected: list) -> None:
+    assert [part.tolist() for part in cut(blocks_of(3, 3), position, start, frames)] == expected
+
+
+def test_cut_reads_no_block_after_the_part() -> None:
+    blocks = blocks_of(3, 3, 3)
+    assert len(list(cut(blocks, 0, 0, 3))) == 1
+    assert next(blocks).tolist() == [3, 4, 5]
+
+
+def test_joined_blocks_have_the_length_asked_for_and_the_last_has_the_rest() -> None:
+    assert [block.tolist() for block in joined(blocks_of(2, 1, 4, 1), samples=3)] == [[0, 1, 2], [3, 4, 5, 6], [7]]
+    assert list(joined(iter(()), samples=3)) == []

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from sklearn.decomposition import PCA
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from models.errors import SettingsError
+from offline.genre.machine import choose, fit, folds, track_weights
+from offline.genre.settings import Block
+from tests.offline.genre.taggrams import CONFIG, data
+
+
+def test_the_folded_head_gives_what_scikit_learn_gives():
+    features, labels, artists = data(tracks_each=5)
+    head = fit(CONFIG, features, labels, artists, gamma=0.25, ridge=0.3)
+    raised = np.cbrt(features)
+    steps = make_pipeline(StandardScaler(), PCA(min(128, *features.shape)))
+    points = steps.fit_transform(raised)
+    machine = KernelRidge(kernel="rbf", gamma=0.25 / points.var(axis=0, ddof=1).sum(), alpha=0.3)
+    machine.fit(points, np.eye(3)[labels] - 1 / 3, sample_weight=track_weights(labels, artists, power=0.5))
+    others = data(seed=1)[0]
+    decisions, distances = head.scores(others)
+    projected = steps.transform(np.cbrt(others))
+    np.testing.assert_allclose(decisions, machine.predict(projected), rtol=0, atol=1e-9)
+    to_all = np.linalg.norm(projected[:, None] - points, axis=2)
+    np.testing.assert_allclose(distances, np.sort(to_all, axis=1)[:, :5].mean(axis=1), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (Block(name="msd.max_pool", exponent=0.5), Block(name="embedding", weight=3.0, width=40)),
+        (Block(name="words", weight=0.25, width=100), Block(name="msd.taggram.mean", exponent=1 / 3)),
+        (Block(name="embedding", exponent=2.0, width=3), Block(name="mtt.taggram.spread", weight=2.0)),
+    ],
+    ids=["753 and 40", "100 and 50", "3 and 50"],
+)
+def test_each_block_has_its_own_exponent_and_weight_however_wide_the_others_are(blocks: tuple[Block, Block]):
+    first, second = blocks
+    rng = np.random.default_rng(2)
+    labels, artists = np.repeat([0, 1, 2], 10), np.arange(30) // 2
+    features, others = (rng.normal(labels[:, None], 2.0, (30, first.width + second.width)) for _ in range(2))
+    head = fit(replace(CONFIG, inputs=blocks, max_components=20), features, labels, artists, gamma=0.25, ridge=0.3)
+    assert head.inputs == (first.name, second.name)
+    assert head.exponents.tolist() == [first.exponent] * first.width + [second.exponent] * second.width
+
+    def raised(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate(
+            [
+                np.sign(rows[:, : first.width]) * np.abs(rows[:, : first.width]) ** first.exponent,
+                np.sign(rows[:, first.width :]) * np.abs(rows[:, first.width :]) ** second.exponent,
+            ],
+            axis=1,
+        )
+
+    def weighted(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([first.weight * rows[:, : first.width], second.weight * rows[:, first.width :]], axis=1)
+
+    steps = make_pipeline(StandardScaler(), FunctionTransformer(weighted), PCA(20))
+    points = steps.fit_transform(raised(features))
+    machine = KernelRidge(kernel="rbf", gamma=0.25 / points.var(axis=0, ddof=1).sum(), alpha=0.3)
+    machine.fit(points, np.eye(3)[labels] - 1 / 3, sample_weight=track_weights(labels, artists, power=0.5))
+    expected = machine.predict(steps.transform(raised(others)))
+    np.testing.assert_allclose(head.scores(others)[0], expected, rtol=0, atol=1e-9)
+
+
+def test_features_of_other_columns_than_the_blocks_are_refused():
+    features, labels, artists = data()
+    both = replace(CONFIG, inputs=(*CONFIG.inputs, Block(name="embedding", width=40)))
+    with pytest.raises(SettingsError, match=r"have 50 columns, .* msd\.taggram\.mean \(50\), embedding \(40\) 90"):
+        fit(both, features, labels, artists, gamma=0.25, ridge=0.3)
+
+
+@pytest.mark.parametrize(
+    ("most", "tracks_each", "components"),
+    [(128, 5, 50), (128, 2, 30), (20, 5, 20)],  # the columns, the tracks, the setting
+)
+def test_the_pca_keeps_the_least_of_setting_columns_and_tracks(most: int, tracks_each: int, components: int):
+    features, labels, artists = data(tracks_each=tracks_each)
+    config = replace(CONFIG, max_components=most)
+    assert fit(config, features, labels, artists, gamma=0.1, ridge=0.1).vectors.shape[1] == components
+
+
+def test_no_artist_is_on_both_sides_of_a_fold_and_every_track_is_tested_once():
+    _, labels, artists = data(artists_each=7)
+    tested = []
+    for train, test in folds(3, labels, artists, seed=4):
+        assert not set(artists[train]) & set(artists[test])
+        tested.extend(test.tolist())
+    assert sorted(tested) == list(range(len(labels)))
+
+
+def test_genre_and_artist_weights_are_known():
+    labels, artists = np.array([0, 0, 0, 0, 0, 1]), np.array([7, 7, 7, 7, 8, 9])
+    weights = track_weights(labels, artists, power=0.5)
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[:5].sum() == pytest.approx(weights[5])
+    assert weights[4] / weights[0] == pytest.approx(2.0)
+
+
+def test_choose_takes_the_setting_that_is_right_most_often():
+    features, labels, artists = data()
+    absurd = replace(CONFIG, gammas=(1e6, 0.25), ridges=(0.3,))
+    assert choose(absurd, features, labels, artists, seed=0) == (0.25, 0.3)

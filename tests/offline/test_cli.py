@@ -1,0 +1,66 @@
+"""The `tastewave-offline` command: its list of jobs."""
+
+import subprocess
+import sys
+from pkgutil import resolve_name
+
+import pytest
+from click.testing import CliRunner
+
+from offline.cli import JOBS, SYNTH_JOBS, cli
+from offline.config import describe_settings
+from offline.jobs import Job
+
+COMMANDS = {(job.name,): job for job in JOBS} | {("synth", job.name): job for job in SYNTH_JOBS}
+every_job = pytest.mark.parametrize(("words", "job"), COMMANDS.items(), ids=map(" ".join, COMMANDS))
+HEAVY = {"torch", "tensorflow", "sklearn", "polars", "pyarrow", "kafka", "numpy", "scipy", "rich"}
+
+
+def modules_after(*words: str) -> set[str]:
+    code = (
+        "import sys\nfrom offline.cli import cli\n"
+        f"cli({[*words]!r}, standalone_mode=False)\nprint('MODULES', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.partition("MODULES ")[2].split())
+
+
+def test_help_imports_next_to_nothing():
+    modules = modules_after("--help") | modules_after("synth", "--help")
+    assert "offline.jobs" in modules
+    assert modules.isdisjoint(HEAVY)
+    assert not any(module.startswith("offline.") for module in modules - {"offline.cli", "offline.jobs"})
+
+
+def test_the_help_of_every_command_names_its_jobs():
+    assert len(COMMANDS) >= 5
+    for words, job in COMMANDS.items():
+        shown = CliRunner().invoke(cli, [*words[:-1], "--help"]).output
+        assert f"  {job.name} " in shown
+
+
+@every_job
+def test_every_job_is_where_the_list_says_and_teaches_with_examples(words: tuple[str, ...], job: Job):
+    assert callable(resolve_name(job.run))
+    shown = CliRunner().invoke(cli, [*words, "--help"])
+    assert shown.exit_code == 0, shown.output
+    assert f"  tastewave-offline {' '.join(words)}" in shown.output
+    assert "[KEY=VALUE]..." in shown.output
+
+
+@every_job
+def test_every_setting_of_every_job_is_shown_and_says_what_it_means(words: tuple[str, ...], job: Job):
+    settings = list(describe_settings(resolve_name(job.settings)))
+    shown = CliRunner().invoke(cli, [*words, "--settings"]).output.splitlines()
+    assert settings
+    for setting in settings:
+        assert str(setting) in shown
+        assert setting.meaning, f"{setting.name} needs Meta(description=...)"
+
+
+def test_a_setting_that_has_no_option_is_set_by_a_word(tmp_path):
+    options = ["--tracks", "8", "--users", "3", "--listens", "50", "no_audio=true", "zipf=0.5", "users=4"]
+    result = CliRunner().invoke(cli, ["synth", "platform", str(tmp_path / "platform"), *options])
+    assert result.exit_code == 0, result.output
+    assert "50 listens of 3 users to 8 tracks" in result.output
+    assert '"zipf": 0.5' in (tmp_path / "platform" / "truth" / "config.json").read_text()
