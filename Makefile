@@ -10,23 +10,23 @@ COMPILE := $(UV) pip compile --quiet --upgrade --generate-hashes --no-emit-index
 LOCKS := deploy/locks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz lint audit bench up down locks clean system
+.PHONY: help demo test soak fuzz lint audit bench up down locks clean python servers
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; your own with AUDIO=folder
+demo: servers .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; your own with AUDIO=folder
 	@$(BIN)/python -m deploy.local.demo $(if $(AUDIO),"$(AUDIO)")
 
-test: .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"
+test: servers .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"
 	@$(BIN)/python -m deploy.local prepare
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-soak: .venv/.dev ## Run the long fault tests: an hour, figures in build/soak.csv
+soak: servers .venv/.dev ## Run the long fault tests: an hour, figures in build/soak.csv
 	@$(BIN)/python -m deploy.local prepare
 	$(BIN)/python -m pytest -m soak -s $(ARGS)
 
-lint: .venv/.dev ## Style, types and the arrows between the rooms
+lint: .venv/.dev ## Check style, types and the imports between rooms and wings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -41,10 +41,10 @@ audit: .venv/.dev ## Look the locked versions up in the Python package index's a
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
 		-r $(LOCKS)/dev.txt -r $(LOCKS)/build.txt -r $(LOCKS)/musicnn.txt
 
-bench: .venv/.dev ## Measure speed and memory: a line per figure, and build/bench.json
+bench: servers .venv/.dev ## Measure speed and memory: a line per figure, and build/bench.json
 	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
-up: .venv/.worker ## Start Kafka and Redis, and leave them running
+up: servers .venv/.worker ## Start Kafka and Redis, and leave them running
 	@$(BIN)/python -m deploy.local up
 
 down: .venv/.worker ## Stop what `make up` started
@@ -64,10 +64,14 @@ clean: ## Remove everything that make made, the environment included
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-system:
+# What the machine must have: Python's venv for every target, Java and Redis for those that start servers.
+python:
+	@PYTHON=$(PYTHON) deploy/local/system.sh python
+
+servers: python
 	@PYTHON=$(PYTHON) deploy/local/system.sh
 
-.venv/.build: $(LOCKS)/build.txt | system
+.venv/.build: $(LOCKS)/build.txt | python
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or \
 	sys.exit(f"tastewave needs Python 3.11 or newer, $(PYTHON) is {v}; name another one: make PYTHON=python3.11")'
 	@echo "Making .venv ..."

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
 from models.contract import encode_taggram
 from models.errors import ReleaseError
-from models.events import WindowFeatures
 from models.features import pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
 from models.musicnn import OUTPUTS, TAGS

@@ -9,7 +9,8 @@ import pytest
 
 from deploy.local import Kafka, Redis
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and threads of theirs would wait for each other
+pytest.register_assert_rewrite("tests.platform")  # its assertions show what they compared, as those of test modules do
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests of two processes share the cores: more threads only wait
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture
 def environment(servers: Servers, request: pytest.FixtureRequest) -> dict[str, str]:
-    """TASTEWAVE_* of the shared servers for one test: an empty Redis, and topics under a prefix of its own."""
+    """TASTEWAVE_* variables for one test on the shared servers: an empty Redis, and a topic prefix of its own."""
     import redis
 
     with redis.Redis.from_url(servers.redis.url) as client:

@@ -31,7 +31,7 @@ FOLDER = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=P
 
 
 class Worker(Server):
-    """`tastewave worker tracks`, its port being that of its health."""
+    """`tastewave worker tracks`; its port is that of its health server."""
 
     name: ClassVar[str] = "tastewave worker tracks"
 
@@ -64,13 +64,13 @@ def demo(audio: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="tastewave-demo-") as name, ExitStack() as stack:
         try:
             run(stack, Path(name), audio)
-        finally:  # nothing interrupts the cleaning up
+        finally:  # a second Ctrl-C must not interrupt the cleaning up
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
-    """The demo itself; what has to be stopped or closed is left with the stack."""
+    """Run the demo; the stack stops what it starts."""
     kafka, redis = Kafka(folder=scratch / "kafka"), Redis(folder=scratch / "redis")
     worker = Worker(folder=scratch / "worker")
     for server in (redis, kafka, worker):
@@ -152,7 +152,7 @@ def answered_key(redis: Redis) -> str:
 
 
 def say(text: str) -> None:
-    """Print, before what the next command prints."""
+    """Print at once, so that it stands before the output of the next command."""
     click.echo(text)
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""A local Apache Kafka: its jars, what can be made ready once for all brokers, a broker, and a cluster of them."""
+"""A local Apache Kafka: a broker, a cluster of brokers, and the files that all brokers start from."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from deploy.local.process import BUILD, INSTALL, LaunchError, Server, free_port, locked
+from deploy.local.process import BUILD, INSTALL, Cluster, LaunchError, Server, free_port, locked
 
 POM = Path(__file__).with_name("pom.xml")
 PROPERTIES = Path(__file__).with_name("kafka.properties")
 LOGGING = Path(__file__).with_name("log4j2.properties")
 CLUSTER_ID = "tastewave-local-broker"
-# Start-up before throughput: no optimising compiler, one collector thread, a small heap.
+# A fast start is worth more here than throughput: no optimising compiler, one collector thread, a small heap.
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms64m", "-Xmx256m", f"-Dlog4j2.configurationFile={LOGGING}")
 
 
@@ -63,7 +63,7 @@ class Kafka(Server):
         try:
             socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
             with closing(KafkaAdminClient(bootstrap_servers=self.brokers)) as client:
-                # The group coordinator is there last. The bundled stubs are of an older kafka-python.
+                # The group coordinator of a broker starts last. Pyright has stubs of an older kafka-python.
                 client.describe_groups(["any"])  # pyright: ignore[reportAttributeAccessIssue]
                 return True
         except (OSError, KafkaError):
@@ -71,7 +71,7 @@ class Kafka(Server):
 
 
 class _Node(Kafka):
-    """A broker of a cluster. Its data ends with it: without a quorum of the others it could not stop in order."""
+    """A broker of a cluster. close() kills it: a broker whose quorum is gone cannot stop in order."""
 
     def __init__(self, *, node_id: int, controller_ports: Sequence[int]) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ class _Node(Kafka):
         super().close()
 
 
-class KafkaCluster:
-    """Brokers on loopback that form one cluster, each a controller too; a context manager that starts and cleans up.
+class KafkaCluster(Cluster[Kafka]):
+    """Brokers on loopback that form one cluster, each a controller too.
 
     Kafka's own topics have up to three replicas, and take writes while one of these is away. Each broker needs
     about 325 MB.
@@ -96,7 +96,7 @@ class KafkaCluster:
 
     def __init__(self, *, size: int = 3) -> None:
         controller_ports = [free_port() for _ in range(size)]
-        self.nodes = tuple(_Node(node_id=number + 1, controller_ports=controller_ports) for number in range(size))
+        super().__init__([_Node(node_id=number + 1, controller_ports=controller_ports) for number in range(size)])
 
     @property
     def brokers(self) -> str:
@@ -106,37 +106,6 @@ class KafkaCluster:
     def node(self, node_id: int) -> Kafka:
         """The broker of that id (the first is 1), to kill, pause, resume or restart."""
         return self.nodes[node_id - 1]
-
-    def launch(self) -> None:
-        """Start all without waiting for an answer. Raises LaunchError."""
-        for node in self.nodes:
-            node.launch()
-
-    def wait(self) -> None:
-        """Return when each broker answers. Raises LaunchError, with the end of the log, of the first that does not."""
-        for node in self.nodes:
-            node.wait()
-
-    def start(self) -> Self:
-        """Launch and wait."""
-        self.launch()
-        self.wait()
-        return self
-
-    def close(self) -> None:
-        """End all, and remove their data."""
-        for node in self.nodes:
-            node.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 class _Recording(Kafka):
@@ -215,7 +184,7 @@ offsets.topic.replication.factor={replicas}
 
 
 def _name_node(meta: Path, node_id: int) -> None:
-    """Make a copy of the formatted folder that of one broker: brokers of a cluster share neither id nor directory."""
+    """Give a copy of the formatted folder the node id of its broker and a directory id of its own."""
     text = re.sub(r"(?m)^node\.id=.*$", f"node.id={node_id}", meta.read_text())
     # 16 random bytes in URL-safe base64. Kafka refuses ids that start with a dash.
     meta.write_text(re.sub(r"(?m)^directory\.id=.*$", f"directory.id=A{secrets.token_urlsafe(16)[1:]}", text))

@@ -1,4 +1,4 @@
-"""A server process of our own: started, waited for, hurt on purpose, stopped, and never left behind."""
+"""A server process, and a cluster of them: start, wait for an answer, hurt on purpose, stop, clean up."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Generic, Self, TypeVar
 
 from models.errors import TastewaveError
 
@@ -64,15 +64,49 @@ def tail(log: Path, *, lines: int = LOG_LINES) -> str:
 
 
 def bound(command: list[str]) -> list[str]:
-    """The command line of a process that is killed when the thread that started it ends, however that comes about."""
+    """The command, wrapped so that the kernel kills its process when the thread that started it ends."""
     return ["setpriv", "--pdeathsig", "KILL", "--", *command]
 
 
-class Server(ABC):
-    """One server on loopback with a folder of its own; a context manager that starts it and cleans up.
+class Launched(ABC):
+    """A server or a cluster of them: launch, wait, close. As a context manager it does all three.
+
+    Launch several, then wait for each, to let them start side by side.
+    """
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start without waiting for an answer. Raises LaunchError."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when there is a real answer. Raises LaunchError, with the end of the log, if none comes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop, and remove what is temporary."""
+
+    def start(self) -> Self:
+        """Launch and wait."""
+        self.launch()
+        self.wait()
+        return self
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class Server(Launched):
+    """One server on loopback with a folder of its own.
 
     It dies with the thread that launched it, even when that is killed, unless it `outlives` it.
-    Launch several, then wait for each, to let them start side by side.
 
     Args:
         folder: holds data and log; a temporary one, removed by close(), when absent.
@@ -111,7 +145,7 @@ class Server(ABC):
 
     def launch(self) -> None:
         """Start the process without waiting for its first answer. Raises LaunchError where it cannot be started."""
-        if not is_free(self.port):  # another server would answer in its place
+        if not is_free(self.port):  # another server would answer, and be taken for this one
             raise LaunchError(
                 f"{self.name} needs port {self.port}, which is taken; stop what uses it or choose another"
             )
@@ -140,12 +174,6 @@ class Server(ABC):
                 )
             time.sleep(0.02)
 
-    def start(self) -> Self:
-        """Launch and wait."""
-        self.launch()
-        self.wait()
-        return self
-
     def stop(self) -> None:
         """End the server in good order, by force if it takes too long; nothing happens where it does not run."""
         if self._process is None:
@@ -160,7 +188,7 @@ class Server(ABC):
         self._process = None
 
     def kill(self) -> None:
-        """SIGKILL: the server gets no chance to write anything down."""
+        """SIGKILL: the server cannot write anything to disk before it ends."""
         self._running().kill()
         self._running().wait()
         self._process = None
@@ -184,17 +212,36 @@ class Server(ABC):
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise LaunchError(f"{self.name} is not running; call start() first")
         return self._process
+
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+class Cluster(Launched, Generic[AnyServer]):
+    """Servers on loopback that form one cluster.
+
+    Attributes:
+        nodes: its servers. Kill, pause, resume or restart any of them to hurt the cluster.
+    """
+
+    def __init__(self, nodes: Sequence[AnyServer]) -> None:
+        self.nodes = tuple(nodes)
+
+    def launch(self) -> None:
+        """Start all without waiting for an answer. Raises LaunchError."""
+        for node in self.nodes:
+            node.launch()
+
+    def wait(self) -> None:
+        """Return when each node answers. Raises LaunchError, with the end of the log, of the first that does not."""
+        for node in self.nodes:
+            node.wait()
+
+    def close(self) -> None:
+        """Stop all, and remove their data."""
+        for node in self.nodes:
+            node.close()

@@ -1,12 +1,12 @@
-"""A local Redis, a replica of one, and a Cluster of three."""
+"""A local Redis, alone or as a replica, and a Redis Cluster."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from deploy.local.process import LaunchError, Server, free_port
+from deploy.local.process import Cluster, LaunchError, Server, free_port
 
 CONFIGURATION = Path(__file__).with_name("redis.conf")
 _CLUSTER_TIMEOUT_S = 120.0
@@ -42,7 +42,7 @@ class Redis(Server):
 
     def _command(self) -> list[str]:
         place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        quick = ["--repl-diskless-sync-delay", "0"]  # a replica waits for no other
+        quick = ["--repl-diskless-sync-delay", "0"]  # a copy to a replica begins at once: no other replica will ask
         primary = ["--replicaof", "127.0.0.1", str(self._replica_of.port)] if self._replica_of else []
         return ["redis-server", str(CONFIGURATION), *place, *quick, *primary]
 
@@ -59,7 +59,9 @@ class Redis(Server):
             return False
 
     def _is_up(self, client: Any) -> bool:
-        """A replica: when it is level with its primary and has written that down, as it refuses to stop before."""
+        """Whether it answers; a replica, whether it has copied its primary and written that to disk (it refuses to stop
+        before).
+        """
         if self._replica_of is None:
             return client.ping()
         info = client.info()
@@ -80,38 +82,32 @@ class _Node(Redis):
         return [*super()._command(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     def _is_up(self, client: Any) -> bool:
-        """Once it belongs to the Cluster: when that takes writes, as this node sees it."""
+        """Whether it answers and, once the Cluster is formed, sees that the Cluster takes writes."""
         return super()._is_up(client) and (not self.formed or client.cluster("info")["cluster_state"] == "ok")
 
 
-class RedisCluster:
-    """Masters on loopback that share the slots of one Cluster; a context manager that starts and cleans up.
+class RedisCluster(Cluster[_Node]):
+    """Masters on loopback that share the slots of one Cluster.
 
     Args:
         size: number of masters, three at least.
     """
 
     def __init__(self, *, size: int = 3) -> None:
-        self.nodes = tuple(_Node() for _ in range(size))
+        super().__init__([_Node() for _ in range(size)])
 
     @property
     def url(self) -> str:
         """redis:// address of the first node; clients ask it for the others."""
         return self.nodes[0].url
 
-    def launch(self) -> None:
-        """Start all without waiting for an answer. Raises LaunchError."""
-        for node in self.nodes:
-            node.launch()
-
     def wait(self) -> None:
         """Return when the Cluster is formed and each node sees that it takes writes. Raises LaunchError."""
-        for node in self.nodes:
-            node.wait()
+        super().wait()
         _cluster("create", *(f"127.0.0.1:{node.port}" for node in self.nodes), "--cluster-yes")
         for node in self.nodes:
             node.formed = True
-            node.wait()
+        super().wait()
 
     def join(self) -> Redis:
         """Start one more master, which has no slots yet. Raises LaunchError."""
@@ -124,31 +120,10 @@ class RedisCluster:
         return node
 
     def move_slots(self, number: int, *, source: Redis, target: Redis) -> None:
-        """Move so many slots from one master to another, one after the other. Raises LaunchError."""
+        """Move a number of slots from one master to another. Raises LaunchError."""
         ids = {f"--cluster-{side}": _node_id(node) for side, node in (("from", source), ("to", target))}
         words = [word for option in ids.items() for word in option]
         _cluster("reshard", f"127.0.0.1:{self.nodes[0].port}", *words, "--cluster-slots", str(number), "--cluster-yes")
-
-    def start(self) -> Self:
-        """Launch and wait."""
-        self.launch()
-        self.wait()
-        return self
-
-    def close(self) -> None:
-        """Stop all, and remove their data."""
-        for node in self.nodes:
-            node.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 def _cluster(*words: str) -> None:

@@ -1,16 +1,19 @@
 #!/bin/sh
-# The programs that tastewave is run and tested with: installed where missing on Debian and its kin when root,
-# otherwise named in one sentence.
+# Installs what tastewave is run and tested with, where it is missing: on Debian and its kin, as root. Others are told
+# what to install. `system.sh python` looks only at what .venv needs.
 set -eu
 
-missing=""
+missing="" needs="venv"
 need() {
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
-need redis-server redis-server
-need java default-jre-headless
-need mvn maven
-need setpriv util-linux
+if [ "${1:-}" != python ]; then
+    needs="Redis 7, Java 17, Maven and venv"
+    need redis-server redis-server
+    need java default-jre-headless
+    need mvn maven
+    need setpriv util-linux
+fi
 "${PYTHON:-python3}" -c "import ensurepip" 2>/dev/null || missing="$missing python3-venv"
 [ -n "$missing" ] || exit 0
 
@@ -21,6 +24,6 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     # shellcheck disable=SC2086 # one word per package
     apt-get install -y -qq --no-install-recommends $missing >/dev/null
 else
-    echo "tastewave needs Redis 7, Java 17, Maven and venv; install what is missing: sudo apt-get install$missing" >&2
+    echo "tastewave needs $needs; install what is missing: sudo apt-get install$missing" >&2
     exit 1
 fi

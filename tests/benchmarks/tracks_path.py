@@ -32,14 +32,14 @@ Figures = dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """When an answer stood on the output topic (after Redis), and its upload, ms."""
+    """Times (ms) of an upload and of its answer on the output topic, which follows the write to Redis."""
 
     at: int
     event_time: int
 
 
 class Rig:
-    """Kafka and Redis of its own, workers, and a clock on what comes out; a context manager."""
+    """Kafka, Redis and workers of its own, and the times of all answers; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         from deploy.local import Kafka, Redis

@@ -218,7 +218,7 @@ def test_every_command_and_option_that_a_document_shows_exists(document: Path) -
             word = words.pop(0)
             assert word in command.commands, f"{name(document)} shows {program} ... {word}"
             command = command.commands[word]
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {option for parameter in command.get_params(click.Context(command)) for option in parameter.opts}
         given = {word for word in words if word.startswith("-")}
         assert given <= options, f"{name(document)} shows {given - options} of {command.name}"
 

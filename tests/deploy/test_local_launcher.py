@@ -1,4 +1,4 @@
-"""The launcher's promises: servers that answer, keep their data, and never outlive who asked for them."""
+"""What the launcher promises: its servers answer, keep their data, and end with the process that started them."""
 
 import os
 import select

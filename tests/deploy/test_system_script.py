@@ -1,4 +1,4 @@
-"""deploy/local/system.sh: quiet where all is there, installs as root, says what is missing otherwise."""
+"""deploy/local/system.sh: silent when nothing is missing; installs as root, and tells others what to install."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ NEEDED = {
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder of programs that is all the script finds."""
+    """A folder of fake programs, the only ones on the script's PATH."""
     for name in NEEDED:
         add(tmp_path, name, "exit 0")
     add(tmp_path, "apt-get", 'echo "apt-get $*"')
@@ -28,8 +28,8 @@ def add(machine: Path, name: str, body: str) -> None:
     (machine / name).chmod(0o755)
 
 
-def run(machine: Path) -> subprocess.CompletedProcess[str]:
-    command = [shutil.which("sh"), SCRIPT]
+def run(machine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [shutil.which("sh"), SCRIPT, *arguments]
     return subprocess.run(command, env={"PATH": str(machine)}, capture_output=True, text=True, check=False, timeout=30)
 
 
@@ -61,3 +61,16 @@ def test_others_are_told_in_one_sentence_what_to_install(machine: Path):
         "tastewave needs Redis 7, Java 17, Maven and venv; install what is missing: "
         "sudo apt-get install default-jre-headless maven\n"
     )
+
+
+def test_python_alone_needs_neither_java_nor_redis(machine: Path):
+    for name in ("redis-server", "java", "mvn", "setpriv"):
+        (machine / name).unlink()
+    done = run(machine, "python")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    add(machine, "python3", "exit 1")
+    add(machine, "id", "echo 1000")
+    done = run(machine, "python")
+    assert done.returncode == 1
+    assert done.stderr == "tastewave needs venv; install what is missing: sudo apt-get install python3-venv\n"

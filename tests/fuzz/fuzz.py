@@ -1,6 +1,6 @@
 """Fuzz what strangers' bytes reach first: `python tests/fuzz/fuzz.py decode|events [--minutes 10]`.
 
-Coverage-guided (atheris over libFuzzer), from the hostile inputs that tests/platform/hostile_audio.py defines or
+Coverage-guided (atheris over libFuzzer), from the hostile inputs that tests/platform/hostile_audio defines or
 from events of the contract. It ends at the first input that crashes the process, hangs, takes too much memory or
 raises what callers do not expect, and leaves it in build/fuzz/<entry>/; each belongs into the corpus once mended.
 `--again FILE` runs one input.
@@ -59,7 +59,9 @@ def events(data: bytes) -> None:
 
 def decode_seeds() -> Iterator[bytes]:
     """The hostile inputs that are not too long, and unharmed files."""
-    from tests.platform.hostile_audio import FORMATS, Target, corpus, unharmed
+    from tests.platform.hostile_audio.canary import Target
+    from tests.platform.hostile_audio.corpus import corpus
+    from tests.platform.hostile_audio.inputs import FORMATS, unharmed
 
     yield from (unharmed(suffix, 3.2) for suffix in FORMATS)
     yield from (

@@ -1,4 +1,4 @@
-"""Platforms around the real servers, and their undisturbed twin."""
+"""The platform that a test works on, and a second one to compare with."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def platform(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
 
 @pytest.fixture
 def undisturbed(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
-    """A second platform, on topics and a Redis database of its own: what a run without faults answers."""
+    """A second platform on topics and a Redis database of its own, for a run of the same events without faults."""
     folder = tmp_path / "undisturbed"
     folder.mkdir()
     own = {

@@ -1,4 +1,4 @@
-"""Brokers that die, hang and come back, and workers that hang: after each fault the end is that of an undisturbed run.
+"""Faults of brokers and workers: each test ends with the answers of a run without the fault.
 
 While Kafka is away every worker says so once, is not ready but live, writes little, and goes on by itself afterwards.
 """
@@ -16,14 +16,17 @@ from kafka import KafkaAdminClient
 
 from deploy.local import Kafka, KafkaCluster
 from models.contract import TRACKS_TAGGED, TRACKS_UPLOADED
-from tests.platform.tracks import Platform, until, uploading, worker_environment, write_catalogue
+from tests.platform.clock import until
+from tests.platform.load import uploading
+from tests.platform.music import write_catalogue
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 SESSION_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 15.0  # as stream/broker/app.py sets them
 PARTITIONS = 3  # as worker_environment sets it
 UPLOAD_EVERY_S = 0.1
 LINES_PER_MINUTE = 60
-# What a worker started so does at SIGUSR1 is a handler that does not return for long: the event loop stands still, the
+# At SIGUSR1 a worker started with this program blocks its event loop, as a handler that does not return would. Its
 # threads go on.
 BLOCKS_AT_SIGUSR1 = f"""
 import signal, time
@@ -81,7 +84,7 @@ def until_it_consumes(platform: Platform, uri: str) -> None:
 
 
 def through_outage(platform: Platform, *, hurt: Callable[[], None], heal: Callable[[], None], seconds: float) -> None:
-    """Take Kafka away for so long at least, and hold every worker of the platform to its promises."""
+    """Take Kafka away for at least so long, and check what every worker of the platform says and does meanwhile."""
     workers = range(len(platform.workers))
     for number in workers:
         platform.until_ready(number)
@@ -99,7 +102,7 @@ def through_outage(platform: Platform, *, hurt: Callable[[], None], heal: Callab
                 assert platform.health("/live", number)[0] == 200
             time.sleep(0.5)
     finally:
-        heal()  # also for the producer, which waits
+        heal()  # even after a failure, or the producer's thread would wait for Kafka
 
     for number in workers:
         platform.until_ready(number)
@@ -110,14 +113,14 @@ def through_outage(platform: Platform, *, hurt: Callable[[], None], heal: Callab
 
 
 def partitions(platform: Platform, worker: int) -> int:
-    """How many a worker has; 0 where it does not answer."""
+    """How many partitions a worker has; 0 where it does not answer."""
     status, report = platform.health("/ready", worker)
     return len(json.loads(report)["partitions"]) if status else 0
 
 
 @contextmanager
 def fault(platform: Platform) -> Iterator[str]:
-    """Uploads go on around a fault, and when it is over a new one is answered. Gives the URI of a track."""
+    """Upload all the time while the block makes a fault, then wait for a new answer. Yields the URI of a track."""
     catalogue = write_catalogue(platform.folder)
     with uploading(platform, catalogue, every_s=UPLOAD_EVERY_S):
         until_it_consumes(platform, catalogue[0])
@@ -146,7 +149,7 @@ def test_a_broker_that_hangs_for_twice_the_session_timeout_costs_nothing_but_the
 
 
 def leader_of_most(platform: Platform, cluster: KafkaCluster) -> Kafka:
-    """The broker that coordinates the workers' group, and leads a part of the topics as well."""
+    """The broker that coordinates the workers' group. It also leads partitions of both topics."""
     with closing(KafkaAdminClient(bootstrap_servers=cluster.brokers)) as admin:
         (offsets,), topics = (
             [topic["partitions"] for topic in admin.describe_topics(names)]
@@ -220,8 +223,8 @@ def test_an_event_loop_that_stands_still_for_longer_than_the_session_timeout_hol
     platform.start_worker(program=(sys.executable, "-c", BLOCKS_AT_SIGUSR1))
     with fault(platform):
         platform.workers[0].send_signal(signal.SIGUSR1)
-        until(lambda: platform.health("/live", 0)[0] == 0)  # a supervisor would end it
-        platform.start_worker()  # its partitions are the matter of a rebalance while the first cannot answer
+        until(lambda: platform.health("/live", 0)[0] == 0)  # it does not answer: a supervisor would end it
+        platform.start_worker()  # it joins the group, so a rebalance begins while the first worker cannot answer
         until(lambda: platform.health("/live", 0)[0] == 200)
         until(lambda: 0 < partitions(platform, 0) < PARTITIONS)
         until(lambda: partitions(platform, 0) + partitions(platform, 1) == PARTITIONS)

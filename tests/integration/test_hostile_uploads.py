@@ -1,4 +1,4 @@
-"""Strangers' files through a real worker: each ends as it may, its neighbours are tagged, nothing else is reached."""
+"""The corpus of hostile files through a real worker: right outcomes, good tracks tagged, nothing else reached."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from models.events import TrackTagged
-from tests.platform.hostile_audio import corpus, unharmed, watched
+from tests.platform.hostile_audio.canary import watched
+from tests.platform.hostile_audio.corpus import corpus
+from tests.platform.hostile_audio.inputs import unharmed
 from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers
@@ -40,7 +42,7 @@ def test_every_hostile_upload_is_answered_or_a_dead_letter_its_neighbours_are_ta
             if number % NEIGHBOUR_EVERY == 0:
                 neighbours.append(platform.upload(good.as_uri(), track_id=f"neighbour-{number}"))
         platform.settled(timeout_s=600)
-        # A lost process is replaced when it is needed: so many at once need all of them.
+        # The pool replaces a lost process when it needs one. Eight tracks at once need all of them.
         neighbours += [platform.upload(good.as_uri(), track_id=f"late-{number}") for number in range(8)]
         platform.settled()
         assert worker.poll() is None

@@ -1,4 +1,4 @@
-"""Upload events whose URI leads where no stranger may: a real worker refuses each, and tags their neighbours."""
+"""Upload events with URIs of forbidden places: a real worker refuses each, and tags the good tracks between them."""
 
 import contextlib
 import http.server
@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.platform.tracks import Platform, until, write_music
+from tests.platform.clock import until
+from tests.platform.music import write_music
+from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers
 
@@ -74,7 +76,7 @@ LOOPBACK = (
 
 
 def assert_refused(platform: Platform, uris: list[str], reason: str = "refused_uri") -> None:
-    """Upload all with good tracks between them; each is a dead letter with the reason, each good one is tagged."""
+    """Upload all with good tracks between them: each becomes a dead letter with the reason, each good one is tagged."""
     good = write_music(platform.folder / "good.wav", seconds=3.2).as_uri()
     refused, neighbours = {}, []
     for number, uri in enumerate(uris):
@@ -83,7 +85,7 @@ def assert_refused(platform: Platform, uris: list[str], reason: str = "refused_u
             neighbours.append(platform.upload(good))
     for event in neighbours:
         assert platform.wait_for(event).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     letters = {letter["key"].decode(): letter for letter in platform.dead_letters()}
     assert {refused[track_id]: letters[track_id]["reason"] for track_id in refused} == dict.fromkeys(uris, reason)
     assert letters.keys() == refused.keys()
@@ -176,7 +178,7 @@ def test_no_file_outside_the_roots_is_read_by_whatever_way(platform: Platform, t
 
 @pytest.fixture
 def allowed(forbidden: Forbidden, tmp_path: Path) -> Iterator[str]:
-    """A web server of an allowed host, which redirects /redirect?to and serves without end below /endless, /drip."""
+    """A web server on an allowed host. /redirect?to redirects; /endless and /drip never stop sending."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -244,5 +246,5 @@ def test_downloads_that_never_end_are_given_up_and_their_neighbours_are_tagged(
         neighbours.append(platform.upload(good))
     for event in neighbours:
         assert platform.wait_for(event).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     assert {letter["key"].decode(): letter["reason"] for letter in platform.dead_letters()} == reasons

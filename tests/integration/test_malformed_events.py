@@ -1,4 +1,4 @@
-"""Ten thousand records that are no good events, with uploads between them: a dead letter each, and no upload waits."""
+"""Ten thousand malformed records with good uploads between them: each is a dead letter, and no upload waits."""
 
 import gzip
 import json
@@ -14,7 +14,8 @@ from models.errors import EventError
 from models.events import TrackUploaded, decode_event
 from stream.broker.dead_letters import DeadLetter, read_dead_letter
 from tests.platform.malformed_events import FUTURE, MALFORMED, REFUSED, event, malformed_events
-from tests.platform.tracks import DELIVERY_TIMEOUT_S, Platform, until, write_music
+from tests.platform.music import write_music
+from tests.platform.tracks import DELIVERY_TIMEOUT_S, Platform
 
 pytestmark = pytest.mark.servers
 COUNT = 10_000
@@ -36,7 +37,7 @@ def test_the_known_answers_are_those_of_the_decoder() -> None:
 
 
 def letters(platform: Platform) -> dict[tuple[int, int], DeadLetter]:
-    """By source partition and offset; no record has two."""
+    """The dead letters by source partition and offset. Asserts that no record has two."""
     found = [read_dead_letter(record) for record in platform.read(DEAD_LETTER)]
     by_source = {(letter.source_partition, letter.source_offset): letter for letter in found}
     assert len(by_source) == len(found)
@@ -44,7 +45,7 @@ def letters(platform: Platform) -> dict[tuple[int, int], DeadLetter]:
 
 
 def producer(platform: Platform, **options: Any) -> KafkaProducer:
-    """One that takes more than kafka-python's does: records of any size, and with neither key nor value."""
+    """A producer that sends what kafka-python's refuses: records of any size, and with neither key nor value."""
     return KafkaProducer(
         bootstrap_servers=list(platform.settings.kafka.brokers),
         acks="all",
@@ -55,7 +56,7 @@ def producer(platform: Platform, **options: Any) -> KafkaProducer:
 
 
 def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform: Platform) -> None:
-    """The good tracks lie between them in every partition, and the worker is at work from the first on."""
+    """Every partition has good tracks between the malformed records, and the worker runs from the first record on."""
     good = write_music(platform.folder / "good.wav", seconds=3.2).as_uri()
     worker = platform.start_worker()
     platform.until_ready()
@@ -77,7 +78,7 @@ def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform:
     places = {(place.partition, place.offset): one for one, delivery in sent for place in [delivery.get(0)]}
     for neighbour in neighbours:
         assert platform.wait_for(neighbour).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0, timeout_s=200)
+    platform.settled(timeout_s=200)
     assert worker.poll() is None
     found = letters(platform)
     assert found.keys() == places.keys()
@@ -126,7 +127,7 @@ def test_a_dead_letter_larger_than_its_topic_takes_is_cut_and_flagged(platform: 
         compressing.send(topic, key=b"bomb", value=bomb).get(DELIVERY_TIMEOUT_S)
     good = platform.upload(write_music(platform.folder / "good.wav", seconds=3.2).as_uri())
     assert platform.wait_for(good).status in ("tagged", "abstained")
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     found = {letter.key: letter for letter in letters(platform).values()}
     assert found.keys() == {key[:4096] for key in (*whole, *cut, b"bomb")}
     for key, value in whole.items():

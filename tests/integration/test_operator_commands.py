@@ -102,7 +102,7 @@ def test_topics_are_created_once_and_drift_is_reported(tastewave: Shell, setting
             ),
         ),
     )
-    deadline = time.monotonic() + 30  # the broker tells what it was told a moment later
+    deadline = time.monotonic() + 30  # the broker shows a change a moment after it took it
     while states(report := tastewave("topics", "check", rc=1)) != {"missing": 1, "differs": 2, "there": 3}:
         assert time.monotonic() < deadline, report
     assert f"{settings.topics.named(TRACKS_UPLOADED)}: partitions is 5, wanted 3" in report

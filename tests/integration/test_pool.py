@@ -1,4 +1,4 @@
-"""The process pool on real processes: a crash, a hang and a bloated decoder cost their own track alone."""
+"""The process pool on real processes: a crash, a hang or a bloated decoder fails its own track and no other."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from models.release import DEFAULT
 from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.pool import PoolUnusable, TaggerPool
-from tests.platform.tracks import write_music
+from tests.platform.music import write_music
 
 
 class Pool(TaggerPool):
@@ -43,7 +43,7 @@ class Pool(TaggerPool):
 
 
 def children() -> list[psutil.Process]:
-    """The pool processes; one that has ended and was not waited for counts as well."""
+    """The pool processes, zombies included."""
 
     def is_ours(process: psutil.Process) -> bool:
         try:
@@ -193,7 +193,7 @@ async def test_a_track_that_needs_more_memory_than_allowed_is_given_up_alone(tra
 
 
 class Directory:
-    """What open() refuses to make a file of."""
+    """A directory, which has a descriptor and cannot be opened as a file."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
@@ -232,7 +232,7 @@ async def test_all_guards_hold_here_and_a_pool_process_has_one_thread_and_none_o
         pool.stop()
 
 
-# What a file that has taken over its process would try next; each line is one attempt that must fail.
+# What the code of a file that took over its process would try next. Each line is an attempt that must fail.
 ATTEMPTS = {
     "read a file": "open(canary).read()",
     "list a folder": "os.listdir('/')",

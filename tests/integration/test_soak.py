@@ -1,4 +1,4 @@
-"""`make soak`: half an hour at 80 % of capacity, with a broker away for a minute of it."""
+"""`make soak`: half an hour at 80 % of capacity; for one minute of it the broker is away."""
 
 import csv
 import json
@@ -12,12 +12,14 @@ import psutil
 import pytest
 
 from deploy.local import Kafka, Redis
-from tests.platform.tracks import Platform, until, worker_environment, write_catalogue, write_music
+from tests.platform.clock import until
+from tests.platform.music import write_catalogue, write_music
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = [pytest.mark.servers, pytest.mark.soak, pytest.mark.timeout(3600)]
 MINUTES = 30
 LOAD = 0.8
-PROBE = 500  # uploads that tell the capacity
+PROBE = 500  # uploads to measure the capacity with
 SAMPLE_EVERY_S = 5.0
 SAMPLES = Path(__file__).parents[2] / "build" / "soak.csv"
 

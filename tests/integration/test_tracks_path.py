@@ -1,4 +1,4 @@
-"""The whole path on real parts: events on Kafka, a worker process, answers in Redis, dead letters."""
+"""The whole path with nothing faked: events on Kafka, a worker process, answers in Redis, dead letters."""
 
 import http.server
 import json
@@ -21,7 +21,9 @@ from models.contract import (
 )
 from models.events import TrackFeatures, encode_event
 from stream.audio.sandbox import GUARDS
-from tests.platform.tracks import Platform, now_ms, until, worker_environment, write_music
+from tests.platform.clock import now_ms, until
+from tests.platform.music import write_music
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 
@@ -60,6 +62,7 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
         assert len(answer.genres) == len(answer.tags) == platform.settings.worker.top_k
         assert (answer.title, answer.release) == (event.title, platform.release)
         assert event.uploaded_at <= answer.tagged_at <= now_ms()
+    platform.settled()
     until(lambda: platform.lag() == 0)
     assert platform.output().keys() == {event.track_id for event in events}
     features = [msgspec.msgpack.decode(record.value, type=TrackFeatures) for record in platform.read(TRACKS_FEATURES)]
@@ -109,7 +112,7 @@ def test_what_cannot_be_tagged_is_a_dead_letter_with_its_reason_and_its_neighbou
     neighbours = [platform.upload(good.as_uri()) for _ in range(3)]
     for event in neighbours:
         assert platform.wait_for(event).status != "failed"
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     letters = platform.dead_letters()
     assert len(letters) == len(reasons) + len(malformed) + 1
     found = {letter["value"]: letter for letter in letters}
@@ -135,7 +138,8 @@ def test_a_redelivered_event_costs_no_inference_and_is_published_again(platform:
     first = platform.wait_for(event)
     file.unlink()  # a second fetch would fail
     platform.send(encode_event(event), key=event.track_id.encode())
-    until(lambda: platform.lag() == 0 and len(platform.read(TRACKS_TAGGED)) == 2)
+    platform.settled()
+    assert len(platform.read(TRACKS_TAGGED)) == 2
     assert [json.loads(record.value)["tagged_at"] for record in platform.read(TRACKS_TAGGED)] == [first.tagged_at] * 2
     assert len(platform.read(TRACKS_FEATURES)) == 1
     assert platform.dead_letters() == []
@@ -151,7 +155,8 @@ def test_an_older_event_after_a_newer_one_changes_nothing(platform: Platform) ->
     event = platform.upload(newer.as_uri(), track_id="t1", at=at, title="newer")
     first = platform.wait_for(event)
     platform.upload(older.as_uri(), track_id="t1", at=at - 1000, title="older")
-    until(lambda: platform.lag() == 0 and len(platform.read(TRACKS_TAGGED)) == 2)
+    platform.settled()
+    assert len(platform.read(TRACKS_TAGGED)) == 2
     assert platform.output() == {"t1": first}
 
 
@@ -161,7 +166,7 @@ def test_two_events_of_one_track_at_once_end_on_the_later_one(platform: Platform
     events = [platform.upload(file.as_uri(), track_id="t1", at=at + number, title=str(number)) for number in range(6)]
     platform.start_worker(tracks_in_hand="8")
     assert platform.wait_for(events[-1]).title == "5"
-    until(lambda: platform.lag() == 0)
+    platform.settled()
     assert platform.output()["t1"].title == "5"
     assert len(platform.read(TRACKS_FEATURES)) == 1  # one content, one front end
 

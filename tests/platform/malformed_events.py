@@ -1,4 +1,4 @@
-"""A seeded generator of upload records that are no events, or events that nothing good can come of."""
+"""A seeded generator of upload records that end as dead letters: no events, or events that must be refused."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from models.errors import EventError
 from models.events import TrackUploaded, decode_event
-from tests.platform.tracks import now_ms
+from tests.platform.clock import now_ms
 
 MALFORMED, REFUSED, FUTURE = "malformed_event", "refused_uri", "future_event"
 YEAR_2023_MS = 1_700_000_000_000
@@ -101,7 +101,7 @@ def _nested_and_closed(_: random.Random, number: int) -> tuple[bytes, str]:
 
 
 def _twice(chance: random.Random, number: int) -> tuple[bytes, str]:
-    """Of a field that is there twice, the last one counts, and none may be wrong."""
+    """A field that is there twice: the last value counts."""
     last = _json(event(number))
     if chance.random() < 0.5:
         return b'{"uri":"file:///good.wav","track_id":"another",' + last[1:], REFUSED
@@ -122,7 +122,7 @@ def _noise(chance: random.Random, _: int) -> tuple[bytes, str]:
 
 
 def _flipped(chance: random.Random, number: int) -> tuple[bytes, str]:
-    """A few bytes of a good event are others; the decoder itself says whether it still is one."""
+    """A good event with a few bytes changed; the decoder itself says whether it is still an event."""
     value = bytearray(_json(event(number, title="Song", artist_id="a1", duration_ms=1000)))
     for _ in range(chance.randint(1, 4)):
         value[chance.randrange(len(value))] = chance.choice([chance.randrange(256), *b'{}[]",:0e-\\'])
@@ -145,7 +145,10 @@ KINDS: tuple[Kind, ...] = (
 
 
 def malformed_events(count: int, *, seed: int, huge_bytes: int) -> Iterator[Sent]:
-    """Records by the same chance each time; one in 500 has huge_bytes, or nests deep, or is keyed at length."""
+    """The same records for the same seed.
+
+    In every 500 records two are of about huge_bytes, one nests deeply and one has a key of 100,000 bytes.
+    """
     chance = random.Random(seed)
     for number in range(count):
         key: bytes | None = chance.choice([None, b"", b"key", b"\0\xff" * 8, f"malformed-{number}".encode()])
