@@ -11,7 +11,8 @@ from models.errors import TastewaveError
 from offline.jobs import Argument, Job, JobCommand, Option
 
 if TYPE_CHECKING:
-    from offline.evaluation.evaluate import Evaluate, Outcome
+    from offline.evaluation.evaluate import Outcome
+    from offline.evaluation.settings import Evaluate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -122,7 +123,7 @@ JOBS = (
     ),
     Job(
         name="evaluate",
-        settings="offline.evaluation.evaluate:Evaluate",
+        settings="offline.evaluation.settings:Evaluate",
         run="offline.cli:evaluate",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
         options=(Option("--tower", "towers", "DIR", FOLDER_THAT_IS), Option("--split")),
@@ -141,7 +142,7 @@ JOBS = (
     ),
     Job(
         name="ladder",
-        settings="offline.user_tower.ladder:Ladder",
+        settings="offline.user_tower.settings:Ladder",
         run="offline.user_tower.ladder:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
         options=(Option("--split"),),
@@ -158,7 +159,7 @@ JOBS = (
     ),
     Job(
         name="build-release",
-        settings="offline.release.build:BuildRelease",
+        settings="offline.release.settings:BuildRelease",
         run="offline.release.build:run",
         arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER_THAT_IS),),
         options=(Option("--out", shown="DIR", type=FOLDER), Option("--networks", shown="DIR", type=FOLDER_THAT_IS)),

@@ -12,78 +12,32 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 from rich import box
 from rich.table import Table
 
-from models.history import IS_TARGET, CountingRule
+from models.history import IS_TARGET
 from offline.evaluation.floors import EASE_TRACKS, fit_floors, rank_floor
 from offline.evaluation.intervals import Bootstrap, Leaf
 from offline.evaluation.measures import Judged, Measured, against_best
 from offline.evaluation.report import write_report
 from offline.evaluation.scorers import TowerScorer, load_towers
+from offline.evaluation.settings import Evaluate
 from offline.evaluation.staleness import GAPS, stale
 from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, plain, verdict
 from offline.files import new_file, writing
 from offline.interactions.log import InteractionLog, read_log
-from offline.interactions.splits import Split, SplitName, in_training, split_log
+from offline.interactions.splits import Split, in_training, split_log
 from offline.progress import progress_bar
-from offline.ranking.examples import MAX_EXAMPLES, PROTOCOLS, Examples, draw_users
+from offline.ranking.examples import PROTOCOLS, Examples, draw_users
 from offline.ranking.rank import rank
 from offline.tables import table_lines
 from offline.user_tower.settings import POOLINGS
 
 Json = dict[str, Any]
-
-
-class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be set."""
-
-    log: Annotated[
-        str,
-        Meta(
-            description="The interaction log: a Parquet file, a folder of them, a glob, or an fsspec URL of one of "
-            "these."
-        ),
-    ]
-
-    out: Annotated[str, Meta(description="Folder of metrics.json and report.html; made where missing.")]
-
-    towers: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Folders of trained towers. When none is given, those in <out>/towers are judged, where the "
-            "command first trains both poolings with their defaults."
-        ),
-    ] = ()
-
-    split: Annotated[SplitName, Meta(description="temporal or leave-last; towers have to be trained on the same.")] = (
-        "temporal"
-    )
-
-    test_share: Annotated[
-        float, Meta(gt=0.0, lt=0.5, description="Share of the log's time that is judged (temporal).")
-    ] = 0.1
-
-    counting: Annotated[CountingRule, Meta(description="Which listens count, and for what.")] = CountingRule()
-
-    max_examples: Annotated[
-        int,
-        Meta(ge=1, description="Where the test has more, users are drawn until their examples are about as many."),
-    ] = MAX_EXAMPLES
-
-    replicates: Annotated[int, Meta(ge=100, description="Of the bootstrap that gives the intervals.")] = 1000
-
-    seed: Annotated[int, Meta(ge=0, description="Draws users and replicates.")] = 0
-
-    @property
-    def towers_folder(self) -> Path:
-        """Where a tower of each pooling lies when no tower is given."""
-        return Path(self.out, "towers")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from models.audio.windows import WindowPlan
 from models.contract import CONTRACT
@@ -24,31 +23,10 @@ from offline.genre.labels import LabelledTaggrams, read_artists, read_taggrams
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
 from offline.musicnn.convert import NETWORKS
+from offline.release.settings import BuildRelease
 
 GENRE_HEAD = "genre.npz"
 NOTICE = "LICENSE-musicnn.txt"
-
-
-class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be set."""
-
-    taggrams_dir: Annotated[
-        str, Meta(description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).")
-    ]
-
-    out: Annotated[
-        str | None,
-        Meta(description="Folder of the release; the one that ships with the project when absent."),
-    ] = None
-
-    networks: Annotated[
-        str | None,
-        Meta(
-            description="Folder of the converted networks and their licence; that of the shipped release when absent."
-        ),
-    ] = None
-
-    training: Annotated[GenreTraining, Meta(description="How the genre head is trained.")] = GenreTraining()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from rich import box
 from rich.table import Column, Table
 
@@ -20,7 +19,7 @@ from offline.ranking.rank import METRICS, rank
 from offline.tables import table_lines
 from offline.user_tower.data import prepare
 from offline.user_tower.scorer import NetworkScorer
-from offline.user_tower.settings import TowerTraining
+from offline.user_tower.settings import Ladder
 from offline.user_tower.train import train
 
 RUNGS: dict[str, dict[str, Any]] = {
@@ -30,12 +29,6 @@ RUNGS: dict[str, dict[str, Any]] = {
     "cosine 40, history 50": {"score": "cosine", "dim": 40, "history": 50},
 }
 """From what is free to what is deployed."""
-
-
-class Ladder(TowerTraining, frozen=True, kw_only=True):
-    """What can be set: the training of each rung. The ladder itself sets score, dim and history."""
-
-    out: Annotated[str, Meta(description="Folder of ladder.json, and of the checkpoints of each rung.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,3 +150,9 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         kept = len(self.dropouts)
         ends = [min(until, self.steps) for until in self.trial_steps]
         return [(until, kept := 1 if until == ends[-1] else -(-kept // 2)) for until in ends]
+
+
+class Ladder(TowerTraining, frozen=True, kw_only=True):
+    """What can be set: the training of each rung. The ladder itself sets score, dim and history."""
+
+    out: Annotated[str, Meta(description="Folder of ladder.json, and of the checkpoints of each rung.")]

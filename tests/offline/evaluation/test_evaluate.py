@@ -13,7 +13,8 @@ from models.history import CountingRule
 from offline.cli import cli
 from offline.config import load_config
 from offline.evaluation import evaluate
-from offline.evaluation.evaluate import Evaluate, command, platform_caveat, run, write
+from offline.evaluation.evaluate import command, platform_caveat, run, write
+from offline.evaluation.settings import Evaluate
 from offline.user_tower import poolings
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.train import run as train

@@ -11,7 +11,8 @@ from models.release import Release, load_release
 from offline.cli import cli
 from offline.genre.settings import GenreTraining
 from offline.musicnn.convert import NETWORKS
-from offline.release.build import NOTICE, BuildRelease, run
+from offline.release.build import NOTICE, run
+from offline.release.settings import BuildRelease
 
 CONFIG = GenreTraining(
     classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1

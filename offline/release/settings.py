@@ -1,0 +1,32 @@
+"""What can be set about a release; imports no training library, so that --help answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from offline.genre.settings import GenreTraining
+
+
+class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be set."""
+
+    taggrams_dir: Annotated[
+        str, Meta(description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).")
+    ]
+
+    out: Annotated[
+        str | None,
+        Meta(description="Folder of the release; the one that ships with the project when absent."),
+    ] = None
+
+    networks: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the converted networks and their licence; that of the shipped release when absent."
+        ),
+    ] = None
+
+    training: Annotated[GenreTraining, Meta(description="How the genre head is trained.")] = GenreTraining()
