@@ -148,6 +148,10 @@ class InHand(ABC):
     async def _work(self, batch: Batch, records: Sequence[ConsumerRecord], before: asyncio.Task[None] | None) -> None:
         if before:
             await asyncio.wait([before])
+            if self._stopping.is_set() and _ended_undone(before):
+                # The record before comes again after the restart. It would find the answer to this later one, and
+                # count as answered: its failure would get no dead letter.
+                raise LeftAlone
         if not batch.revoked:
             await self._until_done(batch, records)
 
@@ -230,6 +234,10 @@ class BatchesInHand(InHand):
 
     async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
         await self._handler.handle_batch(records)
+
+
+def _ended_undone(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 def _place(record: ConsumerRecord) -> dict[str, Any]:

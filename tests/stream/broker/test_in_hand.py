@@ -28,12 +28,13 @@ class Handler:
         self.calls: list[tuple[int, ...]] = []
         self.done: list[int] = []
         self.given_up: list[tuple[int, str, int]] = []
+        self.key: str | None = None
 
     def is_away(self, error: BaseException) -> bool:
         return isinstance(error, AwayError)
 
-    def order(self, record) -> None:
-        return None
+    def order(self, record) -> str | None:
+        return self.key
 
     async def give_up(self, record, error: Exception, tries: int) -> None:
         self._raise(-record.value)
@@ -142,6 +143,16 @@ async def test_what_a_draining_handler_leaves_alone_is_neither_done_nor_given_up
     batch, handler = batch_of(1, 2), Handler({1: [LeftAlone()]})
     assert await handled(RecordsInHand, handler, batch) == [2]
     assert (batch.committable, handler.given_up) == (0, [])
+
+
+async def test_at_a_stop_no_record_overtakes_one_of_its_key_that_is_not_done() -> None:
+    batch, handler = batch_of(1, 2, 3), Handler({1: [AwayError()]})
+    handler.key = "one key for all"
+    work = RecordsInHand(handler, size=4, on_away=lambda _: work.stop(), on_done=handler.done.append)
+    await work.run(stream(batch))
+    await work.finish(timeout_s=10)
+    assert (handler.done, batch.committable) == ([], 0)
+    assert set(handler.calls) == {(1,)}
 
 
 @given(faults=st.sets(st.integers(1, 40)), count=st.integers(1, 40))
