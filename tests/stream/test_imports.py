@@ -30,8 +30,11 @@ def test_importing_the_worker_and_the_commands_pulls_none_of_the_heavy_libraries
 
 
 def test_the_main_process_of_a_worker_has_neither_network_nor_decoders() -> None:
-    modules = imported_by("import stream.worker.service")
-    assert "faust" in modules
+    modules = imported_by(
+        "import stream.worker.service, stream.worker.tracks\n"
+        "import stream.tracks.handler, stream.audio.fetch, stream.store.tracks"
+    )
+    assert {"faust", "aiohttp", "redis"} <= modules
     assert modules.isdisjoint({"onnxruntime", "av", "scipy", "soundfile", "numpy"})
 
 
