@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tastewave")
 def cli() -> None:
-    """Make what workers use: dump listens, train and judge user towers and genre heads, build a release."""
+    """Make models: dump listens, train and judge user towers and genre heads, build a release."""
 
 
 @cli.group()
 def synth() -> None:
-    """Make the parts of a music platform that nobody may ship."""
+    """Make synthetic music, and a made-up music platform with listeners."""
 
 
 def _time_ms(text: str) -> int:
@@ -165,7 +165,7 @@ JOBS = (
         options=(Option("--out", shown="DIR", type=FOLDER), Option("--networks", shown="DIR", type=FOLDER_THAT_IS)),
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
 
-        Takes about a minute. The same data give the same release id on the same machine.
+        Takes less than a minute. The same data give the same release id on the same machine.
 
         \b
         Examples:

@@ -19,7 +19,12 @@ EVENT_TO_CACHE_SECONDS = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
 )  # fmt: skip
 IN_HAND = Gauge("tastewave_in_hand_records", "Records that are being handled.", registry=REGISTRY)
-LAG = Gauge("tastewave_lag_records", "Records not yet done in a partition.", ("topic", "partition"), registry=REGISTRY)
+LAG = Gauge(
+    "tastewave_lag_records",
+    "Records of a partition that are not answered yet.",
+    ("topic", "partition"),
+    registry=REGISTRY,
+)
 GUARD = Gauge(
     "tastewave_guard", "1 where a guard around the pool processes (rlimit, landlock, seccomp) holds, 0 where not.",
     ("guard",), registry=REGISTRY,
@@ -29,7 +34,7 @@ WAITING = Gauge(
     "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY
 )
 REDIS_LOST_WRITES = Counter(
-    "tastewave_redis_lost_writes", "Times that Redis was found to have lost what it had acknowledged: rewind.",
+    "tastewave_redis_lost_writes", "How often Redis had lost acknowledged writes; see the runbook on rewinding.",
     registry=REGISTRY,
 )  # fmt: skip
 RELEASE = Info("tastewave_release", "The release this worker is pinned to.", registry=REGISTRY)

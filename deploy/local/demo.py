@@ -167,7 +167,7 @@ Where to look next
     TASTEWAVE_FILE_ROOTS=/path/to/music .venv/bin/tastewave worker tracks
     .venv/bin/tastewave upload /path/to/music --wait
     redis-cli -u "$TASTEWAVE_REDIS_URL" --scan --pattern 'tw:*:track:*'
-  README.md                               topics, Redis keys, settings, honest limits"""
+  README.md                               how to read an answer, and the chapters in deploy/docs"""
 
 
 def main() -> None:

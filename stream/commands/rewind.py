@@ -157,11 +157,11 @@ def _print(moves: list[Move], *, minutes: int, dry_run: bool) -> None:
         )
         click.echo(
             f"Kafka has dropped older uploads (retention), some of them perhaps of these {minutes} minutes, "
-            f"in partition {places}; what of them Redis lost must be uploaded again."
+            f"in partition {places}; upload the tracks again whose answers Redis lost."
         )
     if not total:
         click.echo(f"Nothing to rewind: no upload of the last {minutes} minutes has been answered.")
     elif dry_run:
         click.echo(f"{events} would be answered again; nothing was changed.")
     else:
-        click.echo(f"Start the workers: they answer {events} again, at once where Redis still holds the answer.")
+        click.echo(f"Start the workers. They answer {events} again; those whose answer Redis still holds take no time.")

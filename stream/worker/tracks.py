@@ -74,7 +74,7 @@ class TracksRole:
         for guard, holds in (await self._pool.ready()).items():
             metrics.GUARD.labels(guard).set(holds)
             if not holds:
-                log.warning("guard.off", guard=guard, advice="strangers' files are heard with more rights than needed")
+                log.warning("guard.off", guard=guard, advice="files are decoded with one guard less; see the runbook")
 
     @contextlib.asynccontextmanager
     async def consume(self, app: BatchApp, redis: Any) -> AsyncIterator[Mapping[str, Check]]:

@@ -497,7 +497,7 @@ def test_a_rewind_goes_back_to_the_uploads_of_that_time_and_never_forward(
     assert moves(tastewave(*rewind, "10")) == moves(planned)
     assert committed(settings) == [2, 1, 0]
     assert "Nothing to rewind: no upload of the last 10 minutes has been answered." in tastewave(*rewind, "10")
-    assert "Start the workers: they answer 3 events again" in tastewave(*rewind, "90")
+    assert "Start the workers. They answer 3 events again;" in tastewave(*rewind, "90")
     assert committed(settings) == [0, 0, 0]
     assert "Nothing to rewind" in tastewave(*rewind, "99999999999")
 
