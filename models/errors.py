@@ -3,7 +3,7 @@
 TastewaveError
 ├── EventError            malformed_event    the bytes are not an event of the contract
 │   └── FutureEvent       future_event       dated beyond the tolerance into the future
-├── FetchError            (stream.audio.fetch)     the audio could not be brought here
+├── FetchError            (stream.audio)     the audio could not be brought here
 │   ├── FetchRefused      refused_uri        a scheme, address, bucket or file that settings do not allow
 │   ├── NotFound          not_found          the address answers, the audio is not there
 │   ├── TooLarge          too_large          more bytes than allowed
@@ -18,9 +18,10 @@ TastewaveError
 │   ├── ProcessTimedOut   process_timed_out  it ran past its time and was ended
 │   └── OutOfMemory       out_of_memory      it asked for more memory than it may have
 ├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
-├── UploadFailed, TaggingFailed, NoAnswer    (stream) what a command was asked for did not come out
-├── WorkerCrashed       (stream.worker.service)     Faust gave up; its supervisor starts the worker anew
-├── DumpFailed            (offline.interactions.dump_folder) Kafka, or the folder of a dump, does not do what it needs
+├── UploadFailed, TaggingFailed, NoAnswer, RewindRefused    (stream) a command could not do what was asked
+├── PoolUnusable          (stream.audio)     no pool process can be started now; records wait
+├── WorkerCrashed         (stream.worker)    Faust gave up; its supervisor starts the worker anew
+├── DumpFailed            (offline)          Kafka, or the folder of a dump, does not do what it needs
 ├── LaunchError           (deploy.local)     a local server does not start
 ├── ReleaseError                             a release or a trained tower is missing, damaged or of another shape
 └── SettingsError                            a setting or an argument cannot be used

@@ -146,7 +146,9 @@ JOBS = (
         run="offline.user_tower.ladder:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
         options=(Option("--split"),),
-        help="""Print what the 40-d cosine of the contract and a history of 50 cost on LOG, against freer towers.
+        help="""Measure on LOG what a tower of the contract's form loses against less restricted ones.
+
+        The contract's form is a cosine in 40 dimensions of the newest 50 listens.
 
         Each rung is the same training with one thing changed: dot products of 64 and of 40 dimensions, cosine of 40,
         and that with a history of 50 instead of 200. So the ladder itself sets score, dim and history. OUT_DIR gets

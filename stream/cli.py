@@ -160,7 +160,7 @@ def rewind() -> None:
     "--minutes",
     required=True,
     type=click.IntRange(min=1),
-    help="How far back. Too far costs time, too near loses answers.",
+    help="How many minutes to go back. More repeats more work; fewer may miss lost answers.",
 )
 @click.option(
     "--release",

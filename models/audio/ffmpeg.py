@@ -81,7 +81,7 @@ class PyavReader:
             yield container, stream
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
-        """As of Reader."""
+        """See Reader."""
         with self._open() as (container, stream):
             seek_s = start / self.sample_rate - PRE_ROLL_S
             if seek_s > 0:
@@ -96,7 +96,7 @@ class PyavReader:
             yield from cut(joined(blocks, samples=_JOINED_SAMPLES), position, start, frames)
 
     def count(self, limit: int) -> int:
-        """As of Reader; it reads the times of the packets, and decodes nothing."""
+        """See Reader. It adds up the times of the packets and decodes nothing."""
         end = 0
         with self._open() as (container, stream):
             for packet in _packets(container, stream):

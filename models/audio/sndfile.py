@@ -59,7 +59,7 @@ class SndfileReader:
         return _SoundFile(nameless(self._file))
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
-        """As of Reader."""
+        """See Reader."""
         begin = max(0, start - round(PRE_ROLL_S * self.sample_rate))
         yield from cut(self._blocks_from(begin), begin, start, frames)
 
@@ -70,7 +70,7 @@ class SndfileReader:
                 yield mono(block.T)
 
     def count(self, limit: int) -> int:
-        """As of Reader."""
+        """See Reader."""
         return sum(map(len, self.blocks(0, limit)))
 
 

@@ -14,7 +14,7 @@ from offline.ranking.examples import MAX_EXAMPLES
 
 
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be set."""
+    """Settings of `tastewave-offline evaluate`."""
 
     log: Annotated[
         str,
@@ -49,9 +49,9 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(ge=1, description="Where the test has more, users are drawn until their examples are about as many."),
     ] = MAX_EXAMPLES
 
-    replicates: Annotated[int, Meta(ge=100, description="Of the bootstrap that gives the intervals.")] = 1000
+    replicates: Annotated[int, Meta(ge=100, description="Replicates of the bootstrap that gives the intervals.")] = 1000
 
-    seed: Annotated[int, Meta(ge=0, description="Draws users and replicates.")] = 0
+    seed: Annotated[int, Meta(ge=0, description="Random seed that draws users and replicates.")] = 0
 
     @property
     def towers_folder(self) -> Path:

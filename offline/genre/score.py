@@ -20,7 +20,7 @@ _WILSON_Z = 1.959964  # 95 % of a normal distribution
 
 
 class ScoreGenre(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be set."""
+    """Settings of `tastewave-offline score-genre`."""
 
     file: Annotated[
         str,

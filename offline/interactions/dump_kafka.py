@@ -45,19 +45,19 @@ Client_ = TypeVar("Client_")
 
 
 class KafkaArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Arguments of kafka-python, under its names, for a Kafka that asks who is there."""
+    """Connection arguments of kafka-python, under its names."""
 
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
-        Meta(description="How to talk to the brokers: with TLS or without, with a password or without."),
+        Meta(description="Protocol to the brokers: with or without TLS (SSL), with or without a password (SASL)."),
     ] = "PLAINTEXT"
     sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, Meta(description="How the password is checked.")
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, Meta(description="SASL mechanism.")
     ] = None
-    sasl_plain_username: Annotated[str | None, Meta(description="Who asks; for every mechanism.")] = None
+    sasl_plain_username: Annotated[str | None, Meta(description="SASL user.")] = None
     sasl_plain_password: Annotated[
         str | None,
-        Meta(description="Their password; it belongs in a file, not on a command line."),
+        Meta(description="SASL password; put it into a file, not on the command line."),
     ] = None
     ssl_cafile: Annotated[str | None, Meta(description="File of CA certificates (PEM).")] = None
     ssl_certfile: Annotated[str | None, Meta(description="File of the client's certificate (PEM).")] = None

@@ -25,7 +25,7 @@ CHECKPOINTS = {"msd": "MSD_musicnn", "mtt": "MTT_musicnn"}
 
 
 class ConvertMusicnn(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be set."""
+    """Settings of `tastewave-offline convert-musicnn`."""
 
     out: Annotated[
         str | None,

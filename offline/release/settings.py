@@ -11,7 +11,7 @@ from offline.genre.settings import GenreTraining
 
 
 class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be set."""
+    """Settings of `tastewave-offline build-release`."""
 
     taggrams_dir: Annotated[
         str, Meta(description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).")

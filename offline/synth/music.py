@@ -67,7 +67,7 @@ CHORDS = {
 
 
 class SynthAudio(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be set; equal settings give equal music."""
+    """Settings of `tastewave-offline synth audio`; equal settings give equal music."""
 
     out: Annotated[str, Meta(description="Folder to write to; made where it is missing.")]
     tracks: Annotated[int, Meta(description="How many pieces; they go round the styles.", ge=1)] = 8

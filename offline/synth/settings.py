@@ -19,7 +19,7 @@ SHORTEST_TRACK_S = 120
 
 
 class SynthPlatform(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be set; equal settings give equal bytes, in whatever folder.
+    """Settings of `tastewave-offline synth platform`; equal settings give equal bytes, in whatever folder.
 
     Raises:
         SettingsError: a setting that cannot be used.

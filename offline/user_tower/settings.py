@@ -19,7 +19,7 @@ Rate = Annotated[float, Meta(gt=0.0)]
 
 
 class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be set.
+    """Settings of `tastewave-offline train-user-tower`.
 
     Example:
         settings = TowerTraining(log="listens", out="towers/mean", history=100)
@@ -55,14 +55,16 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
 
     history: Annotated[int, Meta(ge=3, description="Newest listens that an embedding is made of.")] = 50
 
-    dim: Annotated[Count, Meta(description="Of taste space.")] = 40
+    dim: Annotated[Count, Meta(description="Dimensions of taste space.")] = 40
 
     score: Annotated[
-        Literal["cosine", "dot"], Meta(description="dot is for `ladder` alone: what is deployed has unit vectors.")
+        Literal["cosine", "dot"],
+        Meta(description="Score of a track: cosine, or dot for `ladder` alone; deployed towers have unit vectors."),
     ] = "cosine"
 
     dropouts: Annotated[
-        tuple[Share, ...], Meta(min_length=1, description="Tried; the best in validation NDCG@10 is kept.")
+        tuple[Share, ...],
+        Meta(min_length=1, description="Dropouts that are tried; the best in validation NDCG@10 is kept."),
     ] = (0.1, 0.2, 0.3, 0.5)
 
     trial_steps: Annotated[
@@ -70,11 +72,13 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             description="Steps after which the worse half of the dropouts is given up; after the last of them, all but "
-            "the best. That is late, for a low dropout learns faster and ends earlier.",
+            "the best. The last one is late, since a low dropout learns faster at first.",
         ),
     ] = (800, 3_000)
 
-    steps: Annotated[Count, Meta(description="At most; patience usually ends the training before.")] = 7_000
+    steps: Annotated[Count, Meta(description="Most steps of the training; it usually ends earlier, by patience.")] = (
+        7_000
+    )
 
     validate_every: Annotated[
         Count,
@@ -85,7 +89,9 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         Count, Meta(description="Validations without a better NDCG@10 after which the training ends.")
     ] = 6
 
-    validation_examples: Annotated[Count, Meta(description="At most; a sample of them where there are more.")] = 5_000
+    validation_examples: Annotated[
+        Count, Meta(description="Most examples of a validation; where there are more, a sample is drawn.")
+    ] = 5_000
 
     loss: Annotated[
         Literal["softmax", "gbce"],
@@ -94,9 +100,11 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
 
     full_softmax_tracks: Annotated[Count, Meta(description="Tracks from which on the softmax is sampled.")] = 100_000
 
-    negatives: Annotated[int, Meta(ge=2, description="Of a sampled loss, shared by a step.")] = 4096
+    negatives: Annotated[
+        int, Meta(ge=2, description="Negatives of a sampled loss, shared by all examples of a step.")
+    ] = 4096
 
-    calibration: Annotated[float, Meta(ge=0.0, le=1.0, description="t of gBCE.")] = 0.75
+    calibration: Annotated[float, Meta(ge=0.0, le=1.0, description="Calibration t of the gBCE loss.")] = 0.75
 
     stride: Annotated[
         Count,
@@ -108,20 +116,17 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     ] = 150
 
     positions: Annotated[
-        Count, Meta(description="Positions of a step that train, at most: it takes so many windows.")
+        Count, Meta(description="Most positions that train in a step; the step takes as many windows as they fill.")
     ] = 4_800
 
-    learning_rate: Annotated[Rate, Meta(description="Of AdamW.")] = 2e-3
+    learning_rate: Annotated[Rate, Meta(description="Learning rate of AdamW.")] = 2e-3
 
     warm_up: Annotated[
         Count,
-        Meta(
-            description="Steps until the learning rate is reached. A small log is learned before that, gently, from "
-            "where items start."
-        ),
+        Meta(description="Steps until the learning rate is reached; small logs are learned during them, at low rates."),
     ] = 1_500
 
-    weight_decay: Annotated[float, Meta(ge=0.0, description="Of AdamW.")] = 0.01
+    weight_decay: Annotated[float, Meta(ge=0.0, description="Weight decay of AdamW.")] = 0.01
 
     clip: Annotated[Rate, Meta(description="Largest norm of a step's gradient.")] = 1.0
 
@@ -153,6 +158,6 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ladder(TowerTraining, frozen=True, kw_only=True):
-    """What can be set: the training of each rung. The ladder itself sets score, dim and history."""
+    """Settings of `tastewave-offline ladder`, for the training of each rung; score, dim and history it sets itself."""
 
     out: Annotated[str, Meta(description="Folder of ladder.json, and of the checkpoints of each rung.")]

@@ -57,7 +57,10 @@ def run(settings: TowerTraining) -> Outcome:
             folder cannot be written.
     """
     if settings.score == "dot":
-        raise SettingsError("score=dot makes no tower to deploy, whose vectors have unit norm; `ladder` compares it")
+        raise SettingsError(
+            "score=dot gives vectors without unit norm, which cannot be deployed; "
+            "use score=cosine, or compare both with `ladder`"
+        )
     out = Path(settings.out).resolve()
     partial = out.with_name(out.name + ".partial")
     with writing(out, ": the training goes on from its last validation"):

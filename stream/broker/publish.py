@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
 
 import aiokafka.errors
 import msgspec
@@ -55,14 +56,18 @@ class Publisher:
         They travel in batches. Where some are refused the others are sent nevertheless, and the first error is raised.
         """
         name = self._topics.named(topic)
-        sent = [
-            await self._producer.send(name, key, value, partition=None, timestamp=None, headers=None)
-            for key, value in records
-        ]
-        outcomes = await asyncio.gather(*sent, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        deliveries, errors = list[Awaitable[Any]](), list[BaseException]()
+        for key, value in records:
+            try:
+                delivery = await self._producer.send(name, key, value, partition=None, timestamp=None, headers=None)
+            except Exception as error:  # noqa: BLE001 - raised when the others are sent
+                errors.append(error)
+            else:
+                deliveries.append(delivery)
+        outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
+        errors += [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if errors:
+            raise errors[0]
 
     async def tagged(self, answer: TrackTagged) -> None:
         """An answer, as Redis holds it."""

@@ -164,4 +164,4 @@ def _print(moves: list[Move], *, minutes: int, dry_run: bool) -> None:
     elif dry_run:
         click.echo(f"{events} would be answered again; nothing was changed.")
     else:
-        click.echo(f"Start the workers. They answer {events} again; those whose answer Redis still holds take no time.")
+        click.echo(f"Start the workers. They answer {events} again; answers that Redis still holds are only published.")

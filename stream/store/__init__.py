@@ -1,1 +1,1 @@
-"""Redis: clients, and writes that are scripts of one slot, idempotent, and never go back."""
+"""Redis: clients and atomic writes; repeating a write changes nothing, and older data never replaces newer."""

@@ -2,8 +2,8 @@
 -- KEYS  tw:live
 -- ARGV  contract, release, since (ms), and 1 where a release that is live already stays so
 -- Returns the release that is live afterwards.
-local contract, release, since, only_if_none = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
-local held = redis.call('HGET', KEYS[1], 'release')
+local key, contract, release, since, only_if_none = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local held = redis.call('HGET', key, 'release')
 if held and (only_if_none or held == release) then return held end
-redis.call('HSET', KEYS[1], 'contract', contract, 'release', release, 'previous', held or '', 'since', since)
+redis.call('HSET', key, 'contract', contract, 'release', release, 'previous', held or '', 'since', since)
 return release

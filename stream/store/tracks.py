@@ -18,12 +18,19 @@ class PublishedFeatures(NamedTuple):
     """What the features of a track on their topic were computed from.
 
     Attributes:
-        event_time: of the upload that was heard, ms.
+        event_time: of the upload that was heard, ms; None where an earlier version of tastewave noted no time.
         content: version of the front end, and hash of the audio file.
     """
 
-    event_time: int
+    event_time: int | None
     content: str
+
+    def covers(self, event_time: int) -> bool:
+        """Whether the features of an upload of that time, whose answer is held, were published.
+
+        A mark without a time says so for every answer: earlier versions published features before the answer.
+        """
+        return self.event_time is None or self.event_time >= event_time
 
 
 class TrackStore:
@@ -60,13 +67,14 @@ class TrackStore:
     async def published_features(self, track_id: str) -> PublishedFeatures | None:
         """What the features of a track were published from, by the workers of any release; None where nobody did."""
         mark: bytes | None = await self._client.get(_features_key(track_id))
-        event_time, _, content = (mark or b"").decode().partition(" ")
-        return PublishedFeatures(int(event_time), content) if content and event_time.isdecimal() else None
+        if mark is None:
+            return None
+        event_time, _, content = mark.decode().rpartition(" ")
+        return PublishedFeatures(int(event_time) if event_time else None, content)
 
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         """Remember what features were published from, unless those of a later upload were published since."""
-        mark = f"{published.event_time} {published.content}"
-        await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, mark])
+        await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, published.content])
 
 
 def _features_key(track_id: str) -> str:

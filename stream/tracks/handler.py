@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -97,15 +98,17 @@ class TrackHandler:
             await self._publisher.dead_letter(record, error)
             metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
             return
-        held = await self._store.get(event.track_id)
-        if held and await self._is_answered(event, held):
+        held, published = await asyncio.gather(
+            self._store.get(event.track_id), self._store.published_features(event.track_id)
+        )
+        if held and _is_answered(event, held, published):
             await self._publish(held)
             metrics.EVENTS.labels(AGENT, "cached", "").inc()
             return
         try:
             async with self._turn(record):
                 heard, content_hash = await self._hear(event)
-            await self._answer(event, heard, content_hash)
+            await self._answer(event, heard, content_hash, published)
         except (FetchError, AudioError, ProcessingError) as error:
             await self._fail(record, event, error)
 
@@ -148,7 +151,9 @@ class TrackHandler:
         metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, took_s - sum(heard.timings_ms.values()) / 1000))
         return heard, fetched.content_hash
 
-    async def _answer(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
+    async def _answer(
+        self, event: TrackUploaded, heard: Tagging, content_hash: str, published: PublishedFeatures | None
+    ) -> None:
         answer = TrackTagged(
             track_id=event.track_id,
             release=self._release,
@@ -166,14 +171,15 @@ class TrackHandler:
             stored = await self._store.put(answer, taggram=heard.taggram)
             await self._publish(stored)
         if stored.event_time == event.uploaded_at:  # else a later upload was answered, and its features count
-            await self._publish_features(event, heard, content_hash)
+            await self._publish_features(event, heard, content_hash, published)
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
-    async def _publish_features(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
+    async def _publish_features(
+        self, event: TrackUploaded, heard: Tagging, content_hash: str, published: PublishedFeatures | None
+    ) -> None:
         """Publish what was heard unless the topic holds it already, and note that this was done for the event."""
         due = PublishedFeatures(event.uploaded_at, f"{self._front_end}:{content_hash}")
-        published = await self._store.published_features(event.track_id)
         if published is None or published.content != due.content:
             features = TrackFeatures(
                 track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
@@ -209,17 +215,17 @@ class TrackHandler:
                 return
             answer = held
 
-    async def _is_answered(self, event: TrackUploaded, held: TrackTagged) -> bool:
-        """Whether this upload or a later one was answered, and the features of the answer were published.
 
-        A worker that was killed between the two has left the answer to this upload without its features.
-        """
-        if held.status == "failed" or held.event_time < event.uploaded_at:
-            return False
-        if held.event_time > event.uploaded_at:
-            return True
-        published = await self._store.published_features(event.track_id)
-        return published is not None and published.event_time >= event.uploaded_at
+def _is_answered(event: TrackUploaded, held: TrackTagged, published: PublishedFeatures | None) -> bool:
+    """Whether this upload or a later one was answered, and the features of the answer were published.
+
+    A worker that was killed between the two has left the answer to this upload without its features.
+    """
+    if held.status == "failed" or held.event_time < event.uploaded_at:
+        return False
+    if held.event_time > event.uploaded_at:
+        return True
+    return published is not None and published.covers(event.uploaded_at)
 
 
 @contextmanager

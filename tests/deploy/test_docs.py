@@ -242,6 +242,9 @@ def test_the_map_for_newcomers_has_every_wing_and_names_nothing_that_is_not_ther
     }
     assert len(wings) >= 16
     assert wings - paths == set()
+    named = {module.rpartition("/")[0] for module in modules}
+    there = {str(path.relative_to(ROOT)) for wing in named for path in (ROOT / wing).glob("*.py")}
+    assert {path for path in there if not path.endswith("__init__.py")} - modules == set()
 
 
 @pytest.mark.parametrize("room", ["models", "stream", "offline", "deploy", "tests", ".ci", "."])

@@ -196,7 +196,7 @@ async def test_what_features_were_published_from_is_remembered_and_never_goes_ba
     await store.mark_features("t1", again)
     assert await store.published_features("t1") == again
     await client.set("tw:features:{t1}", "front-1:abc")  # as versions before this one wrote it
-    assert await store.published_features("t1") is None
+    assert await store.published_features("t1") == PublishedFeatures(None, "front-1:abc")
     await store.mark_features("t1", older)
     assert await store.published_features("t1") == older
 

@@ -17,8 +17,8 @@ import redis
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
-from models.contract import DEAD_LETTER, TRACKS_TAGGED, TRACKS_UPLOADED, track_answer, track_key
-from models.events import TrackTagged, TrackUploaded, encode_event
+from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED, track_answer, track_key
+from models.events import TrackFeatures, TrackTagged, TrackUploaded, encode_event
 from models.release import load_release
 from stream.commands.topics import create_topics
 from stream.settings import PREFIX, Settings, load_settings
@@ -165,9 +165,8 @@ class Platform:
 
     def settled(self, *, timeout_s: float = 120.0) -> None:
         """Return when the consumer group has committed every upload."""
-        group, topic = (
-            self.settings.topics.named(name) for name in (f"tastewave.tracks.{self.release}", TRACKS_UPLOADED)
-        )
+        topics = self.settings.topics
+        group, topic = topics.consumer_group(role="tracks", release=self.release), topics.named(TRACKS_UPLOADED)
         consumer = KafkaConsumer(
             bootstrap_servers=list(self.settings.kafka.brokers), group_id=group, enable_auto_commit=False
         )
@@ -189,7 +188,8 @@ class Platform:
     def assert_ended_like(self, undisturbed: "Platform", *, timeout_s: float = 120.0) -> None:
         """Wait for the end, play the same events undisturbed, and compare.
 
-        The answered events, every cached answer (but for tagged_at) and the dead letters must be the same, and
+        The answered events, every cached answer (but for tagged_at), the dead letters and the content whose features
+        stand last must be the same, and
         the last value of each key on the output topic must be what Redis holds.
         """
         self.settled(timeout_s=timeout_s)
@@ -205,12 +205,19 @@ class Platform:
         def letters(platform: Platform) -> set[tuple[Any, ...]]:
             return {(letter["key"], letter["value"], letter["reason"]) for letter in platform.dead_letters()}
 
+        def features(platform: Platform) -> set[tuple[str, str]]:
+            """The content whose features stand last on their topic, for each track."""
+            records = platform.read(TRACKS_FEATURES)
+            last = {record.key: msgspec.msgpack.decode(record.value, type=TrackFeatures) for record in records}
+            return {(one.track_id, one.content_hash) for one in last.values()}
+
         # Only what differs, so that a failure shows it: pytest cuts long comparisons off.
         mine, theirs = answers(self), answers(undisturbed)
         tracks = mine.keys() | theirs.keys()
         assert [(mine.get(track), theirs.get(track)) for track in tracks if mine.get(track) != theirs.get(track)] == []
-        mine, theirs = letters(self), letters(undisturbed)
-        assert (mine - theirs, theirs - mine) == (set(), set())
+        for what in (letters, features):
+            mine, theirs = what(self), what(undisturbed)
+            assert (mine - theirs, theirs - mine) == (set(), set())
 
     def close(self) -> None:
         """Kill the workers that still run, and close the clients."""

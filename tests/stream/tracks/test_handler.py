@@ -1,0 +1,149 @@
+"""What the agent for uploads does with what Redis holds; the parts around it are small stand-ins."""
+
+from contextlib import asynccontextmanager
+from io import BytesIO
+from types import SimpleNamespace
+
+import pytest
+
+from models.errors import NotFound
+from models.events import TrackTagged, TrackUploaded, WindowFeatures, encode_event
+from models.tagging import Tagging
+from stream.audio.intake import Fetched
+from stream.store.tracks import PublishedFeatures
+from stream.tracks.handler import TrackHandler
+
+UPLOADED_AT = 1_750_000_000_000
+TAGGING = Tagging(
+    status="tagged",
+    genre="jazz",
+    confidence=0.9,
+    genres=(("jazz", 0.9),),
+    tags=(("jazz", 0.5),),
+    taggram=b"",
+    windows={"msd": (WindowFeatures(start_ms=0, max_pool=b"", taggram_mean=b"", taggram_spread=b""),)},
+    duration_s=30.0,
+    timings_ms={},
+)
+
+
+class Servers:
+    """Redis, Kafka, the web and the pool, in memory; notes in `did` what was asked of them, in order."""
+
+    def __init__(self, held: TrackTagged | None = None, published: PublishedFeatures | None = None) -> None:
+        self.held, self.published = held, published
+        self.did: list[str] = []
+        self.audio_is_there = True
+
+    async def get(self, track_id: str) -> TrackTagged | None:
+        return self.held
+
+    async def published_features(self, track_id: str) -> PublishedFeatures | None:
+        return self.published
+
+    async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
+        self.did.append(f"put {answer.status}")
+        if self.held is None or self.held.event_time < answer.event_time:
+            self.held = answer
+        return self.held
+
+    async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
+        self.did.append("mark features")
+        self.published = published
+
+    async def tagged(self, answer: TrackTagged) -> None:
+        self.did.append(f"publish answer of {answer.event_time - UPLOADED_AT}")
+
+    async def features(self, features) -> None:
+        self.did.append("publish features")
+
+    async def dead_letter(self, record, error, *, attempts: int = 1) -> None:
+        self.did.append(f"dead letter {error.reason}")
+
+    async def fetch(self, uri: str) -> Fetched:
+        if not self.audio_is_there:
+            raise NotFound("gone")
+        return Fetched(BytesIO(), size_bytes=0, content_hash="abc")
+
+    async def tag(self, file) -> Tagging:
+        self.did.append("hear")
+        return TAGGING
+
+
+@asynccontextmanager
+async def turn(record):
+    yield
+
+
+async def handled(servers: Servers) -> list[str]:
+    handler = TrackHandler(
+        release="r", front_end="front-1", fetcher=servers, pool=servers, store=servers, publisher=servers, turn=turn,
+        top_k=5, future_tolerance_ms=1000, now_ms=lambda: UPLOADED_AT + 10,
+    )  # fmt: skip
+    event = TrackUploaded(event_id="e", track_id="t", uri="file:///t.mp3", uploaded_at=UPLOADED_AT)
+    await handler.handle(SimpleNamespace(value=encode_event(event), key=b"t"))
+    return servers.did
+
+
+def answer(*, later_ms: int = 0) -> TrackTagged:
+    time = UPLOADED_AT + later_ms
+    return TrackTagged(track_id="t", release="r", status="tagged", event_time=time, tagged_at=time + 5, genre="rock")
+
+
+async def test_a_new_upload_is_heard_answered_and_its_features_are_published() -> None:
+    did = await handled(Servers())
+    assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
+
+
+async def test_the_same_audio_again_publishes_no_features_again_but_notes_the_new_upload() -> None:
+    servers = Servers(published=PublishedFeatures(UPLOADED_AT - 1000, "front-1:abc"))
+    assert await handled(servers) == ["hear", "put tagged", "publish answer of 0", "mark features"]
+    assert servers.published == PublishedFeatures(UPLOADED_AT, "front-1:abc")
+
+
+async def test_an_answer_that_a_killed_worker_left_without_its_features_is_heard_again() -> None:
+    for mark in (None, PublishedFeatures(UPLOADED_AT - 1, "front-1:older")):
+        did = await handled(Servers(answer(), mark))
+        assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        PublishedFeatures(UPLOADED_AT, "front-1:abc"),
+        PublishedFeatures(UPLOADED_AT + 1, "front-1:newer"),
+        PublishedFeatures(None, "front-1:abc"),
+    ],
+    ids=["of this upload", "of a later upload", "of an earlier version"],
+)
+async def test_an_answered_upload_with_its_features_is_only_published_again(mark: PublishedFeatures) -> None:
+    servers = Servers(answer(), mark)
+    servers.audio_is_there = False
+    assert await handled(servers) == ["publish answer of 0"]
+
+
+async def test_the_answer_to_a_later_upload_stands_and_its_features_do() -> None:
+    assert await handled(Servers(answer(later_ms=7))) == ["publish answer of 7"]
+
+    class Overtaken(Servers):
+        async def tag(self, file) -> Tagging:
+            self.held = answer(later_ms=7)
+            return await super().tag(file)
+
+    assert await handled(Overtaken()) == ["hear", "put tagged", "publish answer of 7"]
+
+
+async def test_an_answer_that_changes_while_it_is_published_is_published_again() -> None:
+    class Racing(Servers):
+        async def tagged(self, answer_: TrackTagged) -> None:
+            await super().tagged(answer_)
+            self.held = answer(later_ms=7)
+
+    did = await handled(Racing())
+    assert did[:4] == ["hear", "put tagged", "publish answer of 0", "publish answer of 7"]
+
+
+async def test_audio_that_is_gone_is_a_failed_answer_and_a_dead_letter() -> None:
+    servers = Servers()
+    servers.audio_is_there = False
+    assert await handled(servers) == ["put failed", "publish answer of 0", "dead letter not_found"]
