@@ -31,6 +31,10 @@ def is_kafka_away(error: BaseException) -> bool:
 class Publisher:
     """Sends through the app's producer and waits for the acknowledgement; raises aiokafka's KafkaError.
 
+        publisher = Publisher(app.producer, settings.topics, release=release_id)
+        await publisher.tagged(answer)
+        await publisher.send_many(USERS_EMBEDDED, [(key, value), ...])
+
     Args:
         producer: of the Faust app.
         topics: their prefix and the largest message.
