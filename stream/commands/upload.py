@@ -47,7 +47,7 @@ class Upload(msgspec.Struct, kw_only=True, omit_defaults=True):
     title: str | None = None
     event_id: str
     status: Literal["undelivered", "published", "tagged", "abstained", "failed", "timed out"]
-    event_time: int = 0
+    event_time: int
     genre: str | None = None
     confidence: float | None = None
     genres: tuple[tuple[str, float], ...] = ()
@@ -141,7 +141,14 @@ def plan_upload(audio: Path | str, *, track_id: str | None = None) -> Upload:
             raise SettingsError(f"{audio} cannot be read ({error.strerror}); check the file") from error
         uri, title = audio.as_uri(), os.fsencode(audio.stem).decode(errors="replace")
     track_id = digest[:_ID_DIGITS] if track_id is None else track_id
-    planned = Upload(track_id=track_id, uri=uri, title=title, event_id=uuid4().hex, status="undelivered")
+    planned = Upload(
+        track_id=track_id,
+        uri=uri,
+        title=title,
+        event_id=uuid4().hex,
+        status="undelivered",
+        event_time=time.time_ns() // 1_000_000,
+    )
     try:
         decode_event(encode_event(_event(planned)), TrackUploaded)
     except (EventError, ValueError) as error:

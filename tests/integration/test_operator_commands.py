@@ -158,7 +158,7 @@ def test_a_missing_topic_names_the_command_that_makes_it(tastewave: Shell, comma
 
 
 def put_dead_letter(producer: KafkaProducer, settings: Settings, offset: int, *, partition: int, at: int) -> None:
-    source = TrackUploaded(event_id="e", track_id=f"t{offset}", uri="file:///a", uploaded_at=1)
+    source = TrackUploaded(event_id="e", track_id=f"t{offset}", uri="file:///a", uploaded_at=1_700_000_000_000)
     record = consumed(settings, key=source.track_id.encode(), value=encode_event(source), offset=offset)
     key, value, headers = dead_letter(
         record,

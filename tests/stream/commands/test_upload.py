@@ -116,7 +116,7 @@ def answer(**changed: object) -> SimpleNamespace:
 
 
 def failure(event_id: str = "e1", track_id: str = "t1") -> SimpleNamespace:
-    event = TrackUploaded(event_id=event_id, track_id=track_id, uri="file:///a", uploaded_at=1000)
+    event = TrackUploaded(event_id=event_id, track_id=track_id, uri="file:///a", uploaded_at=1_700_000_000_000)
     source = SimpleNamespace(
         topic="u", partition=0, offset=0, timestamp=0, key=b"k", value=encode_event(event), headers=[]
     )
