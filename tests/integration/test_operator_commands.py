@@ -209,6 +209,7 @@ def test_the_latest_dead_letters_over_all_partitions_are_listed_by_time(
         "release": RELEASE,
         "time": 0,
         "truncated": False,
+        "headers": [],
     }
     table = tastewave("dead-letters", "--last", "2")
     assert "[red]number 7[/red]" in table

@@ -119,7 +119,7 @@ def test_what_cannot_be_tagged_is_a_dead_letter_with_its_reason_and_its_neighbou
     for value, reason in malformed.items():
         assert found[value]["reason"] == reason
     for letter in letters:
-        assert letter["source_topic"] == platform.settings.topics.named(TRACKS_UPLOADED)
+        assert letter["source.topic"] == platform.settings.topics.named(TRACKS_UPLOADED)
         assert letter["message"]
         assert letter["release"] == platform.release
     assert found[encode_event(ahead)]["reason"] == "future_event"

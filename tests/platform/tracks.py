@@ -152,9 +152,10 @@ class Platform:
         return answers
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """The headers of all dead letters, with the key and value of the upload."""
+        """Our headers of all dead letters (without "tastewave."), with the key and value of the upload."""
         return [
-            {name: value.decode() for name, value in record.headers} | {"value": record.value, "key": record.key}
+            {name.removeprefix("tastewave."): value.decode() for name, value in record.headers}
+            | {"value": record.value, "key": record.key}
             for record in self.read(DEAD_LETTER)
         ]
 
