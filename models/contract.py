@@ -36,7 +36,7 @@ def taggram_key(release: str, track_id: str) -> str:
     return f"tw:{release}:taggram:{{{track_id}}}"
 
 
-_TEXT = ("status", "genre", "reason", "title", "artist_id")
+_TEXT = ("status", "event_id", "genre", "reason", "title", "artist_id")
 _NUMBERS = ("event_time", "tagged_at")
 _RANKED = ("genres", "tags")
 
@@ -80,7 +80,7 @@ def track_answer(track_id: str, release: str, fields: Mapping[bytes, bytes]) -> 
     Raises:
         KeyError: a field that every answer has is missing, as in the empty hash of a track without an answer.
     """
-    values: dict[str, object] = {}
+    values: dict[str, object] = {"event_id": ""}  # for an answer of an earlier version, which has none
     for name in _TEXT:
         if (text := fields.get(name.encode())) is not None:
             values[name] = text.decode()

@@ -75,14 +75,17 @@ class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The answer to an upload, exactly what Redis holds after the write.
 
-    genre is there only when status is tagged; genres and tags are the top k, best first; embedding
-    (unit norm) only where the release has a taste space; reason only when status is failed.
+    event_time and event_id are those of the upload; of two uploads of one time, that of the greater event_id stands. An
+    answer of an earlier version of tastewave has an empty event_id. genre is there only when status is tagged; genres
+    and tags are the top k, best first; embedding (unit norm) only where the release has a taste space; reason only when
+    status is failed.
     """
 
     track_id: Id
     release: str
     status: Status
     event_time: Time
+    event_id: str
     tagged_at: Time
     genre: str | None = None
     confidence: Probability | None = None
@@ -119,12 +122,14 @@ class WindowFeatures(msgspec.Struct, frozen=True, kw_only=True):
 class TrackFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """Value of the features topic (msgpack): a new genre head scores the track from it, without its audio.
 
-    windows: for each musicnn model (msd, mtt) that the release runs, its windows in time order.
+    networks: for each musicnn model (msd, mtt) that heard the track, 12 hex digits of the SHA-256 of its file.
+    windows: for each of them, its windows in time order.
     """
 
     track_id: Id
     front_end: str
     content_hash: str
+    networks: dict[str, str]
     windows: dict[str, tuple[WindowFeatures, ...]]
 
 

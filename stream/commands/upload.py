@@ -209,7 +209,11 @@ def _settle_failure(waiting: dict[str, list[Upload]], event: TrackUploaded, lett
 def _settle_answer(waiting: dict[str, list[Upload]], answer: TrackTagged) -> list[Upload]:
     if answer.status == "failed":
         return []
-    settled = [upload for upload in waiting.get(answer.track_id, ()) if upload.event_time <= answer.event_time]
+    settled = [
+        upload
+        for upload in waiting.get(answer.track_id, ())
+        if (upload.event_time, upload.event_id) <= (answer.event_time, answer.event_id)
+    ]
     for upload in settled:
         upload.status, upload.genre, upload.confidence = answer.status, answer.genre, answer.confidence
         upload.genres, upload.tags = answer.genres, answer.tags

@@ -7,23 +7,40 @@ script of several keys until the slot has moved, and scripts of one key go on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from models.contract import taggram_key, track_answer, track_fields, track_key
 from models.events import TrackTagged
 from stream.store.scripts import script
 
 
-class PublishedFeatures(NamedTuple):
+class PublishedFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """What the features of a track on their topic were computed from.
 
     Attributes:
-        event_time: of the upload that was heard, ms.
+        event_time, event_id: of the upload that was heard; the time in ms.
         content: version of the front end, and hash of the audio file.
+        networks: the networks that heard it, each with the hash of its file.
     """
 
     event_time: int
+    event_id: str
     content: str
+    networks: Mapping[str, str]
+
+    @property
+    def event(self) -> tuple[int, str]:
+        """The place of the upload among those of its track."""
+        return self.event_time, self.event_id
+
+    def heard_by(self, networks: Mapping[str, str]) -> bool:
+        """Whether these networks are among those that heard the track."""
+        return networks.items() <= self.networks.items()
+
+
+_mark = msgspec.json.Decoder(PublishedFeatures)
 
 
 class TrackStore:
@@ -53,19 +70,21 @@ class TrackStore:
         # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
         if self._keep_taggrams and not answer.track_id.startswith("}"):
             keys.append(taggram_key(self._release, answer.track_id))
-        arguments = [int(answer.status != "failed"), answer.event_time, taggram]
+        arguments = [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram]
         arguments += [part for field in track_fields(answer).items() for part in field]
         return track_answer(answer.track_id, self._release, _pairs(await self._put(keys=keys, args=arguments)))
 
     async def published_features(self, track_id: str) -> PublishedFeatures | None:
         """What the features of a track were published from, by the workers of any release; None where nobody did."""
         mark: bytes | None = await self._client.get(_features_key(track_id))
-        event_time, _, content = (mark or b"").decode().partition(" ")
-        return PublishedFeatures(int(event_time), content) if content and event_time.isdecimal() else None
+        try:
+            return _mark.decode((mark or b"").partition(b" ")[2])
+        except msgspec.MsgspecError:  # none, or one that an earlier version wrote
+            return None
 
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         """Remember what features were published from, unless those of a later upload were published since."""
-        mark = f"{published.event_time} {published.content}"
+        mark = b"%d %b" % (published.event_time, msgspec.json.encode(published))
         await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, mark])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,13 @@ class TrackHandler:
     """Answers one TrackUploaded record at a time; a stream.broker.in_hand.RecordHandler.
 
     A record is done when its answer is in Redis and what Redis holds is on the output topic (and its features are on
-    their topic, once for each content and front end), or when it is a dead letter; Kafka has acknowledged all of it.
+    their topic, once for each content, front end and network), or when it is a dead letter; Kafka has acknowledged all
+    of it.
 
     Args:
         release: release_id of the answers.
         front_end: version of the log-mels that the features are computed from.
+        networks: those that hear the tracks, each with the hash of its file.
         fetcher: brings the audio here.
         pool: hears it.
         store: keeps the answers.
@@ -58,6 +60,7 @@ class TrackHandler:
         *,
         release: str,
         front_end: str,
+        networks: Mapping[str, str],
         fetcher: Fetcher,
         pool: TaggerPool,
         store: TrackStore,
@@ -69,6 +72,7 @@ class TrackHandler:
     ) -> None:
         self._release = release
         self._front_end = front_end
+        self._networks = dict(networks)
         self._fetcher = fetcher
         self._pool = pool
         self._store = store
@@ -154,6 +158,7 @@ class TrackHandler:
             release=self._release,
             status=heard.status,
             event_time=event.uploaded_at,
+            event_id=event.event_id,
             tagged_at=self._now_ms(),
             genre=heard.genre,
             confidence=heard.confidence,
@@ -165,18 +170,31 @@ class TrackHandler:
         with _stage("store"):
             stored = await self._store.put(answer, taggram=heard.taggram)
             await self._publish(stored)
-        if stored.event_time == event.uploaded_at:  # else a later upload was answered, and its features count
+        if _place(stored) == _place(event):  # else a later upload was answered, and its features count
             await self._publish_features(event, heard, content_hash)
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
     async def _publish_features(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         """Publish what was heard unless the topic holds it already, and note that this was done for the event."""
-        due = PublishedFeatures(event.uploaded_at, f"{self._front_end}:{content_hash}")
+        due = PublishedFeatures(
+            event_time=event.uploaded_at,
+            event_id=event.event_id,
+            content=f"{self._front_end}:{content_hash}",
+            networks=self._networks,
+        )
         published = await self._store.published_features(event.track_id)
-        if published is None or published.content != due.content:
+        if published and published.event > due.event:  # by the workers of another release, which are ahead
+            return
+        if published and published.content == due.content and published.heard_by(due.networks):
+            due = msgspec.structs.replace(due, networks=published.networks)
+        else:
             features = TrackFeatures(
-                track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
+                track_id=event.track_id,
+                front_end=self._front_end,
+                content_hash=content_hash,
+                networks=self._networks,
+                windows=heard.windows,
             )
             await self._publisher.features(features)
         await self._store.mark_features(event.track_id, due)
@@ -189,6 +207,7 @@ class TrackHandler:
             release=self._release,
             status="failed",
             event_time=event.uploaded_at,
+            event_id=event.event_id,
             tagged_at=self._now_ms(),
             reason=error.reason,
             title=event.title,
@@ -214,12 +233,19 @@ class TrackHandler:
 
         A worker that was killed between the two has left the answer to this upload without its features.
         """
-        if held.status == "failed" or held.event_time < event.uploaded_at:
+        if held.status == "failed" or _place(held) < _place(event):
             return False
-        if held.event_time > event.uploaded_at:
+        if _place(held) > _place(event):
             return True
         published = await self._store.published_features(event.track_id)
-        return published is not None and published.event_time >= event.uploaded_at
+        if published is None or published.event < _place(event):
+            return False
+        return published.event > _place(event) or published.heard_by(self._networks)
+
+
+def _place(of: TrackUploaded | TrackTagged) -> tuple[int, str]:
+    """The place of an upload, or of the one that was answered, among those of its track: the greatest stands."""
+    return (of.uploaded_at if isinstance(of, TrackUploaded) else of.event_time), of.event_id
 
 
 @contextmanager

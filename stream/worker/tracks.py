@@ -89,6 +89,7 @@ class TracksRole:
             handler = TrackHandler(
                 release=release_id,
                 front_end=self._release.configuration.front_end,
+                networks=self._release.network_hashes,
                 fetcher=fetcher,
                 pool=self._pool,
                 store=TrackStore(redis, release_id, keep_taggrams=worker.store_taggram),

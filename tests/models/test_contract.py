@@ -16,6 +16,7 @@ answers = st.builds(
     release=st.text("0123456789abcdef", min_size=12, max_size=12),
     status=st.sampled_from(["tagged", "abstained", "failed"]),
     event_time=times,
+    event_id=st.text(max_size=64),
     tagged_at=times,
     genre=st.none() | st.text(),
     confidence=st.none() | st.floats(0, 1),
@@ -31,6 +32,7 @@ ANSWER = TrackTagged(
     release="0123456789ab",
     status="tagged",
     event_time=1_700_000_000_000,
+    event_id="e1",
     tagged_at=1_700_000_000_345,
     genre="jazz",
     confidence=0.75,
@@ -62,21 +64,33 @@ def test_the_fields_of_a_track_are_those_of_contract_1() -> None:
         "tags": b'[["sax",0.5]]',
         "embedding": bytes.fromhex("9a99193f cdcc4cbf"),  # float32 little-endian
         "event_time": b"1700000000000",
+        "event_id": b"e1",
         "tagged_at": b"1700000000345",
     }
 
 
 def test_an_absent_value_has_no_field() -> None:
     failed = TrackTagged(
-        track_id="t1", release="0123456789ab", status="failed", event_time=1, tagged_at=2, reason="not_audio"
+        track_id="t1",
+        release="0123456789ab",
+        status="failed",
+        event_time=1,
+        event_id="e1",
+        tagged_at=2,
+        reason="not_audio",
     )
-    assert set(track_fields(failed)) == {"status", "reason", "event_time", "tagged_at", "genres", "tags"}
+    assert set(track_fields(failed)) == {"status", "reason", "event_time", "event_id", "tagged_at", "genres", "tags"}
 
 
 @given(answers)
 def test_an_answer_comes_back_from_its_fields(answer: TrackTagged) -> None:
     fields = {name.encode(): value for name, value in track_fields(answer).items()}
     assert track_answer(answer.track_id, answer.release, fields) == answer
+
+
+def test_an_answer_of_an_earlier_version_has_an_empty_event_id() -> None:
+    fields = {name.encode(): value for name, value in track_fields(ANSWER).items() if name != "event_id"}
+    assert track_answer("t1", "0123456789ab", fields).event_id == ""
 
 
 def test_fields_of_a_newer_contract_are_ignored() -> None:

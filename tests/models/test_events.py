@@ -55,6 +55,7 @@ events = st.one_of(
         release=ids,
         status=st.sampled_from(["tagged", "abstained", "failed"]),
         event_time=times,
+        event_id=st.text(max_size=64),
         tagged_at=times,
         genre=optional(st.text()),
         confidence=optional(probabilities),
@@ -81,7 +82,14 @@ events = st.one_of(
 UPLOADED = {"event_id": "e1", "track_id": "t1", "uri": "file:///srv/a.mp3", "uploaded_at": 1_700_000_000_000}
 LISTEN = {"event_id": "e1", "user_id": "u1", "track_id": "t1", "kind": "like", "at": 1_700_000_000_000}
 PLAY = LISTEN | {"kind": "play", "played_ms": 1000, "duration_ms": 200_000}
-TAGGED = {"track_id": "t1", "release": "0123456789ab", "status": "tagged", "event_time": 1, "tagged_at": 2}
+TAGGED = {
+    "track_id": "t1",
+    "release": "0123456789ab",
+    "status": "tagged",
+    "event_time": 1,
+    "event_id": "e1",
+    "tagged_at": 2,
+}
 EMBEDDED = {
     "user_id": "u1",
     "release": "0123456789ab",

@@ -106,6 +106,7 @@ def answer(**changed: object) -> SimpleNamespace:
         release="0123456789ab",
         status="tagged",
         event_time=1000,
+        event_id="e1",
         tagged_at=1234,
         genre="jazz",
         confidence=0.8,
@@ -147,10 +148,16 @@ def test_an_answer_to_an_earlier_event_settles_nothing_and_one_to_a_later_event_
     assert upload.latency_ms == 100
 
 
+def test_of_two_uploads_of_one_time_the_answer_to_that_of_the_greater_id_settles_both() -> None:
+    first, second = published(event_id="e1"), published(event_id="e2")
+    assert settle(waiting(first, second), answer(event_id="e1")) == [first]
+    assert settle(waiting(first, second), answer(event_id="e2")) == [first, second]
+
+
 def test_one_answer_settles_all_earlier_uploads_of_its_track() -> None:
     first, second = published(event_id="e1", event_time=1000), published(event_id="e2", event_time=2000)
     assert settle(waiting(first, second), answer(event_time=1000)) == [first]
-    assert settle(waiting(second), answer(event_time=2000)) == [second]
+    assert settle(waiting(second), answer(event_time=2000, event_id="e2")) == [second]
 
 
 def test_a_dead_letter_settles_the_upload_of_its_event_and_no_other() -> None:
