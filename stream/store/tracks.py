@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from models.contract import taggram_key, track_answer, track_fields, track_key
+from models.contract import KEY_PREFIX, features_key, taggram_key, track_answer, track_fields, track_key
 from models.events import TrackTagged
 from stream.store.scripts import script
 
@@ -49,34 +49,36 @@ class TrackStore:
     Args:
         client: a redis.asyncio client (or RedisCluster) that returns bytes.
         release: release_id under which the answers are kept.
+        key_prefix: of all keys.
         keep_taggrams: whether taggrams are kept beside the answers.
     """
 
-    def __init__(self, client: Any, release: str, *, keep_taggrams: bool = False) -> None:
+    def __init__(self, client: Any, release: str, *, key_prefix: str = KEY_PREFIX, keep_taggrams: bool = False) -> None:
         self._client = client
         self._release = release
+        self._prefix = key_prefix
         self._keep_taggrams = keep_taggrams
         self._put = script(client, "put_track")
         self._mark_features = script(client, "mark_features")
 
     async def get(self, track_id: str) -> TrackTagged | None:
         """The answer that is held for a track, or None."""
-        fields = await self._client.hgetall(track_key(self._release, track_id))
+        fields = await self._client.hgetall(track_key(self._release, track_id, prefix=self._prefix))
         return track_answer(track_id, self._release, fields) if fields else None
 
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
-        keys = [track_key(self._release, answer.track_id)]
+        keys = [track_key(self._release, answer.track_id, prefix=self._prefix)]
         # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
         if self._keep_taggrams and not answer.track_id.startswith("}"):
-            keys.append(taggram_key(self._release, answer.track_id))
+            keys.append(taggram_key(self._release, answer.track_id, prefix=self._prefix))
         arguments = [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram]
         arguments += [part for field in track_fields(answer).items() for part in field]
         return track_answer(answer.track_id, self._release, _pairs(await self._put(keys=keys, args=arguments)))
 
     async def published_features(self, track_id: str) -> PublishedFeatures | None:
         """What the features of a track were published from, by the workers of any release; None where nobody did."""
-        mark: bytes | None = await self._client.get(_features_key(track_id))
+        mark: bytes | None = await self._client.get(features_key(track_id, prefix=self._prefix))
         try:
             return _mark.decode((mark or b"").partition(b" ")[2])
         except msgspec.MsgspecError:  # none, or one that an earlier version wrote
@@ -85,11 +87,8 @@ class TrackStore:
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         """Remember what features were published from, unless those of a later upload were published since."""
         mark = b"%d %b" % (published.event_time, msgspec.json.encode(published))
-        await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, mark])
-
-
-def _features_key(track_id: str) -> str:
-    return f"tw:features:{{{track_id}}}"
+        key = features_key(track_id, prefix=self._prefix)
+        await self._mark_features(keys=[key], args=[published.event_time, mark])
 
 
 def _pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:

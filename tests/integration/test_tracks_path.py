@@ -297,6 +297,32 @@ def test_a_worker_started_before_its_servers_have_topics_waits_for_them(environm
         platform.close()
 
 
+def test_every_key_of_a_platform_takes_its_prefix(environment: dict[str, str], tmp_path: Path) -> None:
+    prefixed = environment | {"TASTEWAVE_REDIS_KEY_PREFIX": "eu.music", "TASTEWAVE_STORE_TAGGRAM": "true"}
+    platform = Platform(worker_environment(prefixed, tmp_path), tmp_path)
+    try:
+        platform.start_worker()
+        platform.until_ready()
+        event = platform.upload(write_music(tmp_path / "track.wav", seconds=4).as_uri(), track_id="t1")
+        platform.wait_for(event)
+        platform.settled()
+        keys = {key.decode() for key in platform.redis.scan_iter()}
+        (health,) = {key for key in keys if ":health:" in key}
+        assert health.startswith("eu.music:health:")
+        assert keys - {health} == {
+            "eu.music:live",
+            f"eu.music:{platform.release}:track:{{t1}}",
+            f"eu.music:{platform.release}:taggram:{{t1}}",
+            "eu.music:features:{t1}",
+        }
+        assert "t1" in platform.run("get", "track", "t1")
+        platform.run("release", "activate", platform.release)
+        assert platform.redis.hget("eu.music:live", "release").decode() == platform.release
+        assert not platform.redis.exists(LIVE_KEY)
+    finally:
+        platform.close()
+
+
 def test_a_record_that_nothing_can_be_done_with_is_a_dead_letter_and_its_neighbours_are_tagged(
     platform: Platform,
 ) -> None:

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,6 +55,16 @@ def test_topics_and_keys_are_those_of_contract_1() -> None:
     assert contract.LIVE_KEY == "tw:live"
     assert track_key("0123456789ab", "t1") == "tw:0123456789ab:track:{t1}"
     assert taggram_key("0123456789ab", "t1") == "tw:0123456789ab:taggram:{t1}"
+
+
+def test_every_key_takes_a_prefix() -> None:
+    keys = {name: value for name, value in vars(contract).items() if name.endswith("_key")}
+    assert len(keys) == 5
+    for name, key in keys.items():
+        given = ["0123456789ab", "t1"][: len(inspect.signature(key).parameters) - 1]
+        default, other = key(*given), key(*given, prefix="eu:music")
+        assert default.startswith("tw:"), name
+        assert other == "eu:music" + default.removeprefix("tw"), name
 
 
 def test_the_fields_of_a_track_are_those_of_contract_1() -> None:

@@ -111,7 +111,7 @@ class Platform:
 
     def held(self, track_id: str) -> TrackTagged | None:
         """The answer in Redis, if there is one."""
-        fields = self.redis.hgetall(track_key(self.release, track_id))
+        fields = self.redis.hgetall(track_key(self.release, track_id, prefix=self.settings.redis.key_prefix))
         return track_answer(track_id, self.release, fields) if fields else None
 
     def wait_for(self, event: TrackUploaded, *, timeout_s: float = 60.0) -> TrackTagged:

@@ -167,6 +167,14 @@ def test_a_dead_letter_settles_the_upload_of_its_event_and_no_other() -> None:
     assert first.status == "published"
 
 
+def test_answers_and_dead_letters_of_another_release_settle_nothing() -> None:
+    upload = published()
+    for record, release in ((answer(), "0123456789ab"), (failure(), "r")):
+        assert settle(waiting(upload), record, release="ffffffffffff") == []
+        assert upload.status == "published"
+        assert settle(waiting(published()), record, release=release) != []
+
+
 def test_a_failed_answer_is_left_to_its_dead_letter() -> None:
     upload = published()
     assert settle(waiting(upload), answer(status="failed", reason="not_found", genre=None)) == []
