@@ -23,20 +23,39 @@ USERS_EMBEDDED = "tastewave.users.embedded"
 TRACKS_FEATURES = "tastewave.tracks.features"
 DEAD_LETTER = "tastewave.dead-letter"
 
-LIVE_KEY = "tw:live"
+KEY_PREFIX = "tw"
+"""Of all Redis keys, unless a platform sets another one."""
 
 
-def track_key(release: str, track_id: str) -> str:
+def live_key(*, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of the pointer to the live release."""
+    return f"{prefix}:live"
+
+
+LIVE_KEY = live_key()
+
+
+def track_key(release: str, track_id: str, *, prefix: str = KEY_PREFIX) -> str:
     """Redis key of a track's answer."""
-    return f"tw:{release}:track:{{{track_id}}}"
+    return f"{prefix}:{release}:track:{{{track_id}}}"
 
 
-def taggram_key(release: str, track_id: str) -> str:
+def taggram_key(release: str, track_id: str, *, prefix: str = KEY_PREFIX) -> str:
     """Redis key of a track's taggram."""
-    return f"tw:{release}:taggram:{{{track_id}}}"
+    return f"{prefix}:{release}:taggram:{{{track_id}}}"
 
 
-_TEXT = ("status", "genre", "reason", "title", "artist_id")
+def features_key(track_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of what a track's features were published from. It is tastewave's own."""
+    return f"{prefix}:features:{{{track_id}}}"
+
+
+def health_key(worker: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of a worker's heartbeat. It is tastewave's own."""
+    return f"{prefix}:health:{worker}"
+
+
+_TEXT = ("status", "event_id", "genre", "reason", "title", "artist_id")
 _NUMBERS = ("event_time", "tagged_at")
 _RANKED = ("genres", "tags")
 
@@ -80,7 +99,7 @@ def track_answer(track_id: str, release: str, fields: Mapping[bytes, bytes]) -> 
     Raises:
         KeyError: a field that every answer has is missing, as in the empty hash of a track without an answer.
     """
-    values: dict[str, object] = {}
+    values: dict[str, object] = {"event_id": ""}  # for an answer of an earlier version, which has none
     for name in _TEXT:
         if (text := fields.get(name.encode())) is not None:
             values[name] = text.decode()

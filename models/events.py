@@ -12,6 +12,15 @@ from models.errors import EventError
 MAX_ID_BYTES = 256
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="opaque, 1 to 256 bytes of UTF-8")]
 Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999, description="milliseconds since 1970, UTC")]
+EARLIEST_MS = 946_684_800_000  # the year 2000
+SourceTime = Annotated[
+    int,
+    Meta(
+        le=253_402_300_799_999,
+        description="milliseconds since 1970, UTC; not before the year 2000",
+        extra_json_schema={"minimum": EARLIEST_MS},  # checked by the structs, which say what was probably meant
+    ),
+]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Status = Literal["tagged", "abstained", "failed"]
@@ -24,19 +33,25 @@ def _check_ids(**ids: str) -> None:
             raise ValueError(f"{name} has {size} bytes of UTF-8, and an id may have {MAX_ID_BYTES}")
 
 
+def _check_time(name: str, time: int) -> None:
+    if time < EARLIEST_MS:
+        raise ValueError(f"{name} is {time}, which is before the year 2000 and looks like seconds: give milliseconds")
+
+
 class TrackUploaded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A track was uploaded: fetch it, hear it, answer."""
 
     event_id: Id
     track_id: Id
     uri: Annotated[str, Meta(min_length=1, max_length=8192)]
-    uploaded_at: Time
+    uploaded_at: SourceTime
     title: Annotated[str, Meta(max_length=4096)] | None = None
     artist_id: Id | None = None
     duration_ms: Milliseconds | None = None
 
     def __post_init__(self) -> None:
         _check_ids(event_id=self.event_id, track_id=self.track_id, artist_id=self.artist_id or "")
+        _check_time("uploaded_at", self.uploaded_at)
 
 
 class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -46,12 +61,13 @@ class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     user_id: Id
     track_id: Id
     kind: Kind
-    at: Time
+    at: SourceTime
     played_ms: Milliseconds | None = None
     duration_ms: Milliseconds | None = None
 
     def __post_init__(self) -> None:
         _check_ids(event_id=self.event_id, user_id=self.user_id, track_id=self.track_id)
+        _check_time("at", self.at)
         if self.kind in ("play", "skip") and (self.played_ms is None or self.duration_ms is None):
             raise ValueError(f"a {self.kind} needs played_ms and duration_ms")
 
@@ -59,14 +75,17 @@ class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The answer to an upload, exactly what Redis holds after the write.
 
-    genre is there only when status is tagged; genres and tags are the top k, best first; embedding
-    (unit norm) only where the release has a taste space; reason only when status is failed.
+    event_time and event_id are those of the upload; of two uploads of one time, that of the greater event_id stands. An
+    answer of an earlier version of tastewave has an empty event_id. genre is there only when status is tagged; genres
+    and tags are the top k, best first; embedding (unit norm) only where the release has a taste space; reason only when
+    status is failed.
     """
 
     track_id: Id
     release: str
     status: Status
     event_time: Time
+    event_id: str
     tagged_at: Time
     genre: str | None = None
     confidence: Probability | None = None
@@ -103,12 +122,14 @@ class WindowFeatures(msgspec.Struct, frozen=True, kw_only=True):
 class TrackFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """Value of the features topic (msgpack): a new genre head scores the track from it, without its audio.
 
-    windows: for each musicnn model (msd, mtt) that the release runs, its windows in time order.
+    networks: for each musicnn model (msd, mtt) that heard the track, 12 hex digits of the SHA-256 of its file.
+    windows: for each of them, its windows in time order.
     """
 
     track_id: Id
     front_end: str
     content_hash: str
+    networks: dict[str, str]
     windows: dict[str, tuple[WindowFeatures, ...]]
 
 

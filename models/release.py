@@ -99,6 +99,12 @@ class Release:
         """What it does."""
         return self.manifest.configuration
 
+    @property
+    def network_hashes(self) -> dict[str, str]:
+        """The networks that workers run (mtt, msd), each with 12 hex digits of the SHA-256 of its file."""
+        configuration, files = self.configuration, self.manifest.files
+        return {model: files[configuration.networks[model]].sha256[:12] for model in configuration.run}
+
     def network(self, model: str) -> Musicnn:
         """A musicnn network of the release (mtt, msd). Raises ReleaseError where it has none of that name."""
         from models.musicnn import Musicnn

@@ -73,11 +73,14 @@ def release_show(path: str | None, as_json: bool) -> None:
 
 
 @release.command("activate")
-@click.argument("release_id", required=False)
-def release_activate(release_id: str | None) -> None:
-    """Make RELEASE_ID the live release, whose answers readers use (the key tw:live in Redis).
+@click.argument("release_id", required=False, metavar="[RELEASE_ID|PATH]")
+@click.option("--force", is_flag=True, help="Take a RELEASE_ID that nothing is known of.")
+def release_activate(release_id: str | None, force: bool) -> None:
+    """Make a release the live one, whose answers readers use (the key tw:live in Redis).
 
-    Without RELEASE_ID, it is the release of TASTEWAVE_RELEASE, or the shipped one.
+    It is named by its id, or by the folder or URL where it is. Without a name, it is the release of
+    TASTEWAVE_RELEASE, or the shipped one. An id that has no answer in Redis and is not that of this release is
+    refused: it may be misspelt, and readers would find nothing.
 
     Workers do not change. To move to another release, run workers of both side by side, and activate the
     new release when it has answered. To go back, activate the previous one.
@@ -86,11 +89,12 @@ def release_activate(release_id: str | None) -> None:
     Examples:
       tastewave release activate
       tastewave release activate 3f9c2a7d10be
+      tastewave release activate s3://models/tastewave/2026-11
     """
     from stream.commands.release import activate_release
     from stream.settings import load_settings
 
-    activate_release(load_settings(), release_id)
+    activate_release(load_settings(), release_id, force=force)
 
 
 @cli.group()
@@ -214,6 +218,7 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
     "--track-id", help="Id of the track, when only one is uploaded. Without it, the id is made from the content."
 )
 @click.option("--wait", is_flag=True, help="Wait for the answers. The exit status is 1 when an upload failed.")
+@click.option("--release", help="With --wait: the release whose answers to wait for; the live one when absent.")
 @click.option(
     "--timeout",
     "timeout_s",
@@ -223,7 +228,9 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
     help="With --wait: give up when no answer has come for so many seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each upload.")
-def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeout_s: float, as_json: bool) -> None:
+def upload_audio(
+    audio: tuple[str, ...], *, track_id: str | None, wait: bool, release: str | None, timeout_s: float, as_json: bool
+) -> None:
     """Publish upload events for audio files.
 
     There is one event for each file, each audio file in a folder, and each URL. It holds the address of the
@@ -239,7 +246,7 @@ def upload_audio(audio: tuple[str, ...], track_id: str | None, wait: bool, timeo
     from stream.commands.upload import upload
     from stream.settings import load_settings
 
-    upload(load_settings(), audio, track_id=track_id, wait=wait, timeout_s=timeout_s, as_json=as_json)
+    upload(load_settings(), audio, track_id=track_id, wait=wait, release=release, timeout_s=timeout_s, as_json=as_json)
 
 
 @cli.command("tag")

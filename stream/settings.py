@@ -10,10 +10,13 @@ A part of the program gets the section that it needs and no other.
 from __future__ import annotations
 
 import contextlib
+import difflib
+import functools
+import json
 import os
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
@@ -22,6 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.contract import KEY_PREFIX
 from models.errors import SettingsError
 
 PREFIX = "TASTEWAVE_"
@@ -29,6 +33,8 @@ RENAMED = {"TASTEWAVE_WINDOW": "TASTEWAVE_TRACKS_IN_HAND"}
 """Variables of earlier versions, and what they are called now."""
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 _LEAST_SECRET = 6  # letters; a shorter one may be part of any word
 
 
@@ -84,14 +90,29 @@ class KafkaSettings(Section):
         return value
 
     @model_validator(mode="after")
-    def _sasl(self) -> Self:
-        if self.security.startswith("SASL") and not (self.username and self.password):
-            raise ValueError(f"needs {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD with {self.security}")
+    def _fits(self) -> Self:
+        """Nothing that a protocol needs is missing, and nothing is given that it would not use."""
+        if self.security.startswith("SASL"):
+            if not (self.username and self.password):
+                raise ValueError(f"{self.security} needs {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD")
+        elif self.username or self.password:
+            raise ValueError(
+                f"{self.security} uses no {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD; use SASL_SSL or unset them"
+            )
+        files = {"CA_FILE": self.ca_file, "CERT_FILE": self.cert_file, "KEY_FILE": self.key_file}
+        if not self._is_encrypted and (unused := [name for name, file in files.items() if file]):
+            raise ValueError(
+                f"{self.security} uses no {PREFIX}KAFKA_{unused[0]}; use SSL or SASL_SSL, or unset the variable"
+            )
         return self
+
+    @property
+    def _is_encrypted(self) -> bool:
+        return "SSL" in self.security.split("_")
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS context of the clients; None without TLS. Raises SettingsError where a certificate cannot be read."""
-        if "SSL" not in self.security.split("_"):
+        if not self._is_encrypted:
             return None
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
@@ -136,6 +157,9 @@ class RedisSettings(Section):
         description="redis:// or, with TLS, rediss://; may hold user and password of an ACL",
     )
     cluster: bool = Field(False, description="true where the URL is that of a node of a Redis Cluster")
+    key_prefix: str = Field(
+        KEY_PREFIX, description="what the names of all keys begin with, before a colon", pattern=r"^[A-Za-z0-9._:-]+$"
+    )
 
     @field_validator("url")
     @classmethod
@@ -292,15 +316,32 @@ def load_settings(**overrides: Any) -> Settings:
             file_roots); they win over the environment where they are not None.
 
     Raises:
-        SettingsError: a value does not fit, or a variable has another name now.
+        SettingsError: a value does not fit, or no setting has the name of a variable.
     """
-    for old, new in RENAMED.items():
-        if old in os.environ:
-            raise SettingsError(f"{old} is called {new} now; rename the variable")
+    known = [variable for kind in SECTIONS.values() for variable in kind.variables().values()]
+    _check_names(os.environ, known)
     given = {f"{PREFIX}{name.upper()}": value for name, value in overrides.items() if value is not None}
-    if unknown := given.keys() - {variable for kind in SECTIONS.values() for variable in kind.variables().values()}:
+    if unknown := given.keys() - set(known):
         raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
     return Settings(**{name: _load(kind, given) for name, kind in SECTIONS.items()})
+
+
+def _check_names(environment: Mapping[str, str], known: Collection[str]) -> None:
+    for name in sorted(name for name in environment if name.upper().startswith(PREFIX)):
+        if name.upper() in known or _of_kubernetes(name, environment[name]):
+            continue
+        if name in RENAMED:
+            raise SettingsError(f"{name} is called {RENAMED[name]} now; rename the variable")
+        (nearest,) = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
+        raise SettingsError(
+            f"{name} is no setting, and the nearest is {nearest}; correct or unset the variable "
+            "(deploy/docs/settings.md has all)"
+        )
+
+
+def _of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes has set the variable: it tells each pod of the services that are called tastewave-..."""
+    return bool(_SERVICE_LINK.search(name)) or (name.endswith("_PORT") and bool(_SERVICE_ADDRESS.match(value)))
 
 
 def _load(kind: type[Section], given: dict[str, Any]) -> Any:
@@ -317,7 +358,26 @@ def _load(kind: type[Section], given: dict[str, Any]) -> Any:
 
 
 def _redacted(text: str, secrets: Iterable[str]) -> str:
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _LEAST_SECRET:
-            text = text.replace(secret, "***")
+    spelled = {spelling for secret in secrets if len(secret) >= _LEAST_SECRET for spelling in _spellings(secret)}
+    for spelling in sorted(spelled, key=len, reverse=True):
+        text = text.replace(spelling, "***")
     return text
+
+
+@functools.lru_cache(maxsize=16)
+def _spellings(secret: str) -> frozenset[str]:
+    """A secret as a text may quote it: itself, and inside of a repr or of JSON, or of a repr that is quoted in turn."""
+    spelled = {secret}
+    for _ in range(2):
+        spelled |= {quote(one) for one in spelled for quote in _QUOTES}
+    return frozenset(spelled)
+
+
+_QUOTES: tuple[Callable[[str], str], ...] = (
+    lambda text: repr(text)[1:-1],
+    lambda text: repr(f'"{text}')[2:-1],  # beside a double quote, where ' is escaped
+    lambda text: repr(text.encode(errors="replace"))[2:-1],
+    lambda text: repr(f'"{text}'.encode(errors="replace"))[3:-1],
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+)

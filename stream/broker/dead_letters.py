@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -11,8 +11,21 @@ import msgspec
 _MAX_KEY_BYTES = 4096
 _MAX_MESSAGE_BYTES = 2000
 _OVERHEAD_BYTES = 1024  # what Kafka adds to a record, with room to spare
+_HEADER_OVERHEAD_BYTES = 10  # two lengths, as Kafka writes them
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes | None]]
+HEADERS = {
+    "source_topic": "tastewave.source.topic",
+    "source_partition": "tastewave.source.partition",
+    "source_offset": "tastewave.source.offset",
+    "reason": "tastewave.reason",
+    "message": "tastewave.message",
+    "attempts": "tastewave.attempts",
+    "release": "tastewave.release",
+    "time": "tastewave.time",
+    "truncated": "tastewave.truncated",
+}
+"""Our header for each field of a DeadLetter. Before they had these names, they were called as the fields are."""
 
 
 class Record(Protocol):
@@ -31,7 +44,7 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...  # noqa: D102
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...  # noqa: D102
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +58,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         attempts: how often it was tried.
         release: of the worker that gave it up.
         time: when that was, in milliseconds, UTC.
-        truncated: whether the key or the value was cut.
+        truncated: whether the key or the value was cut, or headers were left out.
+        headers: those that the record had itself.
 
     Where another producer has left out a header, its field is empty or -1 (time: that of the record).
     """
@@ -61,6 +75,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     time: int
     truncated: bool
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def dead_letter(
@@ -73,7 +88,7 @@ def dead_letter(
     max_bytes: int,
     now_ms: int | None = None,
 ) -> tuple[bytes | None, bytes | None, Headers]:
-    """Key, value and headers of the dead letter for a record.
+    """Key, value and headers of the dead letter for a record: its own headers as they were, then ours.
 
     Args:
         record: the record that could not be answered.
@@ -81,47 +96,76 @@ def dead_letter(
         message: what the error says; of a long one, the first 2,000 bytes.
         attempts: how often the record was tried.
         release: of this worker.
-        max_bytes: max.message.bytes of the topic. A larger dead letter has its value cut, and says truncated = true.
+        max_bytes: max.message.bytes of the topic. Of a record that is too large for it, the first headers and the first
+            bytes of the value are kept, of each what fits into half of the room or what the other leaves.
         now_ms: the time to write; the present when None.
     """
-    headers: Headers = [
-        ("source_topic", record.topic.encode()),
-        ("source_partition", str(record.partition).encode()),
-        ("source_offset", str(record.offset).encode()),
-        ("reason", reason.encode()),
-        ("message", _cut_text(message)),
-        ("attempts", str(attempts).encode()),
-        ("release", release.encode()),
-        ("time", str(time.time_ns() // 1_000_000 if now_ms is None else now_ms).encode()),
+    ours: Headers = [
+        (HEADERS["source_topic"], record.topic.encode()),
+        (HEADERS["source_partition"], str(record.partition).encode()),
+        (HEADERS["source_offset"], str(record.offset).encode()),
+        (HEADERS["reason"], reason.encode()),
+        (HEADERS["message"], _cut_text(message)),
+        (HEADERS["attempts"], str(attempts).encode()),
+        (HEADERS["release"], release.encode()),
+        (HEADERS["time"], str(time.time_ns() // 1_000_000 if now_ms is None else now_ms).encode()),
     ]
     key = record.key and record.key[:_MAX_KEY_BYTES]
-    taken = len(key or b"") + sum(len(name) + len(text) for name, text in headers) + _OVERHEAD_BYTES
-    value = record.value and record.value[: max(0, max_bytes - taken)]
-    if (key, value) != (record.key, record.value):
-        headers.append(("truncated", b"true"))
-    return key, value, headers
+    room = max(0, max_bytes - len(key or b"") - sum(map(_size, ours)) - _OVERHEAD_BYTES)
+    theirs = _first_headers(record.headers, room=room - min(len(record.value or b""), room // 2))
+    value = record.value and record.value[: room - sum(map(_size, theirs))]
+    whole = (key, value, len(theirs)) == (record.key, record.value, len(record.headers))
+    # Written in any case: the record may have been a dead letter before, and have such a header itself.
+    return key, value, [*theirs, *ours, (HEADERS["truncated"], b"false" if whole else b"true")]
 
 
 def read_dead_letter(record: Record) -> DeadLetter:
     """Read a record of the dead-letter topic, whoever wrote it."""
     texts = {name: (text or b"").decode(errors="replace") for name, text in record.headers}
+    names = HEADERS if HEADERS["reason"] in texts else {field: field for field in HEADERS}
+    given = {field: texts.get(name, "") for field, name in names.items()}
 
-    def number(name: str, default: int = -1) -> int:
-        return int(text) if (text := texts.get(name, "")).isdecimal() else default
+    def number(field: str, default: int = -1) -> int:
+        return int(given[field]) if given[field].isdecimal() else default
 
     return DeadLetter(
         key=record.key,
         value=record.value,
-        source_topic=texts.get("source_topic", ""),
+        source_topic=given["source_topic"],
         source_partition=number("source_partition"),
         source_offset=number("source_offset"),
-        reason=texts.get("reason", ""),
-        message=texts.get("message", ""),
+        reason=given["reason"],
+        message=given["message"],
         attempts=number("attempts"),
-        release=texts.get("release", ""),
+        release=given["release"],
         time=number("time", record.timestamp),
-        truncated=texts.get("truncated") == "true",
+        truncated=given["truncated"] == "true",
+        headers=_without_ours(record.headers, names=names.values()),
     )
+
+
+def _first_headers(headers: Sequence[tuple[str, bytes | None]], *, room: int) -> Headers:
+    """As many of the headers as fit into so many bytes."""
+    first: Headers = []
+    for header in headers:
+        room -= _size(header)
+        if room < 0:
+            break
+        first.append(header)
+    return first
+
+
+def _without_ours(
+    headers: Sequence[tuple[str, bytes | None]], *, names: Collection[str]
+) -> tuple[tuple[str, bytes | None], ...]:
+    """The headers without the last one of each of these names, which is ours."""
+    ours = set({name: place for place, (name, _) in enumerate(headers) if name in names}.values())
+    return tuple(header for place, header in enumerate(headers) if place not in ours)
+
+
+def _size(header: tuple[str, bytes | None]) -> int:
+    name, text = header
+    return len(name.encode()) + len(text or b"") + _HEADER_OVERHEAD_BYTES
 
 
 def _cut_text(text: str) -> bytes:

@@ -47,11 +47,12 @@ class Publisher:
         self._release = release
 
     async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
     ) -> None:
         """Send a record to a topic of the contract; returns when Kafka has acknowledged it."""
+        given: Any = list(headers)  # Faust's types know no header without a value, and Kafka does
         await self._producer.send_and_wait(
-            self._topics.named(topic), key, value, partition=None, timestamp=None, headers=list(headers)
+            self._topics.named(topic), key, value, partition=None, timestamp=None, headers=given
         )
 
     async def send_many(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:

@@ -17,11 +17,13 @@ from stream.settings import Settings
 
 
 def show_dead_letters(settings: Settings, *, last: int, as_json: bool = False) -> None:
-    """Print the latest dead letters: a table, or a JSON line each (key and value as text). Raises KafkaUnusable."""
+    """Print the latest dead letters: a table, or a JSON line each with all bytes as text. Raises KafkaUnusable."""
     letters = latest_dead_letters(settings, last=last)
     if as_json:
         for letter in letters:
-            fields = msgspec.structs.asdict(letter) | {"key": _text(letter.key), "value": _text(letter.value)}
+            texts = {"key": _text(letter.key), "value": _text(letter.value)}
+            headers = [(name, _text(value)) for name, value in letter.headers]
+            fields = msgspec.structs.asdict(letter) | texts | {"headers": headers}
             click.echo(msgspec.json.encode(fields))
     elif letters:
         now_ms = time.time_ns() // 1_000_000

@@ -19,10 +19,10 @@ class NoAnswer(TastewaveError):
 def show_track(settings: RedisSettings, track_id: str, *, release: str | None = None, as_json: bool = False) -> None:
     """Print the answer for a track in a release (the live one when None). Raises NoAnswer or RedisUnusable."""
     with sync_client(settings) as client:
-        release = release or live_release(client)
+        release = release or live_release(client, key_prefix=settings.key_prefix)
         if release is None:
             raise NoAnswer("no release is live; start a worker, or run `tastewave release activate`")
-        answer = read_track(client, track_id, release=release)
+        answer = read_track(client, track_id, release=release, key_prefix=settings.key_prefix)
     if answer is None:
         raise NoAnswer(f"release {release} knows no track {track_id}; upload it, or name another --release")
     if as_json:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import msgspec
 
+from models.errors import TastewaveError
 from models.release import load_release
 from stream.commands.tables import print_facts
 from stream.settings import Settings
 from stream.store.client import sync_client
-from stream.store.live import activate
+from stream.store.live import activate, has_answers
+
+
+class UnknownRelease(TastewaveError):
+    """Nothing is known of a release that is to go live."""
 
 
 def show_release(where: str | None, *, as_json: bool) -> None:
@@ -44,11 +51,33 @@ def show_release(where: str | None, *, as_json: bool) -> None:
     )
 
 
-def activate_release(settings: Settings, release_id: str | None) -> None:
-    """Point tw:live at a release (the configured one when None). Raises RedisUnusable or ReleaseError."""
-    release_id = release_id or load_release(settings.worker.release).release_id
+def activate_release(settings: Settings, release: str | None, *, force: bool = False) -> None:
+    """Point tw:live at a release.
+
+    Args:
+        settings: of Redis, and of the configured release.
+        release: its id, folder or URL; the configured release when None.
+        force: whether to take an id that nothing is known of.
+
+    Raises:
+        UnknownRelease: Redis has no answer of the release, and the configured release is another one.
+        ReleaseError: no release is at the folder or URL.
+        RedisUnusable: Redis is away.
+    """
+    if release is None:
+        release, force = load_release(settings.worker.release).release_id, True
+    elif not re.fullmatch(r"[0-9a-f]{12}", release):
+        release, force = load_release(release).release_id, True
+    prefix = settings.redis.key_prefix
     with sync_client(settings.redis) as client:
-        previous = activate(client, release_id)
-    click.echo(
-        f"{release_id} is live" + (f"; go back with `tastewave release activate {previous}`" if previous else "")
-    )
+        if not force and not has_answers(client, release, key_prefix=prefix) and not _is_configured(settings, release):
+            raise UnknownRelease(
+                f"Redis has no answer of release {release}, and the configured release is another one; check the id, "
+                "start workers of the release, or add --force"
+            )
+        previous = activate(client, release, key_prefix=prefix)
+    click.echo(f"{release} is live" + (f"; go back with `tastewave release activate {previous}`" if previous else ""))
+
+
+def _is_configured(settings: Settings, release: str) -> bool:
+    return load_release(settings.worker.release).release_id == release

@@ -28,7 +28,9 @@ from stream.broker.dead_letters import DeadLetter, Record, read_dead_letter
 from stream.broker.operator import kafka_client, partitions_of
 from stream.commands.audio_files import audio_in
 from stream.commands.tables import print_table
-from stream.settings import Settings, TopicSettings
+from stream.reader.answers import live_release
+from stream.settings import RedisSettings, Settings, TopicSettings
+from stream.store.client import sync_client
 
 _ID_DIGITS = 16
 _DELIVERY_TIMEOUT_S = 30.0
@@ -47,7 +49,7 @@ class Upload(msgspec.Struct, kw_only=True, omit_defaults=True):
     title: str | None = None
     event_id: str
     status: Literal["undelivered", "published", "tagged", "abstained", "failed", "timed out"]
-    event_time: int = 0
+    event_time: int
     genre: str | None = None
     confidence: float | None = None
     genres: tuple[tuple[str, float], ...] = ()
@@ -63,6 +65,7 @@ def upload(
     *,
     track_id: str | None = None,
     wait: bool = False,
+    release: str | None = None,
     timeout_s: float = 120.0,
     as_json: bool = False,
 ) -> None:
@@ -73,12 +76,14 @@ def upload(
         audio: files, folders and URLs.
         track_id: of the only track; made from its bytes or URL when None.
         wait: whether to wait for the answers.
+        release: with wait, whose answers count; the live release's when None, and any where no release is live.
         timeout_s: with wait, give up when no answer came for so long.
         as_json: print a JSON line for each Upload instead of tables.
 
     Raises:
         SettingsError: a file is not there, a folder holds no audio, or a track_id is given for more than one.
         KafkaUnusable: Kafka is away, or a topic is missing.
+        RedisUnusable: Redis does not tell which release is live.
         UploadFailed: after everything was printed, when an upload failed.
     """
     tracks = find_audio(audio)
@@ -92,10 +97,11 @@ def upload(
         )
         partitions_of(consumer, settings.topics.named(TRACKS_UPLOADED))
         if wait:
+            release = release or _live_release(settings.redis)
             _seek_to_end(consumer, settings.topics)
         publish(settings, uploads, progress)
         if wait:
-            _follow(consumer, uploads, progress, timeout_s=timeout_s)
+            _follow(consumer, uploads, progress, release=release, timeout_s=timeout_s)
     _report(uploads, as_json=as_json)
     if failed := [upload for upload in uploads if upload.status in ("undelivered", "failed", "timed out")]:
         raise UploadFailed(f"{len(failed)} of {len(uploads)} uploads failed; see the reasons above")
@@ -141,7 +147,14 @@ def plan_upload(audio: Path | str, *, track_id: str | None = None) -> Upload:
             raise SettingsError(f"{audio} cannot be read ({error.strerror}); check the file") from error
         uri, title = audio.as_uri(), os.fsencode(audio.stem).decode(errors="replace")
     track_id = digest[:_ID_DIGITS] if track_id is None else track_id
-    planned = Upload(track_id=track_id, uri=uri, title=title, event_id=uuid4().hex, status="undelivered")
+    planned = Upload(
+        track_id=track_id,
+        uri=uri,
+        title=title,
+        event_id=uuid4().hex,
+        status="undelivered",
+        event_time=time.time_ns() // 1_000_000,
+    )
     try:
         decode_event(encode_event(_event(planned)), TrackUploaded)
     except (EventError, ValueError) as error:
@@ -174,7 +187,7 @@ def publish(settings: Settings, uploads: Iterable[Upload], progress: Progress) -
                 upload.reason, upload.message = "undelivered", str(error)
 
 
-def settle(waiting: dict[str, list[Upload]], record: Record) -> list[Upload]:
+def settle(waiting: dict[str, list[Upload]], record: Record, *, release: str | None = None) -> list[Upload]:
     """Write an answer or a dead letter into the uploads that it belongs to, and return those.
 
     An answer to a later event of the same track counts as well, since the worker gives no other for the earlier one.
@@ -183,11 +196,16 @@ def settle(waiting: dict[str, list[Upload]], record: Record) -> list[Upload]:
     Args:
         waiting: the uploads without an answer, by track_id.
         record: from the topic of answers or of dead letters.
+        release: the only one that counts; any where it is None.
     """
     try:
         if record.topic.endswith(DEAD_LETTER):
-            return _settle_failure(waiting, decode_event(record.value, TrackUploaded), read_dead_letter(record))
-        return _settle_answer(waiting, decode_event(record.value, TrackTagged))
+            letter = read_dead_letter(record)
+            if release not in (None, letter.release):
+                return []
+            return _settle_failure(waiting, decode_event(record.value, TrackUploaded), letter)
+        answer = decode_event(record.value, TrackTagged)
+        return _settle_answer(waiting, answer) if release in (None, answer.release) else []
     except EventError:
         return []
 
@@ -202,7 +220,11 @@ def _settle_failure(waiting: dict[str, list[Upload]], event: TrackUploaded, lett
 def _settle_answer(waiting: dict[str, list[Upload]], answer: TrackTagged) -> list[Upload]:
     if answer.status == "failed":
         return []
-    settled = [upload for upload in waiting.get(answer.track_id, ()) if upload.event_time <= answer.event_time]
+    settled = [
+        upload
+        for upload in waiting.get(answer.track_id, ())
+        if (upload.event_time, upload.event_id) <= (answer.event_time, answer.event_id)
+    ]
     for upload in settled:
         upload.status, upload.genre, upload.confidence = answer.status, answer.genre, answer.confidence
         upload.genres, upload.tags = answer.genres, answer.tags
@@ -220,6 +242,11 @@ def _event(upload: Upload) -> TrackUploaded:
     )
 
 
+def _live_release(settings: RedisSettings) -> str | None:
+    with sync_client(settings) as client:
+        return live_release(client, key_prefix=settings.key_prefix)
+
+
 def _seek_to_end(consumer: Any, topics: TopicSettings) -> None:
     """Read answers and dead letters from now on. Call it before publishing, or the first answers may be missed."""
     places = [place for name in (TRACKS_TAGGED, DEAD_LETTER) for place in partitions_of(consumer, topics.named(name))]
@@ -228,7 +255,9 @@ def _seek_to_end(consumer: Any, topics: TopicSettings) -> None:
         consumer.seek(place, end)
 
 
-def _follow(consumer: Any, uploads: Iterable[Upload], progress: Progress, *, timeout_s: float) -> None:
+def _follow(
+    consumer: Any, uploads: Iterable[Upload], progress: Progress, *, release: str | None, timeout_s: float
+) -> None:
     waiting: dict[str, list[Upload]] = {}
     for upload in uploads:
         if upload.status == "published":
@@ -237,7 +266,7 @@ def _follow(consumer: Any, uploads: Iterable[Upload], progress: Progress, *, tim
     deadline = time.monotonic() + timeout_s
     while waiting and time.monotonic() < deadline:
         for record in (record for records in consumer.poll(timeout_ms=_POLL_MS).values() for record in records):
-            for upload in settle(waiting, record):
+            for upload in settle(waiting, record, release=release):
                 waiting[upload.track_id].remove(upload)
                 if not waiting[upload.track_id]:
                     del waiting[upload.track_id]
@@ -245,7 +274,8 @@ def _follow(consumer: Any, uploads: Iterable[Upload], progress: Progress, *, tim
                 deadline = time.monotonic() + timeout_s
     for upload in (upload for late in waiting.values() for upload in late):
         upload.status, upload.reason = "timed out", "timed out"
-        upload.message = f"no answer came for {timeout_s:g} s; check that a worker is running and ready"
+        of_release = f" of release {release}" if release else ""
+        upload.message = f"no answer{of_release} came for {timeout_s:g} s; check that a worker is running and ready"
 
 
 def _progress() -> Progress:

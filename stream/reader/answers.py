@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.contract import LIVE_KEY, track_answer, track_key
+from models.contract import KEY_PREFIX, live_key, track_answer, track_key
 from models.events import TrackTagged
 
 
-def live_release(client: Any) -> str | None:
+def live_release(client: Any, *, key_prefix: str = KEY_PREFIX) -> str | None:
     """The release whose answers readers should use now, or None where no release is live.
 
         release = live_release(redis.Redis())   # such as "1b8e5dc6732d"
@@ -27,12 +27,15 @@ def live_release(client: Any) -> str | None:
 
     Args:
         client: a redis.Redis or RedisCluster that returns bytes, which both do unless told otherwise.
+        key_prefix: the platform's TASTEWAVE_REDIS_KEY_PREFIX.
     """
-    release: bytes | None = client.hget(LIVE_KEY, "release")
+    release: bytes | None = client.hget(live_key(prefix=key_prefix), "release")
     return release.decode() if release else None
 
 
-def read_track(client: Any, track_id: str, *, release: str | None = None) -> TrackTagged | None:
+def read_track(
+    client: Any, track_id: str, *, release: str | None = None, key_prefix: str = KEY_PREFIX
+) -> TrackTagged | None:
     """The answer for a track in a release, or None where the track is unknown to it or no release is live.
 
         client = redis.Redis()
@@ -43,7 +46,10 @@ def read_track(client: Any, track_id: str, *, release: str | None = None) -> Tra
         client: a redis.Redis or RedisCluster that returns bytes, which both do unless told otherwise.
         track_id: as it was uploaded.
         release: a release id; the live release when None, which asks Redis once more.
+        key_prefix: the platform's TASTEWAVE_REDIS_KEY_PREFIX.
     """
-    release = release or live_release(client)
-    fields: dict[bytes, bytes] = client.hgetall(track_key(release, track_id)) if release else {}
-    return track_answer(track_id, release, fields) if release and fields else None
+    release = release or live_release(client, key_prefix=key_prefix)
+    if release is None:
+        return None
+    fields: dict[bytes, bytes] = client.hgetall(track_key(release, track_id, prefix=key_prefix))
+    return track_answer(track_id, release, fields) if fields else None

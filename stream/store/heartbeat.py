@@ -6,6 +6,7 @@ import time
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from models.contract import KEY_PREFIX, health_key
 from stream.store.live import LiveRelease
 
 _TTL_S = 86_400
@@ -27,12 +28,13 @@ class Heartbeat:
     Args:
         client: a redis.asyncio client (or RedisCluster) that returns bytes.
         live: the pointer to the live release; that it is gone is a loss as well.
+        key_prefix: of all keys.
     """
 
-    def __init__(self, client: Any, live: LiveRelease) -> None:
+    def __init__(self, client: Any, live: LiveRelease, *, key_prefix: str = KEY_PREFIX) -> None:
         self._client = client
         self._live = live
-        self._key = f"tw:health:{uuid4().hex}"
+        self._key = health_key(uuid4().hex, prefix=key_prefix)
         self._first_ms: int | None = None
         self._last_ms = 0
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from models.contract import CONTRACT, LIVE_KEY
+from models.contract import CONTRACT, KEY_PREFIX, live_key
 from stream.store.scripts import script
+
+_KEYS_AT_ONCE = 10_000
 
 
 class LiveRelease:
@@ -15,10 +17,12 @@ class LiveRelease:
     Args:
         client: a redis.asyncio client (or RedisCluster) that returns bytes.
         release: release_id of the worker.
+        key_prefix: of all keys.
     """
 
-    def __init__(self, client: Any, release: str) -> None:
+    def __init__(self, client: Any, release: str, *, key_prefix: str = KEY_PREFIX) -> None:
         self._client = client
+        self._key = live_key(prefix=key_prefix)
         self._release = release
         self._set_live = script(client, "set_live")
         self._last_seen = release
@@ -30,23 +34,33 @@ class LiveRelease:
             The live release, and whether the pointer was there. Before the first look, a missing pointer is set to the
             worker's own release.
         """
-        live: bytes | None = await self._client.hget(LIVE_KEY, "release")
+        live: bytes | None = await self._client.hget(self._key, "release")
         if live:
             self._last_seen = live.decode()
             return self._last_seen, True
         arguments = set_live_arguments(self._last_seen, only_if_none=True)
-        set_to: bytes = await self._set_live(keys=[LIVE_KEY], args=arguments)
+        set_to: bytes = await self._set_live(keys=[self._key], args=arguments)
         self._last_seen = set_to.decode()
         return self._last_seen, False
 
 
-def activate(client: Any, release: str) -> str | None:
+def activate(client: Any, release: str, *, key_prefix: str = KEY_PREFIX) -> str | None:
     """Make a release live. Returns the one that was live before it, if any.
 
     client: a redis.Redis or RedisCluster that returns bytes.
     """
-    script(client, "set_live")(keys=[LIVE_KEY], args=set_live_arguments(release))
-    return (client.hget(LIVE_KEY, "previous") or b"").decode() or None
+    key = live_key(prefix=key_prefix)
+    script(client, "set_live")(keys=[key], args=set_live_arguments(release))
+    return (client.hget(key, "previous") or b"").decode() or None
+
+
+def has_answers(client: Any, release: str, *, key_prefix: str = KEY_PREFIX) -> bool:
+    """Whether Redis holds any answer of a release. Where it holds none, this looks at all keys.
+
+    client: a redis.Redis or RedisCluster that returns bytes.
+    """
+    answers = client.scan_iter(match=f"{key_prefix}:{release}:track:*", count=_KEYS_AT_ONCE)
+    return next(iter(answers), None) is not None
 
 
 def set_live_arguments(release: str, *, only_if_none: bool = False) -> list[str | int]:

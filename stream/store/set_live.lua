@@ -1,5 +1,5 @@
 -- Point readers at a release.
--- KEYS  tw:live
+-- KEYS  the pointer, tw:live
 -- ARGV  contract, release, since (ms), and 1 where a release that is live already stays so
 -- Returns the release that is live afterwards.
 local key, contract, release, since, only_if_none = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'

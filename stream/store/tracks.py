@@ -7,30 +7,40 @@ script of several keys until the slot has moved, and scripts of one key go on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from models.contract import taggram_key, track_answer, track_fields, track_key
+import msgspec
+
+from models.contract import KEY_PREFIX, features_key, taggram_key, track_answer, track_fields, track_key
 from models.events import TrackTagged
 from stream.store.scripts import script
 
 
-class PublishedFeatures(NamedTuple):
+class PublishedFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """What the features of a track on their topic were computed from.
 
     Attributes:
-        event_time: of the upload that was heard, ms; None where an earlier version of tastewave noted no time.
+        event_time, event_id: of the upload that was heard; the time in ms.
         content: version of the front end, and hash of the audio file.
+        networks: the networks that heard it, each with the hash of its file.
     """
 
-    event_time: int | None
+    event_time: int
+    event_id: str
     content: str
+    networks: Mapping[str, str]
 
-    def covers(self, event_time: int) -> bool:
-        """Whether the features of an upload of that time, whose answer is held, were published.
+    @property
+    def event(self) -> tuple[int, str]:
+        """The place of the upload among those of its track."""
+        return self.event_time, self.event_id
 
-        A mark without a time says so for every answer: earlier versions published features before the answer.
-        """
-        return self.event_time is None or self.event_time >= event_time
+    def heard_by(self, networks: Mapping[str, str]) -> bool:
+        """Whether these networks are among those that heard the track."""
+        return networks.items() <= self.networks.items()
+
+
+_mark = msgspec.json.Decoder(PublishedFeatures)
 
 
 class TrackStore:
@@ -39,46 +49,46 @@ class TrackStore:
     Args:
         client: a redis.asyncio client (or RedisCluster) that returns bytes.
         release: release_id under which the answers are kept.
+        key_prefix: of all keys.
         keep_taggrams: whether taggrams are kept beside the answers.
     """
 
-    def __init__(self, client: Any, release: str, *, keep_taggrams: bool = False) -> None:
+    def __init__(self, client: Any, release: str, *, key_prefix: str = KEY_PREFIX, keep_taggrams: bool = False) -> None:
         self._client = client
         self._release = release
+        self._prefix = key_prefix
         self._keep_taggrams = keep_taggrams
         self._put = script(client, "put_track")
         self._mark_features = script(client, "mark_features")
 
     async def get(self, track_id: str) -> TrackTagged | None:
         """The answer that is held for a track, or None."""
-        fields = await self._client.hgetall(track_key(self._release, track_id))
+        fields = await self._client.hgetall(track_key(self._release, track_id, prefix=self._prefix))
         return track_answer(track_id, self._release, fields) if fields else None
 
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
-        keys = [track_key(self._release, answer.track_id)]
+        keys = [track_key(self._release, answer.track_id, prefix=self._prefix)]
         # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
         if self._keep_taggrams and not answer.track_id.startswith("}"):
-            keys.append(taggram_key(self._release, answer.track_id))
-        arguments = [int(answer.status != "failed"), answer.event_time, taggram]
+            keys.append(taggram_key(self._release, answer.track_id, prefix=self._prefix))
+        arguments = [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram]
         arguments += [part for field in track_fields(answer).items() for part in field]
         return track_answer(answer.track_id, self._release, _pairs(await self._put(keys=keys, args=arguments)))
 
     async def published_features(self, track_id: str) -> PublishedFeatures | None:
         """What the features of a track were published from, by the workers of any release; None where nobody did."""
-        mark: bytes | None = await self._client.get(_features_key(track_id))
-        if mark is None:
+        mark: bytes | None = await self._client.get(features_key(track_id, prefix=self._prefix))
+        try:
+            return _mark.decode((mark or b"").partition(b" ")[2])
+        except msgspec.MsgspecError:  # none, or one that an earlier version wrote
             return None
-        event_time, _, content = mark.decode().rpartition(" ")
-        return PublishedFeatures(int(event_time) if event_time else None, content)
 
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         """Remember what features were published from, unless those of a later upload were published since."""
-        await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, published.content])
-
-
-def _features_key(track_id: str) -> str:
-    return f"tw:features:{{{track_id}}}"
+        mark = b"%d %b" % (published.event_time, msgspec.json.encode(published))
+        key = features_key(track_id, prefix=self._prefix)
+        await self._mark_features(keys=[key], args=[published.event_time, mark])
 
 
 def _pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:

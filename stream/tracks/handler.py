@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -39,11 +39,13 @@ class TrackHandler:
     """Answers one TrackUploaded record at a time; a stream.broker.in_hand.RecordHandler.
 
     A record is done when its answer is in Redis and what Redis holds is on the output topic (and its features are on
-    their topic, once for each content and front end), or when it is a dead letter; Kafka has acknowledged all of it.
+    their topic, once for each content, front end and network), or when it is a dead letter; Kafka has acknowledged all
+    of it.
 
     Args:
         release: release_id of the answers.
         front_end: version of the log-mels that the features are computed from.
+        networks: those that hear the tracks, each with the hash of its file.
         fetcher: brings the audio here.
         pool: hears it.
         store: keeps the answers.
@@ -59,6 +61,7 @@ class TrackHandler:
         *,
         release: str,
         front_end: str,
+        networks: Mapping[str, str],
         fetcher: Fetcher,
         pool: TaggerPool,
         store: TrackStore,
@@ -70,6 +73,7 @@ class TrackHandler:
     ) -> None:
         self._release = release
         self._front_end = front_end
+        self._networks = dict(networks)
         self._fetcher = fetcher
         self._pool = pool
         self._store = store
@@ -98,17 +102,15 @@ class TrackHandler:
             await self._publisher.dead_letter(record, error)
             metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
             return
-        held, published = await asyncio.gather(
-            self._store.get(event.track_id), self._store.published_features(event.track_id)
-        )
-        if held and _is_answered(event, held, published):
+        held = await self._store.get(event.track_id)
+        if held and await self._is_answered(event, held):
             await self._publish(held)
             metrics.EVENTS.labels(AGENT, "cached", "").inc()
             return
         try:
             async with self._turn(record):
                 heard, content_hash = await self._hear(event)
-            await self._answer(event, heard, content_hash, published)
+            await self._answer(event, heard, content_hash)
         except (FetchError, AudioError, ProcessingError) as error:
             await self._fail(record, event, error)
 
@@ -151,14 +153,13 @@ class TrackHandler:
         metrics.STAGE_SECONDS.labels("queue").observe(max(0.0, took_s - sum(heard.timings_ms.values()) / 1000))
         return heard, fetched.content_hash
 
-    async def _answer(
-        self, event: TrackUploaded, heard: Tagging, content_hash: str, published: PublishedFeatures | None
-    ) -> None:
+    async def _answer(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         answer = TrackTagged(
             track_id=event.track_id,
             release=self._release,
             status=heard.status,
             event_time=event.uploaded_at,
+            event_id=event.event_id,
             tagged_at=self._now_ms(),
             genre=heard.genre,
             confidence=heard.confidence,
@@ -168,9 +169,11 @@ class TrackHandler:
             artist_id=event.artist_id,
         )
         with _stage("store"):
-            stored = await self._store.put(answer, taggram=heard.taggram)
+            stored, published = await asyncio.gather(
+                self._store.put(answer, taggram=heard.taggram), self._store.published_features(event.track_id)
+            )
             await self._publish(stored)
-        if stored.event_time == event.uploaded_at:  # else a later upload was answered, and its features count
+        if _place(stored) == _place(event):  # else a later upload was answered, and its features count
             await self._publish_features(event, heard, content_hash, published)
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
@@ -179,10 +182,23 @@ class TrackHandler:
         self, event: TrackUploaded, heard: Tagging, content_hash: str, published: PublishedFeatures | None
     ) -> None:
         """Publish what was heard unless the topic holds it already, and note that this was done for the event."""
-        due = PublishedFeatures(event.uploaded_at, f"{self._front_end}:{content_hash}")
-        if published is None or published.content != due.content:
+        due = PublishedFeatures(
+            event_time=event.uploaded_at,
+            event_id=event.event_id,
+            content=f"{self._front_end}:{content_hash}",
+            networks=self._networks,
+        )
+        if published and published.event > due.event:  # by the workers of another release, which are ahead
+            return
+        if published and published.content == due.content and published.heard_by(due.networks):
+            due = msgspec.structs.replace(due, networks=published.networks)
+        else:
             features = TrackFeatures(
-                track_id=event.track_id, front_end=self._front_end, content_hash=content_hash, windows=heard.windows
+                track_id=event.track_id,
+                front_end=self._front_end,
+                content_hash=content_hash,
+                networks=self._networks,
+                windows=heard.windows,
             )
             await self._publisher.features(features)
         await self._store.mark_features(event.track_id, due)
@@ -195,6 +211,7 @@ class TrackHandler:
             release=self._release,
             status="failed",
             event_time=event.uploaded_at,
+            event_id=event.event_id,
             tagged_at=self._now_ms(),
             reason=error.reason,
             title=event.title,
@@ -215,17 +232,24 @@ class TrackHandler:
                 return
             answer = held
 
+    async def _is_answered(self, event: TrackUploaded, held: TrackTagged) -> bool:
+        """Whether this upload or a later one was answered, and the features of the answer were published.
 
-def _is_answered(event: TrackUploaded, held: TrackTagged, published: PublishedFeatures | None) -> bool:
-    """Whether this upload or a later one was answered, and the features of the answer were published.
+        A worker that was killed between the two has left the answer to this upload without its features.
+        """
+        if held.status == "failed" or _place(held) < _place(event):
+            return False
+        if _place(held) > _place(event):
+            return True
+        published = await self._store.published_features(event.track_id)
+        if published is None or published.event < _place(event):
+            return False
+        return published.event > _place(event) or published.heard_by(self._networks)
 
-    A worker that was killed between the two has left the answer to this upload without its features.
-    """
-    if held.status == "failed" or held.event_time < event.uploaded_at:
-        return False
-    if held.event_time > event.uploaded_at:
-        return True
-    return published is not None and published.covers(event.uploaded_at)
+
+def _place(of: TrackUploaded | TrackTagged) -> tuple[int, str]:
+    """The place of an upload, or of the one that was answered, among those of its track: the greatest stands."""
+    return (of.uploaded_at if isinstance(of, TrackUploaded) else of.event_time), of.event_id
 
 
 @contextmanager

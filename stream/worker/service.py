@@ -88,7 +88,7 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         log.info("worker.starting", role=role.name, release=release.release_id, health=address)
         client = async_client(settings.redis)
         stack.push_async_callback(client.aclose)
-        live = LiveRelease(client, release.release_id)
+        live = LiveRelease(client, release.release_id, key_prefix=settings.redis.key_prefix)
         if not await _first(_servers(settings, role.topics, health, live), stopping):
             return
         app = batch_app(
@@ -98,7 +98,7 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         if not await _first(role.load(), stopping):
             return
         log.info("worker.loaded")
-        redis_check = _redis_check(Heartbeat(client, live), role.name)
+        redis_check = _redis_check(Heartbeat(client, live, key_prefix=settings.redis.key_prefix), role.name)
         watch = asyncio.create_task(health.watch(app, {"redis": redis_check, **checks}))
         try:
             await _run(app, stopping, settings)

@@ -85,13 +85,15 @@ class TracksRole:
         from stream.tracks.handler import TrackHandler
 
         worker, topics, release_id = self._settings.worker, self._settings.topics, self._release.release_id
+        key_prefix = self._settings.redis.key_prefix
         async with Fetcher(self._settings.fetch) as fetcher:
             handler = TrackHandler(
                 release=release_id,
                 front_end=self._release.configuration.front_end,
+                networks=self._release.network_hashes,
                 fetcher=fetcher,
                 pool=self._pool,
-                store=TrackStore(redis, release_id, keep_taggrams=worker.store_taggram),
+                store=TrackStore(redis, release_id, key_prefix=key_prefix, keep_taggrams=worker.store_taggram),
                 publisher=Publisher(app.producer, topics, release=release_id),
                 turn=app.turn,
                 top_k=worker.top_k,

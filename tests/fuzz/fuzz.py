@@ -72,7 +72,13 @@ def decode_seeds() -> Iterator[bytes]:
 def events_seeds() -> Iterator[bytes]:
     """An event of each kind, with all of its fields."""
     ids = {"event_id": "e", "track_id": "t", "user_id": "u", "artist_id": "a"}
-    times = {"uploaded_at": 1, "at": 2, "event_time": 3, "tagged_at": 4, "refreshed_at": 5}
+    times = {
+        "uploaded_at": 1_700_000_000_000,
+        "at": 1_700_000_000_001,
+        "event_time": 3,
+        "tagged_at": 4,
+        "refreshed_at": 5,
+    }
     ranked = {"genres": [["a", 0.5]], "tags": [["b", 1e-3]], "embedding": [0.5, -0.5], "confidence": 0.25}
     rest = {"uri": "file:///a", "title": "\u00e9", "duration_ms": 1, "played_ms": 1, "listens": 1, "revision": 1}
     names = {"release": "r", "genre": "a", "reason": "silent", "source": "history"}

@@ -20,6 +20,8 @@ from tests.platform.tracks import DELIVERY_TIMEOUT_S, Platform
 pytestmark = pytest.mark.servers
 COUNT = 10_000
 NOTHING = b"stands for no value"
+HEADERS = [("h\udc80".encode(errors="replace").decode(), b"\xff\0"), ("", b""), ("reason", b"theirs"),
+           ("tastewave.reason", b"of an earlier letter"), ("tastewave.truncated", b"true")]  # fmt: skip
 EVERY = 200  # malformed records to a good one
 
 
@@ -61,11 +63,11 @@ def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform:
     worker = platform.start_worker()
     platform.until_ready()
     topic = platform.settings.topics.named(TRACKS_UPLOADED)
-    sent, neighbours = [], []
+    sent, neighbours, with_headers = [], [], 0
     with producer(platform, linger_ms=20, batch_size=1 << 16) as sender:
         huge_bytes = platform.settings.topics.max_bytes - 200_000
         for number, one in enumerate(malformed_events(COUNT, seed=4, huge_bytes=huge_bytes)):
-            headers = [("h\udc80".encode(errors="replace").decode(), b"\xff\0"), ("", b"")] if number % 7 == 0 else []
+            headers = HEADERS if number % 7 == 0 else []
             sent.append(
                 (
                     one,
@@ -84,12 +86,15 @@ def test_ten_thousand_malformed_events_stop_no_worker_and_no_neighbour(platform:
     assert found.keys() == places.keys()
     for place, letter in found.items():
         one = places[place]
+        with_headers += letter.headers == tuple(HEADERS)
+        assert letter.headers in ((), tuple(HEADERS))
         assert (letter.reason, letter.source_topic) == (one.reason, topic), (one, letter)
         if letter.truncated:
             assert len(one.key or b"") > 4096  # the contract's limit of a key
         else:
             assert (letter.key, letter.value) == (one.key, b"" if one.key is one.value is None else one.value)
         assert letter.message
+    assert with_headers == len(range(0, COUNT, 7))
     assert {partition for partition, _ in places} == {0, 1, 2}
     answers = platform.output()
     assert {event.track_id for event in neighbours} <= answers.keys()

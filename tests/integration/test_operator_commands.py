@@ -20,6 +20,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from models.contract import DEAD_LETTER, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
 from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
+from models.release import load_release
 from stream.broker.dead_letters import dead_letter
 from stream.commands.dead_letters import latest_dead_letters
 from stream.settings import Settings, load_settings
@@ -158,7 +159,7 @@ def test_a_missing_topic_names_the_command_that_makes_it(tastewave: Shell, comma
 
 
 def put_dead_letter(producer: KafkaProducer, settings: Settings, offset: int, *, partition: int, at: int) -> None:
-    source = TrackUploaded(event_id="e", track_id=f"t{offset}", uri="file:///a", uploaded_at=1)
+    source = TrackUploaded(event_id="e", track_id=f"t{offset}", uri="file:///a", uploaded_at=1_700_000_000_000)
     record = consumed(settings, key=source.track_id.encode(), value=encode_event(source), offset=offset)
     key, value, headers = dead_letter(
         record,
@@ -209,6 +210,7 @@ def test_the_latest_dead_letters_over_all_partitions_are_listed_by_time(
         "release": RELEASE,
         "time": 0,
         "truncated": False,
+        "headers": [],
     }
     table = tastewave("dead-letters", "--last", "2")
     assert "[red]number 7[/red]" in table
@@ -284,6 +286,7 @@ class Worker(threading.Thread):
             release=RELEASE,
             status="tagged",
             event_time=event.uploaded_at,
+            event_id=event.event_id,
             tagged_at=event.uploaded_at + 321,
             genre="jazz",
             confidence=0.81,
@@ -387,6 +390,22 @@ def test_an_upload_whose_track_has_only_an_older_answer_is_given_up_and_said_so(
     assert "no answer came for 2 s" in lines[0]["message"]
 
 
+def test_a_wait_follows_the_live_release_or_the_one_that_is_named(
+    tastewave: Shell, start_worker: Callable[..., Worker], music: Path, client: redis.Redis
+) -> None:
+    client.hset(LIVE_KEY, mapping={"contract": 1, "release": RELEASE, "previous": "", "since": 1})
+    start_worker(release="ffffffffffff", genre="rock")
+    command = ("upload", music / "one.mp3", "--wait", "--json")
+    (of_live,) = tastewave.lines(*command, "--timeout", "2", rc=1)
+    assert of_live["status"] == "timed out"
+    assert f"no answer of release {RELEASE} came for 2 s" in of_live["message"]
+    (named,) = tastewave.lines(*command, "--release", "ffffffffffff")
+    assert named["genre"] == "rock"
+    start_worker()
+    (of_live,) = tastewave.lines(*command)
+    assert of_live["genre"] == "jazz"
+
+
 def test_an_event_that_kafka_does_not_take_is_reported(tastewave: Shell, settings: Settings, music: Path) -> None:
     tastewave("topics", "create")
     with_admin(
@@ -412,6 +431,7 @@ ANSWER = TrackTagged(
     release=RELEASE,
     status="tagged",
     event_time=1_700_000_000_000,
+    event_id="e1",
     tagged_at=1_700_000_000_345,
     genre="jazz",
     confidence=0.75,
@@ -442,6 +462,29 @@ def test_a_track_is_read_from_the_live_release_or_the_one_that_is_named(tastewav
     assert "release ffffffffffff knows no track t1" in tastewave.error
     tastewave("get", "track", "t1", rc=1, redis_url="redis://u:secret@127.0.0.1:1/0")
     assert "secret" not in tastewave.error
+
+
+# --- release activate
+
+
+def test_a_release_goes_live_that_has_answers_or_is_the_configured_one(tastewave: Shell, client: redis.Redis) -> None:
+    shipped, other = load_release(), "ffffffffffff"
+    client.hset(track_key(RELEASE, "t1"), mapping=track_fields(ANSWER))
+    client.hset(track_key(other, "t1", prefix="another"), mapping=track_fields(ANSWER))
+    assert f"{RELEASE} is live" in tastewave("release", "activate", RELEASE)
+    tastewave("release", "activate", other, rc=1)
+    assert f"Redis has no answer of release {other}, and the configured release is another one" in tastewave.error
+    tastewave("release", "activate", "*", rc=1)
+    tastewave("release", "activate", RELEASE.upper(), rc=1)
+    assert client.hget(LIVE_KEY, "release").decode() == RELEASE
+    for named in ((shipped.release_id,), (), (str(shipped.folder),)):
+        client.delete(LIVE_KEY)
+        assert f"{shipped.release_id} is live" in tastewave("release", "activate", *named)
+        assert client.hget(LIVE_KEY, "release").decode() == shipped.release_id
+    assert f"go back with `tastewave release activate {shipped.release_id}`" in tastewave(
+        "release", "activate", other, "--force"
+    )
+    assert client.hget(LIVE_KEY, "release").decode() == other
 
 
 async def test_clients_reach_the_server_and_return_bytes(settings: Settings) -> None:

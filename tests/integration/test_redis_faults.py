@@ -337,5 +337,5 @@ def test_the_commands_work_on_a_cluster(clustered: Platform) -> None:
     uploaded = json.loads(clustered.run("upload", str(write_music(clustered.folder / "a.wav")), "--wait", "--json"))
     answer = json.loads(clustered.run("get", "track", uploaded["track_id"], "--json"))
     assert (answer["track_id"], answer["release"]) == (uploaded["track_id"], clustered.release)
-    assert "go back with" in clustered.run("release", "activate", "0123456789ab")
+    assert "go back with" in clustered.run("release", "activate", "0123456789ab", "--force")
     assert clustered.redis.hget(LIVE_KEY, "release") == b"0123456789ab"

@@ -26,7 +26,7 @@ from tests.platform.tracks import TASTEWAVE, Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 CANARY = "c4nary"
-PASSWORD = f"{CANARY}-p/w:d@ü?{CANARY}"  # all that must be percent-encoded in a URL
+PASSWORD = f"{CANARY}-p/w:d@ü?\\'{CANARY}"  # what must be percent-encoded in a URL, and what a repr escapes
 ENCODED = quote(PASSWORD, safe="")
 COMMANDS = (["topics", "check"], ["dead-letters"], ["upload", "https://music.invalid/a.mp3", "--wait"])
 REDIS_COMMANDS = (["get", "track", "t1"], ["release", "activate"])

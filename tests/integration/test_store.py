@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import AsyncIterator
 
-import msgspec
 import pytest
 import redis
 import redis.asyncio
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.servers
 RELEASE = "0123456789ab"
 
 
-def answer(status: str = "tagged", event_time: int = 1000, **values) -> TrackTagged:
+def answer(status: str = "tagged", event_time: int = 1000, event_id: str = "e1", **values) -> TrackTagged:
     values.setdefault("tagged_at", event_time + 5)
     if status == "tagged":
         values.setdefault("genre", "jazz")
@@ -33,7 +32,14 @@ def answer(status: str = "tagged", event_time: int = 1000, **values) -> TrackTag
     else:
         values.setdefault("genres", (("jazz", 0.75), ("blues", 0.25)))
         values.setdefault("tags", (("saxophone", 0.5),))
-    return TrackTagged(track_id="t1", release=RELEASE, status=status, event_time=event_time, **values)
+    values.setdefault("track_id", "t1")
+    return TrackTagged(release=RELEASE, status=status, event_time=event_time, event_id=event_id, **values)
+
+
+def published(event_time: int, content: str, **networks: str) -> PublishedFeatures:
+    return PublishedFeatures(
+        event_time=event_time, event_id="e1", content=content, networks=networks or {"msd": "0123456789ab"}
+    )
 
 
 @pytest.fixture
@@ -70,6 +76,22 @@ async def test_an_older_event_never_replaces_a_newer_answer(store) -> None:
     assert await store.put(answer(event_time=1000, genre="rock")) == newer
 
 
+@pytest.mark.parametrize("status", ["tagged", "failed"])
+async def test_of_two_events_of_one_time_that_of_the_greater_id_stands(store, status: str) -> None:
+    greater = await store.put(answer(status, event_id="e2"))
+    assert await store.put(answer(status, event_id="e1")) == greater
+    greatest = answer(status, event_id="e20")
+    assert await store.put(greatest) == greatest
+    assert (await store.put(answer(status, 1001, event_id="e1"))).event_id == "e1"
+
+
+async def test_an_answer_without_an_event_id_gives_way_to_one_of_its_time(store, client) -> None:
+    await store.put(answer())
+    await client.hdel(track_key(RELEASE, "t1"), "event_id")  # as versions before this one wrote it
+    assert (await store.get("t1")).event_id == ""
+    assert (await store.put(answer(event_id="e2"))).event_id == "e2"
+
+
 async def test_the_same_event_again_changes_nothing(store) -> None:
     first = await store.put(answer())
     assert await store.put(answer(tagged_at=9999)) == first
@@ -85,32 +107,38 @@ async def test_a_newer_answer_leaves_no_field_of_the_older_one(store) -> None:
 async def test_a_failure_never_replaces_a_good_answer_and_a_good_answer_replaces_a_newer_failure(store) -> None:
     good = await store.put(answer("abstained", 1000, confidence=0.2))
     assert await store.put(answer("failed", 2000)) == good
-    await store.put(TrackTagged(track_id="t2", release=RELEASE, status="failed", event_time=2, tagged_at=3, reason="x"))
-    redriven = TrackTagged(track_id="t2", release=RELEASE, status="tagged", event_time=1, tagged_at=9, genre="pop")
-    assert (await store.put(redriven)).status == "tagged"
+    await store.put(answer("failed", 2, track_id="t2"))
+    assert (await store.put(answer(event_time=1, track_id="t2", genre="pop"))).status == "tagged"
 
 
 def test_answers_in_any_order_end_the_same(environment) -> None:
     statuses = st.sampled_from(["tagged", "abstained", "failed"])
-    events = st.lists(st.tuples(statuses, st.integers(1, 6)), min_size=1, max_size=8, unique_by=lambda event: event[1])
+    # Ids of which one begins with another, and such as a locale would put in another order than their bytes.
+    ids = st.sampled_from(["", "a", "aa", "B", "b", "é", "z", "\x00", "a\x00", "\U0001f3b5", "\uffff"]) | st.text(
+        max_size=3
+    )
+    events = st.lists(
+        st.tuples(statuses, st.integers(1, 3), ids), min_size=1, max_size=8, unique_by=lambda event: event[1:]
+    )
 
     @settings(max_examples=60, deadline=None)
     @given(events=events, seed=st.integers(0, 2**16))
-    def ends_the_same(events: list[tuple[str, int]], seed: int) -> None:
-        async def ending(order: list[tuple[str, int]]) -> TrackTagged:
+    def ends_the_same(events: list[tuple[str, int, str]], seed: int) -> None:
+        async def ending(order: list[tuple[str, int, str]]) -> TrackTagged:
             async with redis.asyncio.Redis.from_url(environment["TASTEWAVE_REDIS_URL"]) as client:
                 await client.delete(track_key(RELEASE, "t1"))
                 store = TrackStore(client, RELEASE)
                 held = None
-                for status, event_time in order:
-                    held = await store.put(answer(status, event_time))
+                for status, event_time, event_id in order:
+                    held = await store.put(answer(status, event_time, event_id))
                 return held
 
         shuffled = random.Random(seed).sample(events, len(events))
         held = asyncio.run(ending(events))
         assert held == asyncio.run(ending(shuffled))
         good = [event for event in events if event[0] != "failed"]
-        assert (held.status, held.event_time) == max(good or events, key=lambda event: event[1])
+        stands = max(good or events, key=lambda event: (event[1], event[2].encode()))
+        assert (held.status, held.event_time, held.event_id) == stands
 
     ends_the_same()
 
@@ -188,15 +216,18 @@ async def test_a_heartbeat_that_is_lost_after_the_first_one_is_a_loss(client) ->
 
 async def test_what_features_were_published_from_is_remembered_and_never_goes_back(store, client) -> None:
     assert await store.published_features("t1") is None
-    newer, older = PublishedFeatures(2000, "front-1:abc"), PublishedFeatures(1000, "front-1:def")
+    newer, older = published(2000, "front-1:abc"), published(1000, "front-1:def")
     await store.mark_features("t1", newer)
     await store.mark_features("t1", older)
     assert await store.published_features("t1") == newer
-    again = PublishedFeatures(2000, "front-2:abc")
+    again = published(2000, "front-2:abc", msd="0123456789ab", mtt="ba9876543210")
     await store.mark_features("t1", again)
     assert await store.published_features("t1") == again
-    await client.set("tw:features:{t1}", "front-1:abc")  # as versions before this one wrote it
-    assert await store.published_features("t1") == PublishedFeatures(None, "front-1:abc")
+    assert again.heard_by({"msd": "0123456789ab"})
+    assert not again.heard_by({"msd": "another"})
+    assert not newer.heard_by(again.networks)
+    await client.set("tw:features:{t1}", "1000 front-1:abc")  # as versions before this one wrote it
+    assert await store.published_features("t1") is None
     await store.mark_features("t1", older)
     assert await store.published_features("t1") == older
 
@@ -207,7 +238,7 @@ async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
         await store.put(answer())
         await client.config_set("maxmemory", "1")
         with pytest.raises(redis.exceptions.OutOfMemoryError) as full:
-            await store.put(msgspec.structs.replace(answer(), track_id="t2"))
+            await store.put(answer(track_id="t2"))
         assert is_redis_away(full.value)
         await client.config_set("maxmemory", "0")
         await client.config_set("min-replicas-to-write", "1")

@@ -1,7 +1,9 @@
 """The whole path with nothing faked: events on Kafka, a worker process, answers in Redis, dead letters."""
 
+import hashlib
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,8 @@ from models.contract import (
     TRACKS_UPLOADED,
     track_key,
 )
-from models.events import TrackFeatures, encode_event
+from models.events import TrackFeatures, TrackUploaded, encode_event
+from models.release import MANIFEST, Release, load_release, release_id
 from stream.audio.sandbox import GUARDS
 from tests.platform.clock import now_ms, until
 from tests.platform.music import write_music
@@ -119,7 +122,7 @@ def test_what_cannot_be_tagged_is_a_dead_letter_with_its_reason_and_its_neighbou
     for value, reason in malformed.items():
         assert found[value]["reason"] == reason
     for letter in letters:
-        assert letter["source_topic"] == platform.settings.topics.named(TRACKS_UPLOADED)
+        assert letter["source.topic"] == platform.settings.topics.named(TRACKS_UPLOADED)
         assert letter["message"]
         assert letter["release"] == platform.release
     assert found[encode_event(ahead)]["reason"] == "future_event"
@@ -171,6 +174,77 @@ def test_two_events_of_one_track_at_once_end_on_the_later_one(platform: Platform
     assert len(platform.read(TRACKS_FEATURES)) == 1  # one content, one front end
 
 
+def test_of_two_uploads_of_one_time_that_of_the_greater_id_stands_whatever_their_order(platform: Platform) -> None:
+    at = now_ms()
+    files = {
+        event_id: write_music(platform.folder / f"{event_id}.wav", seed=seed) for seed, event_id in enumerate("ab")
+    }
+    platform.start_worker()
+    for track_id in ("ab", "ba"):
+        for event_id in track_id:
+            event = TrackUploaded(
+                event_id=event_id, track_id=track_id, uri=files[event_id].as_uri(), uploaded_at=at, title=event_id
+            )
+            platform.send(encode_event(event), key=track_id.encode())
+    platform.settled()
+    assert {track_id: (answer.event_id, answer.title) for track_id, answer in platform.output().items()} == {
+        "ab": ("b", "b"),
+        "ba": ("b", "b"),
+    }
+    content = hashlib.sha256(files["b"].read_bytes()).hexdigest()
+    assert {track_id: one.content_hash for track_id, one in features(platform)[-1].items()} == {
+        "ab": content,
+        "ba": content,
+    }
+    assert platform.dead_letters() == []
+
+
+def features(platform: Platform) -> list[dict[str, TrackFeatures]]:
+    """What the features topic holds for each track, after each of its records."""
+    held, states = {}, []
+    for record in platform.read(TRACKS_FEATURES):
+        held[record.key.decode()] = msgspec.msgpack.decode(record.value, type=TrackFeatures)
+        states.append(dict(held))
+    return states
+
+
+def release_of_both_networks(folder: Path) -> Release:
+    """The shipped release, but its workers run msd and mtt."""
+    shipped = load_release()
+    shutil.copytree(shipped.folder, folder)
+    configuration = msgspec.structs.replace(shipped.configuration, run=("msd", "mtt"))
+    manifest = msgspec.structs.replace(
+        shipped.manifest, configuration=configuration, release_id=release_id(configuration, shipped.manifest.files)
+    )
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return load_release(folder)
+
+
+def test_a_second_release_publishes_the_features_of_a_network_that_the_first_did_not_run(platform: Platform) -> None:
+    assert load_release().configuration.run == ("msd",)
+    both = release_of_both_networks(platform.folder / "both")
+    event = platform.upload(write_music(platform.folder / "track.wav", seconds=4).as_uri())
+    platform.start_worker()
+    platform.wait_for(event)
+    platform.settled()
+    platform.start_worker(release=str(both.folder))
+    until(lambda: platform.redis.exists(track_key(both.release_id, event.track_id)))
+    until(lambda: len(platform.read(TRACKS_FEATURES)) == 2)
+    first, second = (state[event.track_id] for state in features(platform))
+    assert first.windows.keys() == first.networks.keys() == {"msd"}
+    assert second.windows.keys() == second.networks.keys() == {"msd", "mtt"}
+    assert second.windows["msd"] == first.windows["msd"]
+    assert second.networks["msd"] == first.networks["msd"] != second.networks["mtt"]
+    again = platform.upload(event.uri, track_id=event.track_id)  # the same content, for both releases
+    platform.wait_for(again)
+    until(
+        lambda: platform.redis.hget(track_key(both.release_id, event.track_id), "event_id") == again.event_id.encode()
+    )
+    until(lambda: platform.lag(1) == 0)
+    platform.settled()
+    assert len(platform.read(TRACKS_FEATURES)) == 2
+
+
 def test_a_good_answer_outlives_a_failed_upload_of_its_track(platform: Platform) -> None:
     file = write_music(platform.folder / "track.wav")
     platform.start_worker()
@@ -219,6 +293,32 @@ def test_a_worker_started_before_its_servers_have_topics_waits_for_them(environm
         platform.run("topics", "create")
         platform.until_ready()
         assert platform.workers[0].poll() is None
+    finally:
+        platform.close()
+
+
+def test_every_key_of_a_platform_takes_its_prefix(environment: dict[str, str], tmp_path: Path) -> None:
+    prefixed = environment | {"TASTEWAVE_REDIS_KEY_PREFIX": "eu.music", "TASTEWAVE_STORE_TAGGRAM": "true"}
+    platform = Platform(worker_environment(prefixed, tmp_path), tmp_path)
+    try:
+        platform.start_worker()
+        platform.until_ready()
+        event = platform.upload(write_music(tmp_path / "track.wav", seconds=4).as_uri(), track_id="t1")
+        platform.wait_for(event)
+        platform.settled()
+        keys = {key.decode() for key in platform.redis.scan_iter()}
+        (health,) = {key for key in keys if ":health:" in key}
+        assert health.startswith("eu.music:health:")
+        assert keys - {health} == {
+            "eu.music:live",
+            f"eu.music:{platform.release}:track:{{t1}}",
+            f"eu.music:{platform.release}:taggram:{{t1}}",
+            "eu.music:features:{t1}",
+        }
+        assert "t1" in platform.run("get", "track", "t1")
+        platform.run("release", "activate", platform.release)
+        assert platform.redis.hget("eu.music:live", "release").decode() == platform.release
+        assert not platform.redis.exists(LIVE_KEY)
     finally:
         platform.close()
 

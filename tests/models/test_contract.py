@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ answers = st.builds(
     release=st.text("0123456789abcdef", min_size=12, max_size=12),
     status=st.sampled_from(["tagged", "abstained", "failed"]),
     event_time=times,
+    event_id=st.text(max_size=64),
     tagged_at=times,
     genre=st.none() | st.text(),
     confidence=st.none() | st.floats(0, 1),
@@ -31,6 +34,7 @@ ANSWER = TrackTagged(
     release="0123456789ab",
     status="tagged",
     event_time=1_700_000_000_000,
+    event_id="e1",
     tagged_at=1_700_000_000_345,
     genre="jazz",
     confidence=0.75,
@@ -53,6 +57,16 @@ def test_topics_and_keys_are_those_of_contract_1() -> None:
     assert taggram_key("0123456789ab", "t1") == "tw:0123456789ab:taggram:{t1}"
 
 
+def test_every_key_takes_a_prefix() -> None:
+    keys = {name: value for name, value in vars(contract).items() if name.endswith("_key")}
+    assert len(keys) == 5
+    for name, key in keys.items():
+        given = ["0123456789ab", "t1"][: len(inspect.signature(key).parameters) - 1]
+        default, other = key(*given), key(*given, prefix="eu:music")
+        assert default.startswith("tw:"), name
+        assert other == "eu:music" + default.removeprefix("tw"), name
+
+
 def test_the_fields_of_a_track_are_those_of_contract_1() -> None:
     assert track_fields(ANSWER) == {
         "status": b"tagged",
@@ -62,21 +76,33 @@ def test_the_fields_of_a_track_are_those_of_contract_1() -> None:
         "tags": b'[["sax",0.5]]',
         "embedding": bytes.fromhex("9a99193f cdcc4cbf"),  # float32 little-endian
         "event_time": b"1700000000000",
+        "event_id": b"e1",
         "tagged_at": b"1700000000345",
     }
 
 
 def test_an_absent_value_has_no_field() -> None:
     failed = TrackTagged(
-        track_id="t1", release="0123456789ab", status="failed", event_time=1, tagged_at=2, reason="not_audio"
+        track_id="t1",
+        release="0123456789ab",
+        status="failed",
+        event_time=1,
+        event_id="e1",
+        tagged_at=2,
+        reason="not_audio",
     )
-    assert set(track_fields(failed)) == {"status", "reason", "event_time", "tagged_at", "genres", "tags"}
+    assert set(track_fields(failed)) == {"status", "reason", "event_time", "event_id", "tagged_at", "genres", "tags"}
 
 
 @given(answers)
 def test_an_answer_comes_back_from_its_fields(answer: TrackTagged) -> None:
     fields = {name.encode(): value for name, value in track_fields(answer).items()}
     assert track_answer(answer.track_id, answer.release, fields) == answer
+
+
+def test_an_answer_of_an_earlier_version_has_an_empty_event_id() -> None:
+    fields = {name.encode(): value for name, value in track_fields(ANSWER).items() if name != "event_id"}
+    assert track_answer("t1", "0123456789ab", fields).event_id == ""
 
 
 def test_fields_of_a_newer_contract_are_ignored() -> None:

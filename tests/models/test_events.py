@@ -15,7 +15,9 @@ from models.schemas import json_schemas
 
 SCHEMAS = Path(deploy.__file__).parent / "schemas"
 ids = st.text(min_size=1, max_size=64)
+YEAR_2000_MS = 946_684_800_000
 times = st.integers(0, 253_402_300_799_999)
+source_times = st.integers(YEAR_2000_MS, 253_402_300_799_999)
 counts = st.integers(0, 2**53)
 probabilities = st.floats(0, 1)
 ranked = st.lists(st.tuples(st.text(), probabilities), max_size=5).map(tuple)
@@ -32,7 +34,7 @@ events = st.one_of(
         event_id=ids,
         track_id=ids,
         uri=st.text(min_size=1, max_size=100),
-        uploaded_at=times,
+        uploaded_at=source_times,
         title=optional(st.text(max_size=100)),
         artist_id=optional(ids),
         duration_ms=optional(counts),
@@ -43,7 +45,7 @@ events = st.one_of(
         user_id=ids,
         track_id=ids,
         kind=st.sampled_from(["play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add"]),
-        at=times,
+        at=source_times,
         played_ms=counts,
         duration_ms=counts,
     ),
@@ -53,6 +55,7 @@ events = st.one_of(
         release=ids,
         status=st.sampled_from(["tagged", "abstained", "failed"]),
         event_time=times,
+        event_id=st.text(max_size=64),
         tagged_at=times,
         genre=optional(st.text()),
         confidence=optional(probabilities),
@@ -79,7 +82,14 @@ events = st.one_of(
 UPLOADED = {"event_id": "e1", "track_id": "t1", "uri": "file:///srv/a.mp3", "uploaded_at": 1_700_000_000_000}
 LISTEN = {"event_id": "e1", "user_id": "u1", "track_id": "t1", "kind": "like", "at": 1_700_000_000_000}
 PLAY = LISTEN | {"kind": "play", "played_ms": 1000, "duration_ms": 200_000}
-TAGGED = {"track_id": "t1", "release": "0123456789ab", "status": "tagged", "event_time": 1, "tagged_at": 2}
+TAGGED = {
+    "track_id": "t1",
+    "release": "0123456789ab",
+    "status": "tagged",
+    "event_time": 1,
+    "event_id": "e1",
+    "tagged_at": 2,
+}
 EMBEDDED = {
     "user_id": "u1",
     "release": "0123456789ab",
@@ -101,8 +111,10 @@ ACCEPTED = [
     ("tracks.uploaded", UPLOADED | {"title": "Song", "artist_id": "a1", "duration_ms": 0}),
     ("tracks.uploaded", UPLOADED | {"title": None, "from_the_future": {"x": [1]}}),
     ("tracks.uploaded", UPLOADED | {"track_id": "x" * 256}),
+    ("tracks.uploaded", UPLOADED | {"uploaded_at": YEAR_2000_MS}),
     ("listens", LISTEN),
     ("listens", LISTEN | {"played_ms": 5}),
+    ("listens", LISTEN | {"at": YEAR_2000_MS}),
     ("listens", PLAY),
     ("listens", PLAY | {"kind": "skip"}),
     ("tracks.tagged", TAGGED),
@@ -117,6 +129,8 @@ REFUSED = [
     ("tracks.uploaded", UPLOADED | {"uri": ""}),
     ("tracks.uploaded", UPLOADED | {"uri": "x" * 8193}),
     ("tracks.uploaded", UPLOADED | {"uploaded_at": -1}),
+    ("tracks.uploaded", UPLOADED | {"uploaded_at": 1_700_000_000}),
+    ("tracks.uploaded", UPLOADED | {"uploaded_at": YEAR_2000_MS - 1}),
     ("tracks.uploaded", UPLOADED | {"uploaded_at": "1700000000000"}),
     ("tracks.uploaded", UPLOADED | {"uploaded_at": 1.5}),
     ("tracks.uploaded", UPLOADED | {"uploaded_at": 1_700_000_000_000_000_000}),
@@ -125,6 +139,8 @@ REFUSED = [
     ("tracks.uploaded", None),
     *(("listens", without(LISTEN, name)) for name in LISTEN),
     ("listens", LISTEN | {"kind": "Play"}),
+    ("listens", LISTEN | {"at": 1_700_000_000}),
+    ("listens", LISTEN | {"at": YEAR_2000_MS - 1}),
     ("listens", LISTEN | {"kind": "play"}),
     ("listens", without(PLAY, "played_ms")),
     ("listens", without(PLAY, "duration_ms") | {"kind": "skip"}),
@@ -177,6 +193,13 @@ def test_the_limit_of_an_id_is_in_bytes() -> None:
     decode_event(json.dumps(UPLOADED | {"track_id": "ä" * 128}).encode(), TrackUploaded)
     with pytest.raises(EventError, match="258 bytes"):
         decode_event(json.dumps(UPLOADED | {"track_id": "ä" * 129}).encode(), TrackUploaded)
+
+
+def test_seconds_are_answered_with_the_unit_that_is_wanted() -> None:
+    for event, kind, name in ((UPLOADED, TrackUploaded, "uploaded_at"), (LISTEN, Listen, "at")):
+        said = f"{name} is 1700000000, which is before the year 2000 and looks like seconds: give milliseconds"
+        with pytest.raises(EventError, match=said):
+            decode_event(json.dumps(event | {name: 1_700_000_000}).encode(), kind)
 
 
 @pytest.mark.parametrize("value", [None, b"", b" ", b"{", b"\xff\xfe", b"null", b"NaN", b'{"event_id":"\xed\xa0\x80"}'])

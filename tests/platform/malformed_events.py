@@ -56,7 +56,10 @@ def _wrong_type(chance: random.Random, number: int) -> tuple[bytes, str]:
 
 def _out_of_range(chance: random.Random, number: int) -> tuple[bytes, str]:
     fields: list[dict[str, Any]] = [
-        *({"uploaded_at": n} for n in (-1, YEAR_9999_MS + 1, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400)),
+        *(
+            {"uploaded_at": n}
+            for n in (-1, YEAR_2023_MS // 1000, YEAR_9999_MS + 1, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400)
+        ),
         *({"duration_ms": n} for n in (-1, 2**53 + 1, 2**64, 10**30)),
         *({name: "x" * 257} for name in ("event_id", "track_id", "artist_id")),
         *({name: "ä" * 129} for name in ("event_id", "track_id", "artist_id")),

@@ -111,7 +111,7 @@ class Platform:
 
     def held(self, track_id: str) -> TrackTagged | None:
         """The answer in Redis, if there is one."""
-        fields = self.redis.hgetall(track_key(self.release, track_id))
+        fields = self.redis.hgetall(track_key(self.release, track_id, prefix=self.settings.redis.key_prefix))
         return track_answer(track_id, self.release, fields) if fields else None
 
     def wait_for(self, event: TrackUploaded, *, timeout_s: float = 60.0) -> TrackTagged:
@@ -152,9 +152,10 @@ class Platform:
         return answers
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """The headers of all dead letters, with the key and value of the upload."""
+        """Our headers of all dead letters (without "tastewave."), with the key and value of the upload."""
         return [
-            {name: value.decode() for name, value in record.headers} | {"value": record.value, "key": record.key}
+            {name.removeprefix("tastewave."): value.decode() for name, value in record.headers}
+            | {"value": record.value, "key": record.key}
             for record in self.read(DEAD_LETTER)
         ]
 

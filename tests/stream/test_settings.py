@@ -1,6 +1,10 @@
 """Settings: the environment, refusals, and secrets that stay secret."""
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.errors import SettingsError
 from stream.settings import SECTIONS, load_settings
@@ -32,9 +36,42 @@ def test_every_setting_says_what_it_is_for() -> None:
 def test_every_section_reads_its_own_variables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = [variable for kind in SECTIONS.values() for variable in kind.variables().values()]
     assert len(variables) == len(set(variables)) > 30
-    for other in ("TASTEWAVE_FETCH_FILE_ROOTS", "TASTEWAVE_POOL_TASK_TIMEOUT_S", "FILE_ROOTS", "TASTEWAVE_URL"):
+    for other in ("FILE_ROOTS", "REDIS_URL", "KAFKA_BROKERS", "POOL_SIZE"):
         monkeypatch.setenv(other, "7")
-    assert load_settings() == load_settings(file_roots=(), task_timeout_s=60.0)
+    assert load_settings() == load_settings(file_roots=(), pool_size=None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("TASTEWAVE_POOL_SISE", "TASTEWAVE_POOL_SIZE"),
+        ("TASTEWAVE_FETCH_FILE_ROOTS", "TASTEWAVE_FILE_ROOTS"),
+        ("TASTEWAVE_POOL_TASK_TIMEOUT_S", "TASTEWAVE_TASK_TIMEOUT_S"),
+        ("TASTEWAVE_KAFKA_BROKER", "TASTEWAVE_KAFKA_BROKERS"),
+        ("TASTEWAVE_HELTH_PORT", "TASTEWAVE_HEALTH_PORT"),
+        ("tastewave_pool_sise", "TASTEWAVE_POOL_SIZE"),
+        ("TASTEWAVE_", ""),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, wrong: str, nearest: str
+) -> None:
+    monkeypatch.setenv(wrong, "7")
+    with pytest.raises(SettingsError, match=f"^{wrong} is no setting, and the nearest is {nearest}"):
+        load_settings()
+
+
+def test_what_kubernetes_tells_of_services_called_tastewave_is_no_misspelt_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The variables that it sets in each pod of a namespace with the services `tastewave` and `tastewave-redis`."""
+    for service in ("TASTEWAVE", "TASTEWAVE_REDIS"):
+        told = {"SERVICE_HOST": "10.0.0.11", "SERVICE_PORT": "6067", "SERVICE_PORT_HTTP": "6067"}
+        told |= {"PORT": "tcp://10.0.0.11:6067", "PORT_6067_TCP": "tcp://10.0.0.11:6067"}
+        told |= {"PORT_6067_TCP_PROTO": "tcp", "PORT_6067_TCP_PORT": "6067", "PORT_6067_TCP_ADDR": "10.0.0.11"}
+        for name, value in told.items():
+            monkeypatch.setenv(f"{service}_{name}", value)
+    load_settings()
 
 
 def test_a_variable_that_was_renamed_is_answered_with_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +113,8 @@ def test_overrides_win_over_the_environment_where_they_are_given(monkeypatch: py
         ("KAFKA_BROKERS", "[::1"),
         ("KAFKA_SECURITY", "SASL_SSL"),
         ("KAFKA_SECURITY", "TLS"),
+        ("REDIS_KEY_PREFIX", "{tw}"),
+        ("REDIS_KEY_PREFIX", ""),
         ("TOPIC_PREFIX", "no/slash"),
         ("REDIS_URL", f"postgres://user:{PASSWORD}@host/0"),
         ("HEALTH_PORT", "70000"),
@@ -92,9 +131,34 @@ def test_a_value_that_cannot_be_used_is_one_sentence_that_names_it(
     assert PASSWORD not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("security", "given", "told"),
+    [
+        ("PLAINTEXT", {"username": "u", "password": PASSWORD}, "PLAINTEXT uses no TASTEWAVE_KAFKA_USERNAME"),
+        ("PLAINTEXT", {"password": PASSWORD}, "PLAINTEXT uses no TASTEWAVE_KAFKA_USERNAME"),
+        ("SSL", {"username": "u"}, "SSL uses no TASTEWAVE_KAFKA_USERNAME"),
+        ("SASL_SSL", {"username": "u"}, "SASL_SSL needs TASTEWAVE_KAFKA_USERNAME and TASTEWAVE_KAFKA_PASSWORD"),
+        ("PLAINTEXT", {"ca_file": "ca.pem"}, "PLAINTEXT uses no TASTEWAVE_KAFKA_CA_FILE"),
+        (
+            "SASL_PLAINTEXT",
+            {"username": "u", "password": PASSWORD, "key_file": "key.pem"},
+            "SASL_PLAINTEXT uses no TASTEWAVE_KAFKA_KEY_FILE",
+        ),
+    ],
+)
+def test_credentials_and_certificates_that_a_protocol_would_not_use_are_refused(
+    security: str, given: dict[str, str], told: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"TASTEWAVE_KAFKA_SECURITY: .*{told}") as error:
+        load_settings(kafka_security=security, **{f"kafka_{name}": value for name, value in given.items()})
+    assert PASSWORD not in str(error.value)
+
+
 def test_no_secret_shows_in_a_printed_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASTEWAVE_REDIS_URL", f"rediss://worker:{PASSWORD}@redis:6380/0")
     monkeypatch.setenv("TASTEWAVE_KAFKA_PASSWORD", PASSWORD)
+    monkeypatch.setenv("TASTEWAVE_KAFKA_USERNAME", "worker")
+    monkeypatch.setenv("TASTEWAVE_KAFKA_SECURITY", "SASL_SSL")
     settings = load_settings()
     assert PASSWORD not in f"{settings!r} {settings} {settings.kafka.model_dump_json()} {settings.redis.model_dump()}"
     assert settings.redis.url.get_secret_value().count(PASSWORD) == 1
@@ -102,12 +166,39 @@ def test_no_secret_shows_in_a_printed_setting(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_text_of_others_is_redacted_of_every_password_however_it_is_spelled() -> None:
     settings = load_settings(
-        redis_url="redis://worker:p%40ss%2Fw0rd@redis:6379/0?ssl_password=of-the-key", kafka_password=PASSWORD
+        redis_url="redis://worker:p%40ss%2Fw0rd@redis:6379/0?ssl_password=of-the-key",
+        kafka_security="SASL_SSL",
+        kafka_username="worker",
+        kafka_password=PASSWORD,
     )
     told = f"AUTH p@ss/w0rd, p%40ss%2Fw0rd, {PASSWORD}, of-the-key of worker"
     assert settings.redacted(told) == "AUTH ***, ***, ***, *** of worker"
     assert load_settings(redis_url="redis://worker:pw@redis").redacted("pw: powder") == "pw: powder"
     assert load_settings(redis_url="redis://[").redacted("redis://[") == "redis://["
+
+
+QUOTED = {
+    "repr": repr,
+    "repr beside quotes": lambda text: repr(f'it\'s "{text}"'),
+    "repr of bytes": lambda text: repr(text.encode()),
+    "repr of bytes beside quotes": lambda text: repr(f'it\'s "{text}"'.encode()),
+    "repr of an error": lambda text: repr(ValueError(f"AUTH {text} failed")),
+    "repr of a command": lambda text: repr({"arguments": ("AUTH", "it's me", text)}),
+    "json": json.dumps,
+    "json in its letters": lambda text: json.dumps(text, ensure_ascii=False),
+    "repr of a repr": lambda text: repr(ConnectionError(repr(text))),
+    "json of a repr": lambda text: json.dumps({"error": repr(text.encode())}),
+}
+
+
+@pytest.mark.parametrize("quoted", QUOTED)
+@given(middle=st.text("\\\"'\n\0\x7fü\u2028\U0001f3b5 %{}", max_size=8))
+def test_a_password_is_redacted_inside_quotes_however_they_escape_it(quoted: str, middle: str) -> None:
+    password = f"c4nary{middle}c4nary"
+    settings = load_settings(kafka_security="SASL_SSL", kafka_username="worker", kafka_password=password)
+    redacted = settings.redacted(QUOTED[quoted](password))
+    assert "c4nary" not in redacted
+    assert redacted.count("***") == 1
 
 
 @pytest.mark.parametrize(

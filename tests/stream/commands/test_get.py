@@ -16,6 +16,7 @@ ANSWER = TrackTagged(
     release=RELEASE,
     status="tagged",
     event_time=1795378728800,
+    event_id="e1",
     tagged_at=1795378730927,
     genre="jazz",
     confidence=0.81,
@@ -25,7 +26,7 @@ ANSWER = TrackTagged(
     embedding=(1.0, 0.0),
 )
 FAILED = TrackTagged(
-    track_id="t2", release=RELEASE, status="failed", event_time=1000, tagged_at=1234, reason="not_audio"
+    track_id="t2", release=RELEASE, status="failed", event_time=1000, event_id="e2", tagged_at=1234, reason="not_audio"
 )
 
 

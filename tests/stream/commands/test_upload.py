@@ -106,6 +106,7 @@ def answer(**changed: object) -> SimpleNamespace:
         release="0123456789ab",
         status="tagged",
         event_time=1000,
+        event_id="e1",
         tagged_at=1234,
         genre="jazz",
         confidence=0.8,
@@ -116,7 +117,7 @@ def answer(**changed: object) -> SimpleNamespace:
 
 
 def failure(event_id: str = "e1", track_id: str = "t1") -> SimpleNamespace:
-    event = TrackUploaded(event_id=event_id, track_id=track_id, uri="file:///a", uploaded_at=1000)
+    event = TrackUploaded(event_id=event_id, track_id=track_id, uri="file:///a", uploaded_at=1_700_000_000_000)
     source = SimpleNamespace(
         topic="u", partition=0, offset=0, timestamp=0, key=b"k", value=encode_event(event), headers=[]
     )
@@ -147,10 +148,16 @@ def test_an_answer_to_an_earlier_event_settles_nothing_and_one_to_a_later_event_
     assert upload.latency_ms == 100
 
 
+def test_of_two_uploads_of_one_time_the_answer_to_that_of_the_greater_id_settles_both() -> None:
+    first, second = published(event_id="e1"), published(event_id="e2")
+    assert settle(waiting(first, second), answer(event_id="e1")) == [first]
+    assert settle(waiting(first, second), answer(event_id="e2")) == [first, second]
+
+
 def test_one_answer_settles_all_earlier_uploads_of_its_track() -> None:
     first, second = published(event_id="e1", event_time=1000), published(event_id="e2", event_time=2000)
     assert settle(waiting(first, second), answer(event_time=1000)) == [first]
-    assert settle(waiting(second), answer(event_time=2000)) == [second]
+    assert settle(waiting(second), answer(event_time=2000, event_id="e2")) == [second]
 
 
 def test_a_dead_letter_settles_the_upload_of_its_event_and_no_other() -> None:
@@ -158,6 +165,14 @@ def test_a_dead_letter_settles_the_upload_of_its_event_and_no_other() -> None:
     assert settle(waiting(first, second), failure("e2")) == [second]
     assert (second.status, second.reason, second.message) == ("failed", "not_found", "gone")
     assert first.status == "published"
+
+
+def test_answers_and_dead_letters_of_another_release_settle_nothing() -> None:
+    upload = published()
+    for record, release in ((answer(), "0123456789ab"), (failure(), "r")):
+        assert settle(waiting(upload), record, release="ffffffffffff") == []
+        assert upload.status == "published"
+        assert settle(waiting(published()), record, release=release) != []
 
 
 def test_a_failed_answer_is_left_to_its_dead_letter() -> None:

@@ -2,7 +2,9 @@ from models.contract import LIVE_KEY, track_fields, track_key
 from models.events import TrackTagged
 from stream.reader.answers import live_release, read_track
 
-ANSWER = TrackTagged(track_id="t1", release="0123456789ab", status="abstained", event_time=1, tagged_at=2)
+ANSWER = TrackTagged(
+    track_id="t1", release="0123456789ab", status="abstained", event_time=1, event_id="e1", tagged_at=2
+)
 
 
 class Client:

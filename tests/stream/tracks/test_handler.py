@@ -1,5 +1,6 @@
 """What the agent for uploads does with what Redis holds; the parts around it are small stand-ins."""
 
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from stream.store.tracks import PublishedFeatures
 from stream.tracks.handler import TrackHandler
 
 UPLOADED_AT = 1_750_000_000_000
+NETWORKS = {"msd": "0123456789ab"}
 TAGGING = Tagging(
     status="tagged",
     genre="jazz",
@@ -43,7 +45,7 @@ class Servers:
 
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         self.did.append(f"put {answer.status}")
-        if self.held is None or self.held.event_time < answer.event_time:
+        if self.held is None or (self.held.event_time, self.held.event_id) < (answer.event_time, answer.event_id):
             self.held = answer
         return self.held
 
@@ -77,17 +79,23 @@ async def turn(record):
 
 async def handled(servers: Servers) -> list[str]:
     handler = TrackHandler(
-        release="r", front_end="front-1", fetcher=servers, pool=servers, store=servers, publisher=servers, turn=turn,
-        top_k=5, future_tolerance_ms=1000, now_ms=lambda: UPLOADED_AT + 10,
+        release="r", front_end="front-1", networks=NETWORKS, fetcher=servers, pool=servers, store=servers,
+        publisher=servers, turn=turn, top_k=5, future_tolerance_ms=1000, now_ms=lambda: UPLOADED_AT + 10,
     )  # fmt: skip
     event = TrackUploaded(event_id="e", track_id="t", uri="file:///t.mp3", uploaded_at=UPLOADED_AT)
     await handler.handle(SimpleNamespace(value=encode_event(event), key=b"t"))
     return servers.did
 
 
-def answer(*, later_ms: int = 0) -> TrackTagged:
+def answer(*, later_ms: int = 0, event_id: str = "e") -> TrackTagged:
     time = UPLOADED_AT + later_ms
-    return TrackTagged(track_id="t", release="r", status="tagged", event_time=time, tagged_at=time + 5, genre="rock")
+    return TrackTagged(
+        track_id="t", release="r", status="tagged", event_time=time, event_id=event_id, tagged_at=time + 5, genre="rock"
+    )
+
+
+def mark(later_ms: int, content: str, networks: Mapping[str, str] = NETWORKS) -> PublishedFeatures:
+    return PublishedFeatures(event_time=UPLOADED_AT + later_ms, event_id="e", content=content, networks=networks)
 
 
 async def test_a_new_upload_is_heard_answered_and_its_features_are_published() -> None:
@@ -96,30 +104,37 @@ async def test_a_new_upload_is_heard_answered_and_its_features_are_published() -
 
 
 async def test_the_same_audio_again_publishes_no_features_again_but_notes_the_new_upload() -> None:
-    servers = Servers(published=PublishedFeatures(UPLOADED_AT - 1000, "front-1:abc"))
+    servers = Servers(published=mark(-1000, "front-1:abc"))
     assert await handled(servers) == ["hear", "put tagged", "publish answer of 0", "mark features"]
-    assert servers.published == PublishedFeatures(UPLOADED_AT, "front-1:abc")
+    assert servers.published == mark(0, "front-1:abc")
 
 
 async def test_an_answer_that_a_killed_worker_left_without_its_features_is_heard_again() -> None:
-    for mark in (None, PublishedFeatures(UPLOADED_AT - 1, "front-1:older")):
-        did = await handled(Servers(answer(), mark))
+    for left in (None, mark(-1, "front-1:older"), mark(0, "front-1:other", {"mtt": "ba9876543210"})):
+        did = await handled(Servers(answer(), left))
         assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
 
 
-@pytest.mark.parametrize(
-    "mark",
-    [
-        PublishedFeatures(UPLOADED_AT, "front-1:abc"),
-        PublishedFeatures(UPLOADED_AT + 1, "front-1:newer"),
-        PublishedFeatures(None, "front-1:abc"),
-    ],
-    ids=["of this upload", "of a later upload", "of an earlier version"],
-)
-async def test_an_answered_upload_with_its_features_is_only_published_again(mark: PublishedFeatures) -> None:
-    servers = Servers(answer(), mark)
+@pytest.mark.parametrize("later_ms", [0, 1], ids=["of this upload", "of a later upload"])
+async def test_an_answered_upload_with_its_features_is_only_published_again(later_ms: int) -> None:
+    servers = Servers(answer(), mark(later_ms, "front-1:abc"))
     servers.audio_is_there = False
     assert await handled(servers) == ["publish answer of 0"]
+
+
+async def test_of_two_uploads_of_one_time_the_one_with_the_greater_id_stands() -> None:
+    assert await handled(Servers(answer(event_id="f"))) == ["publish answer of 0"]
+    assert (await handled(Servers(answer(event_id="d"), mark(0, "front-1:abc"))))[:2] == ["hear", "put tagged"]
+
+
+async def test_features_of_a_later_upload_that_another_release_published_are_left() -> None:
+    servers = Servers(published=mark(5, "front-1:newer"))
+    assert await handled(servers) == ["hear", "put tagged", "publish answer of 0"]
+
+
+async def test_a_release_that_runs_another_network_publishes_the_features_of_the_same_audio() -> None:
+    servers = Servers(published=mark(0, "front-1:abc", {"mtt": "ba9876543210"}))
+    assert "publish features" in await handled(servers)
 
 
 async def test_the_answer_to_a_later_upload_stands_and_its_features_do() -> None:
