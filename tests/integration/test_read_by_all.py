@@ -1,8 +1,9 @@
-"""Compressed topics: workers, operator commands and dumps read every codec that Kafka has."""
+"""Compressed topics and transactions: workers, operator commands and dumps read the same."""
 
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from offline.interactions.dump_kafka import Cluster, KafkaArguments, Offsets, PartitionReader
@@ -34,12 +35,12 @@ class Seen:
         self.values.append(record.value)
 
 
-async def read_by_worker(settings: Settings, topic: str) -> list[bytes]:
+async def read_by_worker(settings: Settings, topic: str, count: int) -> list[bytes]:
     seen = Seen()
     app = batch_app(settings, role="tracks", release="test", turns=4, on_away=print)
     app.consume(topic, seen, in_hand=8)
     async with running(app):
-        await until(lambda: len(seen.values) >= len(VALUES))
+        await until(lambda: len(seen.values) >= count)
     return seen.values
 
 
@@ -82,7 +83,7 @@ async def test_a_compressed_topic_is_read_by_worker_operator_commands_and_dump(
         producer.send(topic, value=value)
     producer.flush()
     producer.close()
-    assert await read_by_worker(settings, topic) == VALUES
+    assert await read_by_worker(settings, topic, len(VALUES)) == VALUES
     assert read_by_operator(settings, topic) == VALUES
     assert read_by_dump(settings, topic) == VALUES
 
@@ -91,3 +92,20 @@ def test_the_lock_of_the_worker_has_a_decoder_for_every_codec() -> None:
     lock = (Path(__file__).parents[2] / "deploy/locks/worker.txt").read_text()
     locked = {line.partition("==")[0] for line in lock.splitlines()}
     assert {"cramjam", "lz4", "python-snappy", "zstandard"} <= locked
+
+
+async def test_what_a_transaction_aborts_is_read_by_nobody(environment: dict[str, str]) -> None:
+    brokers = environment["TASTEWAVE_KAFKA_BROKERS"]
+    settings = load_settings(kafka_brokers=brokers, topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"])
+    topic = settings.topics.named("records")
+    admin = KafkaAdminClient(bootstrap_servers=brokers)
+    admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
+    admin.close()
+    async with AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=topic) as producer:
+        for value in (b"one", b"aborted", b"two", b"aborted"):
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, value)
+            await (producer.abort_transaction if value == b"aborted" else producer.commit_transaction)()
+    assert await read_by_worker(settings, topic, 2) == [b"one", b"two"]
+    assert read_by_operator(settings, topic) == [b"one", b"two"]
+    assert read_by_dump(settings, topic) == [b"one", b"two"]
