@@ -197,6 +197,7 @@ def batch_app(
         broker_request_timeout=_REQUEST_TIMEOUT_S,
         broker_max_poll_records=_RECORDS_PER_FETCH,
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
+        consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,
         producer_request_timeout=_REQUEST_TIMEOUT_S,
         producer_max_request_size=settings.topics.max_bytes,

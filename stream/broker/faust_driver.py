@@ -146,6 +146,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             **self.app.client_arguments,
             client_id=conf.broker_client_id,
             group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
             isolation_level="read_committed",
             auto_offset_reset="none",

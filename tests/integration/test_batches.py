@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -716,3 +717,33 @@ async def test_a_broker_that_forgot_an_idempotent_producer_gets_a_new_one(platfo
         assert is_kafka_away(refused.value)  # the record of an upload waits, and is tried again
         await until(lambda: app.producer._producer is not old)
         await send()
+
+
+async def test_a_named_worker_that_is_restarted_finds_its_partitions_and_the_others_do_not_pause(
+    platform: Platform,
+) -> None:
+    seen: list[bytes] = []
+
+    async def handle(record) -> None:
+        seen.append(record.value)
+
+    def app(name: str) -> BatchApp:
+        kafka = platform.settings.kafka.model_copy(update={"instance_id": name})
+        app = batch_app(
+            replace(platform.settings, kafka=kafka), role="tracks", release="test", turns=4, on_away=platform.note_wait
+        )
+        app.consume(platform.topic, Records(platform, handle), in_hand=8)
+        return app
+
+    async with running(app("one")) as stays:
+        await until(lambda: stays.flows)
+        async with running(app("two")) as goes:
+            await until(lambda: goes.flows and stays.flows)
+            held, pauses = (await goes.progress()).keys(), stays.rebalancing_count
+        async with running(app("two")) as back:
+            await until(lambda: back.flows)
+            assert (await back.progress()).keys() == held
+            platform.produce([b"%d" % number for number in range(60)])
+            await until_committed(platform, 60)
+        assert stays.rebalancing_count == pauses
+    assert len(seen) == 60
