@@ -747,3 +747,30 @@ async def test_a_named_worker_that_is_restarted_finds_its_partitions_and_the_oth
             await until_committed(platform, 60)
         assert stays.rebalancing_count == pauses
     assert len(seen) == 60
+
+
+async def test_a_try_that_a_frozen_broker_takes_late_is_on_the_topic_once_and_before_what_follows(
+    environment: dict[str, str], kafka: Kafka
+) -> None:
+    platform = Platform(environment | {"TASTEWAVE_KAFKA_BROKERS": kafka.brokers})
+    app = platform.plain_app()
+    app.conf.producer_request_timeout = 1.0
+
+    def send(value: bytes) -> asyncio.Task[object]:
+        return asyncio.create_task(app.producer.send_and_wait(platform.topic, b"key", value, 0, None, None))
+
+    async with running(app, drain=False):
+        await send(b"first")
+        kafka.pause()
+        try:
+            late = send(b"older")
+            await asyncio.sleep(3.5)  # the broker has the request, and the producer tries again
+        finally:
+            kafka.resume()
+        await late
+        await send(b"newer")
+    with kafka_client(KafkaConsumer, platform.settings.kafka) as consumer:
+        place = TopicPartition(platform.topic, 0)
+        ends = consumer.end_offsets([place])
+        values = [record.value for record in records_between(consumer, {place: 0}, ends)]
+    assert values == [b"first", b"older", b"newer"]
