@@ -42,6 +42,9 @@ def worker_tracks() -> None:
     Example:
       TASTEWAVE_FILE_ROOTS=/srv/uploads tastewave worker tracks
     """
+    from stream.worker.stop import end_at_signals
+
+    end_at_signals()
     from stream.settings import load_settings
     from stream.worker.tracks import run_tracks_worker
 

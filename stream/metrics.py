@@ -37,4 +37,12 @@ REDIS_LOST_WRITES = Counter(
     "tastewave_redis_lost_writes", "How often Redis had lost acknowledged writes; see the runbook on rewinding.",
     registry=REGISTRY,
 )  # fmt: skip
+LOG_CUTS = Counter(
+    "tastewave_kafka_log_cuts", "Times that a partition ended before what had been read: Kafka lost records.",
+    registry=REGISTRY,
+)  # fmt: skip
+LOST_TO_RETENTION = Counter(
+    "tastewave_lost_to_retention_records", "Records that Kafka dropped before a worker had read them.",
+    registry=REGISTRY,
+)  # fmt: skip
 RELEASE = Info("tastewave_release", "The release this worker is pinned to.", registry=REGISTRY)

@@ -78,6 +78,12 @@ class KafkaSettings(Section):
     ca_file: Path | None = Field(None, description="file of the certificates to trust; the system's when absent")
     cert_file: Path | None = Field(None, description="file of the client certificate, for mutual TLS")
     key_file: Path | None = Field(None, description="file of the client certificate's key")
+    instance_id: str | None = Field(
+        None,
+        description="name of this worker alone that outlives it, such as that of a StatefulSet's pod: a restart within "
+        "10 s moves no partition",
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+    )
 
     @field_validator("brokers")
     @classmethod

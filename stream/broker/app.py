@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.structs import ConsumerRecord
-from faust import SASLCredentials, SSLCredentials
 from faust.types import TP
 
-from stream.broker.faust_driver import LOGGER, BatchConsumer, BatchSchema, BatchTransport
+from stream.broker.faust_driver import LOGGER, BatchConsumer, BatchSchema, BatchTransport, NoTables
 from stream.broker.in_hand import BatchesInHand, BatchHandler, InHand, LeftAlone, RecordHandler, RecordsInHand
-from stream.settings import KafkaSettings, Settings
+from stream.settings import Settings
 
 _RECORDS_PER_FETCH = 32
 _FETCHES_BUFFERED = 2
@@ -42,18 +41,28 @@ class BatchApp(faust.App):
     Args:
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
+        client_arguments: of aiokafka, which its consumer and its producer share: brokers, TLS and login.
     """
 
     logger = LOGGER
 
-    def __init__(self, *args: Any, turns: int, on_away: Callable[[BaseException], None], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        turns: int,
+        on_away: Callable[[BaseException], None],
+        client_arguments: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             *args,
             table_standby_replicas=0,  # with Faust's default of 1, a further worker gets no partitions
             topic_disable_leader=True,
+            TableManager=NoTables,
             stream_wait_empty=False,  # a rebalance need not wait for the records in hand: their batches are revoked
             **kwargs,
         )
+        self.client_arguments = client_arguments
         self._on_away = on_away
         self._all_in_hand: list[InHand] = []
         self._consumed: set[str] = set()
@@ -129,6 +138,11 @@ class BatchApp(faust.App):
         """Whether the consumer group has given this worker its partitions, which may be none."""
         return cast(BatchConsumer, self.consumer).joined
 
+    @property
+    def flows(self) -> bool:
+        """Whether records come: not before the worker has its partitions, and not during a rebalance."""
+        return cast(BatchConsumer, self.consumer).flows
+
     async def progress(self) -> dict[TP, Progress]:
         """Where every assigned partition stands, with the end of its log as the broker reports it now.
 
@@ -141,7 +155,7 @@ class BatchApp(faust.App):
         for tp, end in ends.items() if tps else ():
             next_offset = consumer.next_offset(tp)
             if next_offset is None:
-                next_offset = consumer.started_at(tp, await consumer.position(tp) or 0)
+                next_offset = await consumer.position(tp) or 0
             progress[tp] = Progress(next_offset, end)
         return progress
 
@@ -174,8 +188,8 @@ def batch_app(
         settings.topics.consumer_group(role=role, release=release),
         turns=turns,
         on_away=on_away,
+        client_arguments=settings.kafka.client_arguments(),
         broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],
-        broker_credentials=_credentials(settings.kafka),
         broker_commit_interval=1.0,
         broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
         broker_heartbeat_interval=2.0,
@@ -183,22 +197,10 @@ def batch_app(
         broker_request_timeout=_REQUEST_TIMEOUT_S,
         broker_max_poll_records=_RECORDS_PER_FETCH,
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
-        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,
         producer_request_timeout=_REQUEST_TIMEOUT_S,
         producer_max_request_size=settings.topics.max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,
     )
-
-
-def _credentials(kafka: KafkaSettings) -> Any:
-    context: Any = kafka.ssl_context()
-    if kafka.security.startswith("SASL"):
-        return SASLCredentials(
-            username=kafka.username,
-            password=kafka.password.get_secret_value() if kafka.password else None,
-            mechanism=kafka.sasl_mechanism,
-            ssl_context=context,
-        )
-    return SSLCredentials(context) if context else None

@@ -12,7 +12,7 @@ import contextlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import structlog
 from aiokafka.structs import ConsumerRecord
@@ -64,11 +64,36 @@ class BatchHandler(Handler, Protocol):
         ...
 
 
+class UnexpectedBaseException(Exception):
+    """A library raised inside a handler what is no Exception, such as a CancelledError that nobody asked for.
+
+    That is the cause.
+    """
+
+
 class LeftAlone(BaseException):
     """Raised inside a handler that is draining: the record is left to the next worker.
 
     It is a BaseException so that nothing takes it for an error of the record.
     """
+
+
+_MEANT = (LeftAlone, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends a handler on purpose. Anything else that it raises is an error of its record."""
+
+
+class Piece(NamedTuple):
+    """Records that are handled together.
+
+    Attributes:
+        key: they wait for the piece before that has the same one; None waits for nobody.
+        records: at least one.
+        unordered: the error of the handler's `order`, if it raised one; they are given up for it, and not handled.
+    """
+
+    key: Hashable | None
+    records: Sequence[ConsumerRecord]
+    unordered: Exception | None = None
 
 
 class InHand(ABC):
@@ -100,8 +125,8 @@ class InHand(ABC):
         self._stopping = asyncio.Event()
 
     @abstractmethod
-    def _pieces(self, batch: Batch) -> Iterator[tuple[Hashable | None, Sequence[ConsumerRecord]]]:
-        """The records that are handled together, each with the key under which they wait for the ones before."""
+    def _pieces(self, batch: Batch) -> Iterator[Piece]:
+        """The records that are handled together."""
 
     @abstractmethod
     async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
@@ -110,12 +135,12 @@ class InHand(ABC):
     async def run(self, stream: Any) -> None:
         """Take batches from the stream until it ends."""
         async for batch in stream:
-            for key, records in self._pieces(batch):
+            for piece in self._pieces(batch):
                 await self._free.acquire()
                 if batch.revoked or self._stopping.is_set():
                     self._free.release()
                     break
-                self._start(batch, key, records)
+                self._start(batch, piece)
 
     def stop(self) -> None:
         """Start nothing new; what waits for a server ends without being done."""
@@ -128,8 +153,9 @@ class InHand(ABC):
             for task in late:
                 task.cancel()
 
-    def _start(self, batch: Batch, key: Hashable | None, records: Sequence[ConsumerRecord]) -> None:
-        task = asyncio.create_task(self._work(batch, records, self._last.get(key)))
+    def _start(self, batch: Batch, piece: Piece) -> None:
+        key = piece.key
+        task = asyncio.create_task(self._work(batch, piece, self._last.get(key)))
         self.tasks.add(task)
         if key is not None:
             self._last[key] = task
@@ -145,7 +171,7 @@ class InHand(ABC):
 
         task.add_done_callback(ended)
 
-    async def _work(self, batch: Batch, records: Sequence[ConsumerRecord], before: asyncio.Task[None] | None) -> None:
+    async def _work(self, batch: Batch, piece: Piece, before: asyncio.Task[None] | None) -> None:
         if before:
             await asyncio.wait([before])
             if self._stopping.is_set() and _ended_undone(before):
@@ -153,36 +179,41 @@ class InHand(ABC):
                 # count as answered: its failure would get no dead letter.
                 raise LeftAlone
         if not batch.revoked:
-            await self._until_done(batch, records)
+            await self._until_done(batch, piece.records, piece.unordered)
 
-    async def _until_done(self, batch: Batch, records: Sequence[ConsumerRecord]) -> None:
+    async def _until_done(
+        self, batch: Batch, records: Sequence[ConsumerRecord], unordered: Exception | None = None
+    ) -> None:
         """Handle records until they are done, or given up after a few errors that nobody expected.
 
         While a server is away they wait, and that does not count as a try. Raises the error for which they wait when
-        the partition is taken away or the app drains: they are not done, and Kafka delivers them again.
+        the partition is taken away or the app drains: they are not done, and Kafka delivers them again. What is
+        `unordered` for an error is given up at once for that.
         """
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        tries, waits, failure = 0, 0, Exception()
+        tries, waits, failure = 0, 0, None
         while True:
             try:
-                if tries < UNEXPECTED_TRIES:
-                    await self._handle(records)
+                if hopeless := unordered or (failure if tries == UNEXPECTED_TRIES else None):
+                    await self._errors.give_up(records[0], hopeless, UNEXPECTED_TRIES)
                 else:
-                    await self._errors.give_up(records[0], failure, tries)
+                    await self._handle(records)
                 break
-            except Exception as error:  # noqa: BLE001 - sorted out below
-                failure = error
+            except BaseException as error:
+                if isinstance(error, _MEANT) or (isinstance(error, asyncio.CancelledError) and task.cancelling()):
+                    raise
+                failure = error if isinstance(error, Exception) else _as_exception(error)
             away = self._errors.is_away(failure)
             if not away and len(records) > 1:
                 for half in (records[: len(records) // 2], records[len(records) // 2 :]):
                     await self._until_done(batch, half)
                 return
-            if not away and tries < UNEXPECTED_TRIES:
+            if not away and not unordered and tries < UNEXPECTED_TRIES:
                 tries += 1
                 if tries < UNEXPECTED_TRIES:
                     await self._sleep(random.uniform(*_UNEXPECTED_WAIT_S))  # noqa: S311
                 else:
-                    log.error("record.unexpected_error", **_place(records[0]), exc_info=failure)
+                    _log_unexpected(records[0], failure)
                 continue
             tries = 0  # the server is away, or the record could not even be given up
             self._note_waiting(task, records[0], failure, away=away)
@@ -215,8 +246,18 @@ class RecordsInHand(InHand):
         super().__init__(handler, **options)
         self._handler = handler
 
-    def _pieces(self, batch: Batch) -> Iterator[tuple[Hashable | None, Sequence[ConsumerRecord]]]:
-        return ((self._handler.order(record), (record,)) for record in batch.records)
+    def _pieces(self, batch: Batch) -> Iterator[Piece]:
+        return map(self._piece, batch.records)
+
+    def _piece(self, record: ConsumerRecord) -> Piece:
+        failure = None
+        for _ in range(UNEXPECTED_TRIES):
+            try:
+                return Piece(self._handler.order(record), (record,))
+            except Exception as error:  # noqa: BLE001 - whatever it is, its record is given up and the others go on
+                failure = error
+        _log_unexpected(record, failure)
+        return Piece(None, (record,), failure)
 
     async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
         await self._handler.handle(records[0])
@@ -229,8 +270,8 @@ class BatchesInHand(InHand):
         super().__init__(handler, **options)
         self._handler = handler
 
-    def _pieces(self, batch: Batch) -> Iterator[tuple[Hashable | None, Sequence[ConsumerRecord]]]:
-        yield batch.tp, batch.records
+    def _pieces(self, batch: Batch) -> Iterator[Piece]:
+        yield Piece(batch.tp, batch.records)
 
     async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
         await self._handler.handle_batch(records)
@@ -238,6 +279,16 @@ class BatchesInHand(InHand):
 
 def _ended_undone(task: asyncio.Task[None]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def _as_exception(error: BaseException) -> UnexpectedBaseException:
+    unexpected = UnexpectedBaseException(repr(error))
+    unexpected.__cause__ = error
+    return unexpected
+
+
+def _log_unexpected(record: ConsumerRecord, error: Exception | None) -> None:
+    log.error("record.unexpected_error", **_place(record), exc_info=error)
 
 
 def _place(record: ConsumerRecord) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **option
         KafkaUnusable: Kafka does not answer within 5 s, or a KafkaError is raised inside the block.
     """
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs each try, and every error that it raises as well
+    if kind is KafkaConsumer:
+        options = {"isolation_level": "read_committed"} | options  # as workers and dumps read
     try:
         client: Any = kind(
             **settings.client_arguments(),

@@ -16,6 +16,7 @@ from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
 from models.errors import TastewaveError
 from models.events import TrackFeatures, TrackTagged, encode_event
 from stream.broker.dead_letters import dead_letter
+from stream.broker.faust_driver import PRODUCER_STATE_LOST
 from stream.settings import TopicSettings
 
 
@@ -23,6 +24,8 @@ def is_kafka_away(error: BaseException) -> bool:
     """Whether a record that met this error should wait and be tried again."""
     if isinstance(error, ProducerSendError) and error.__cause__:  # Faust's wrapping of what aiokafka raised
         error = error.__cause__
+    if isinstance(error, PRODUCER_STATE_LOST):  # a new producer takes over
+        return True
     return isinstance(error, aiokafka.errors.KafkaTimeoutError) or (
         isinstance(error, aiokafka.errors.KafkaError) and error.retriable
     )

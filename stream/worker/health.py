@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 CHECK_EVERY_S = 1.0
 _UNREADY_CHECK_EVERY_S = 0.1
 _CHECK_TIMEOUT_S = 5.0
+_REBALANCE_S = 15.0  # longer than a rebalance takes, with broker_rebalance_timeout and the seek that follows
+_HOPELESS = 2
+"""After so many times stall_s without a move a worker is not live. What waits for a server is no such case."""
 
 Check = Callable[[], Awaitable[None]]
 """Returns when a server is well, raises when it is not."""
@@ -60,6 +63,9 @@ class Health:
         self._problems = {"worker": "starting"}
         self._checked_at = self._monotonic()
         self._moved: dict[TP, tuple[int, float]] = {}
+        self._no_flow_since: float | None = None
+        self._away_at = self._monotonic()
+        self._watching = False
         self._progress: dict[TP, Progress] = {}
         self._asking: asyncio.Task[dict[TP, Progress]] | None = None
         self._runner: web.AppRunner | None = None
@@ -73,6 +79,7 @@ class Health:
         if server not in self._problems:
             log.warning("server.away", server=server, error=reason)
         self._problems[server] = reason
+        self._away_at = self._monotonic()
         metrics.WAITING.labels(server).set(1)
 
     def report_back(self, server: str) -> None:
@@ -83,13 +90,20 @@ class Health:
             log.info("server.back", server=server)
         metrics.WAITING.labels(server).set(0)
 
-    def started(self) -> None:
-        """The worker has loaded its release and is in its consumer group."""
-        self._problems.pop("worker", None)
+    def note_flow(self, *, flows: bool) -> None:
+        """Whether the worker, which has loaded its release, is in its consumer group and reads records."""
+        if flows:
+            self._problems.pop("worker", None)
+            self._no_flow_since = None
+        elif self._no_flow_since is None:
+            self._no_flow_since = self._monotonic()
 
     def checked(self) -> None:
         """A round of checks has ended."""
+        self._watching = True
         self._checked_at = self._monotonic()
+        if self._problems.keys() - {"worker"}:
+            self._away_at = self._checked_at
 
     async def watch(self, app: BatchApp, checks: Mapping[str, Check]) -> None:
         """Check Kafka and the named servers until cancelled, and log when readiness changes."""
@@ -114,8 +128,7 @@ class Health:
             self.report_back(server)
 
     async def _check_kafka(self, app: BatchApp) -> None:
-        if app.joined:
-            self.started()
+        self.note_flow(flows=app.flows)
         self._asking = self._asking or asyncio.create_task(app.progress())
         done, _ = await asyncio.wait([self._asking], timeout=_CHECK_TIMEOUT_S)
         if not done:  # asked once: questions would pile up in the consumer's thread while the broker is away
@@ -150,6 +163,8 @@ class Health:
         problems = dict(self._problems)
         if now - self._checked_at > CHECK_EVERY_S + 2 * _CHECK_TIMEOUT_S:
             problems["worker"] = f"no check for {now - self._checked_at:.0f} s"
+        elif self._no_flow_since is not None and now - self._no_flow_since > _REBALANCE_S:
+            problems["worker"] = f"no partitions are read for {now - self._no_flow_since:.0f} s"
         for tp, (offset, since) in self._moved.items():
             if now - since > self._settings.stall_s:
                 problems[f"{tp.topic}/{tp.partition}"] = f"no progress at offset {offset} for {now - since:.0f} s"
@@ -164,10 +179,24 @@ class Health:
             },
         }
 
+    def hopeless(self) -> str | None:
+        """Why a supervisor should start this worker anew, although all servers are well; None where it need not."""
+        if not self._watching or self._problems.keys() - {"worker"}:
+            return None
+        now = self._monotonic()
+        moves = {"check": self._checked_at, "flow of records": self._no_flow_since or now} | {
+            f"progress at offset {offset} of {tp.topic}/{tp.partition}": at for tp, (offset, at) in self._moved.items()
+        }
+        what, at = min(moves.items(), key=lambda move: move[1])
+        still_s = now - max(at, self._away_at)
+        return f"no {what} for {still_s:.0f} s" if still_s > _HOPELESS * self._settings.stall_s else None
+
     async def serve(self) -> int:
         """Start answering; returns the port. Raises SettingsError when it is taken."""
 
         async def live(_: web.Request) -> web.Response:
+            if reason := self.hopeless():
+                return web.json_response({"live": False, "reason": reason}, status=503)
             return web.json_response({"live": True})
 
         async def ready(_: web.Request) -> web.Response:

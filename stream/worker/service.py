@@ -13,7 +13,17 @@ from typing import Any, Protocol
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    CorruptRecordException,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedCodecError,
+)
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from models.errors import TastewaveError
@@ -30,6 +40,14 @@ from stream.worker.health import Check, Health
 log = structlog.get_logger(__name__)
 
 _LEAST_STOP_S = 2.0
+_REFUSALS = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+)
 
 
 class WorkerCrashed(TastewaveError):
@@ -112,18 +130,38 @@ async def _run(app: BatchApp, stopping: asyncio.Event, settings: Settings) -> No
     drain_timeout_s = settings.worker.drain_timeout_s
     ends_at = math.inf
     try:
-        await app.start()
-        await app.wait(stopping.wait())
+        started = await _first(app.start(), stopping)
+        if started:
+            await app.wait(stopping.wait())
         ends_at = loop.time() + drain_timeout_s
         if app.crashed:
-            reason = settings.redacted(repr(app.crash_reason))
-            raise WorkerCrashed(f"the consumer gave up ({reason}); start the worker again, nothing is lost")
-        log.info("worker.draining", in_hand=app.in_hand)
-        await app.drain(timeout_s=drain_timeout_s)
+            raise _crashed(app.crash_reason, settings)
+        if started:
+            log.info("worker.draining", in_hand=app.in_hand)
+            await app.drain(timeout_s=drain_timeout_s)
+    except KafkaError as error:  # Kafka went away, or refused, between the look at the topics and the start
+        raise _crashed(error, settings) from error
     finally:
         with contextlib.suppress(TimeoutError):
             left_s = min(drain_timeout_s, ends_at - loop.time())
             await asyncio.wait_for(app.stop(), max(left_s, _LEAST_STOP_S))
+
+
+def _crashed(reason: BaseException | None, settings: Settings) -> WorkerCrashed:
+    """With one sentence that says what helps."""
+    if isinstance(reason, UnsupportedCodecError):
+        advice = "a decoder is missing: install all packages of deploy/locks/worker.txt, and start the worker again"
+    elif isinstance(reason, CorruptRecordException):
+        advice = (
+            "a restart meets the same records: have Kafka's replicas checked, or move the consumer group past them "
+            "(section 1 of deploy/runbook.md), and start the worker again"
+        )
+    elif isinstance(reason, _REFUSALS):
+        groups = settings.topics.named("tastewave.*")
+        advice = f"let the worker's user read its topics and join the groups {groups}, and start the worker again"
+    else:
+        advice = "nothing is lost; if the next start ends the same way, see section 1 of deploy/runbook.md"
+    return WorkerCrashed(f"the consumer gave up ({settings.redacted(repr(reason))}); {advice}")
 
 
 def _redis_check(heartbeat: Heartbeat, role: str) -> Check:
@@ -144,16 +182,19 @@ def _redis_check(heartbeat: Heartbeat, role: str) -> Check:
 
 
 async def _first(coroutine: Coroutine[Any, Any, None], stopping: asyncio.Event) -> bool:
-    """Whether the work ended before the stop; a stop cancels it."""
+    """Whether the work ended before the stop; a stop cancels it, and waits a little for its end."""
     work = asyncio.ensure_future(coroutine)
     stop = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if not work.done():
-        work.cancel()
+    try:
+        await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+            return True
         return False
-    await work
-    return True
+    finally:
+        stop.cancel()
+        work.cancel()
+        await asyncio.wait([work], timeout=_LEAST_STOP_S)
 
 
 class _MissingTopicsError(Exception):

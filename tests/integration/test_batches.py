@@ -1,18 +1,30 @@
 """What the agents rely on in Faust, on a real broker: a Faust upgrade that breaks it fails here."""
 
 import asyncio
+import datetime
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import OutOfOrderSequenceNumber
+from aiokafka.structs import TopicPartition as AioTopicPartition
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
+from structlog.testing import capture_logs
 
+from deploy.local import Kafka
+from stream import metrics
 from stream.broker.app import BatchApp, batch_app
 from stream.broker.in_hand import UNEXPECTED_TRIES
+from stream.broker.operator import kafka_client, partitions_of, records_between
+from stream.broker.publish import is_kafka_away
 from stream.settings import load_settings
 
 pytestmark = pytest.mark.servers
@@ -32,14 +44,18 @@ class Platform:
         )
         self.topic = self.settings.topics.named("records")
         self.group = self.settings.topics.consumer_group(role="tracks", release="test")
-        admin = KafkaAdminClient(bootstrap_servers=list(self.settings.kafka.brokers))
-        admin.create_topics({self.topic: {"num_partitions": PARTITIONS, "replication_factor": 1}})
-        admin.close()
+        self.create(self.topic)
         self.given_up: list[bytes] = []
         self.waits = 0
 
-    def produce(self, values: list[bytes | None], *, keys: list[bytes] | None = None) -> None:
-        producer = KafkaProducer(bootstrap_servers=list(self.settings.kafka.brokers), acks="all")
+    def create(self, topic: str) -> None:
+        admin = KafkaAdminClient(bootstrap_servers=list(self.settings.kafka.brokers))
+        admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}})
+        admin.close()
+
+    def produce(self, values: list[bytes | None], *, keys: list[bytes] | None = None, linger_ms: int = 0) -> None:
+        brokers = list(self.settings.kafka.brokers)
+        producer = KafkaProducer(bootstrap_servers=brokers, acks="all", linger_ms=linger_ms)
         for number, value in enumerate(values):
             place = {"key": keys[number]} if keys else {"partition": number % PARTITIONS}
             producer.send(self.topic, value=value, **place)
@@ -524,3 +540,237 @@ async def test_a_batch_waits_as_a_whole_while_a_server_is_away_and_comes_again_a
         await until_committed(platform, 60)
     assert sorted(done) == sorted(b"%d" % number for number in range(60))
     assert platform.given_up == []
+
+
+def place_group(platform: Platform, offsets: dict[int, int]) -> None:
+    """Let the consumer group have committed these offsets, by partition."""
+    admin = KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))
+    places = {TopicPartition(platform.topic, number): OffsetAndMetadata(at, "", -1) for number, at in offsets.items()}
+    admin.alter_group_offsets(platform.group, places)
+    admin.close()
+
+
+@pytest.mark.parametrize("moment", ["first assignment", "rebalance"])
+async def test_a_broker_that_freezes_at_the_seek_only_delays_the_flow(
+    environment: dict[str, str], kafka: Kafka, moment: str
+) -> None:
+    platform = Platform(environment | {"TASTEWAVE_KAFKA_BROKERS": kafka.brokers})
+    seen: list[bytes] = []
+    freezes = 0
+
+    async def handle(record) -> None:
+        seen.append(record.value)
+
+    def app() -> BatchApp:
+        app = platform.app(handle)
+        app.conf.broker_request_timeout = 2.0  # the freeze is longer
+        seek = app.consumer._thread.seek_to_committed
+
+        async def frozen() -> object:
+            nonlocal freezes
+            if armed and not freezes:
+                freezes += 1
+                kafka.pause()
+                asyncio.get_running_loop().call_later(5.0, kafka.resume)
+            return await seek()
+
+        app.consumer._thread.seek_to_committed = frozen
+        return app
+
+    armed = moment == "first assignment"
+    platform.produce([b"a%d" % number for number in range(30)])
+    async with running(app()) as first, AsyncExitStack() as stack:
+        if moment == "rebalance":
+            await until(lambda: len(seen) == 30)
+            armed = True
+            await stack.enter_async_context(running(app()))
+        await until(lambda: freezes and first.flows)
+        await until(lambda: len(set(seen)) == 30)
+        await asyncio.to_thread(platform.produce, [b"b%d" % number for number in range(30)])
+        await until(lambda: len(set(seen)) == 60)
+        await until_committed(platform, 60)
+
+
+async def test_where_the_log_ends_before_the_committed_offset_all_that_it_holds_is_handled(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(60)])
+    place_group(platform, {0: 50, 1: 20, 2: 20})  # each partition has 20 records
+    cuts = metrics.LOG_CUTS._value.get()
+    seen: list[bytes] = []
+
+    async def handle(record) -> None:
+        seen.append(record.value)
+
+    with capture_logs() as logs:
+        async with running(platform.app(handle)):
+            await until(lambda: len(seen) == 20)
+            await asyncio.to_thread(platform.produce, [b"new %d" % number for number in range(30)])
+            await until_committed(platform, 90)
+    assert sorted(seen) == sorted([b"%d" % n for n in range(0, 60, 3)] + [b"new %d" % n for n in range(30)])
+    assert metrics.LOG_CUTS._value.get() == cuts + 1
+    (cut,) = [line for line in logs if line["event"] == "kafka.log_was_cut"]
+    assert (cut["partition"], cut["offset"], cut["begin"], cut["end"]) == (0, 50, 0, 20)
+
+
+async def test_a_log_that_a_power_cut_shortened_under_a_worker_is_read_again_from_its_begin(
+    environment: dict[str, str], kafka: Kafka
+) -> None:
+    platform = Platform(environment | {"TASTEWAVE_KAFKA_BROKERS": kafka.brokers})
+    values = [b"%d" % number for number in range(60)]
+    platform.produce(values[:30])
+    platform.produce(values[30:], linger_ms=1000)  # one batch for each partition
+    seen: list[bytes] = []
+
+    async def handle(record) -> None:
+        seen.append(record.value)
+
+    def cut_power() -> list[bytes]:
+        """Tear the last batch of each partition, which Kafka drops when it starts; returns what the topic has then."""
+        kafka.kill()
+        for log in (kafka.folder / "data").glob(f"{platform.topic}-*/00000000000000000000.log"):
+            os.truncate(log, log.stat().st_size - 10)
+        kafka.restart()
+        platform.produce([b"new"])
+        with kafka_client(KafkaConsumer, platform.settings.kafka) as consumer:
+            places = partitions_of(consumer, platform.topic)
+            ends = consumer.end_offsets(places)
+            return [record.value for record in records_between(consumer, dict.fromkeys(places, 0), ends)]
+
+    with capture_logs() as logs:
+        async with running(platform.app(handle)):
+            await until_committed(platform, 60)
+            left = await asyncio.to_thread(cut_power)
+            assert b"new" in left
+            assert len(left) <= 31
+            await until_committed(platform, len(left))
+    assert Counter(seen) == Counter(values + left)
+    assert [line["event"] for line in logs].count("kafka.log_was_cut") == PARTITIONS
+
+
+async def test_records_that_retention_took_are_counted_and_the_rest_is_handled(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(60)])
+    place_group(platform, {0: 5, 1: 20, 2: 20})
+    admin = KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))
+    admin.delete_records({TopicPartition(platform.topic, 0): 12})
+    admin.close()
+    lost = metrics.LOST_TO_RETENTION._value.get()
+    seen: list[int] = []
+
+    async def handle(record) -> None:
+        seen.append(record.offset)
+
+    with capture_logs() as logs:
+        async with running(platform.app(handle)):
+            await until_committed(platform, 60)
+    assert sorted(seen) == list(range(12, 20))
+    assert metrics.LOST_TO_RETENTION._value.get() == lost + 7
+    (line,) = [line for line in logs if line["event"] == "kafka.lost_to_retention"]
+    assert (line["partition"], line["offset"], line["lost"]) == (0, 5, 7)
+    assert abs(datetime.datetime.fromisoformat(line["left_from"]).timestamp() - time.time()) < 300
+
+
+async def test_what_a_transaction_aborts_is_not_handled_and_its_markers_are_no_lag(platform: Platform) -> None:
+    seen: list[bytes] = []
+
+    async def handle(record) -> None:
+        seen.append(record.value)
+
+    brokers = list(platform.settings.kafka.brokers)
+    async with (
+        running(platform.app(handle)) as app,
+        AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=f"{platform.topic}.a") as first,
+        AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=f"{platform.topic}.b") as second,
+    ):
+        async with first.transaction():
+            await first.send_and_wait(platform.topic, b"kept", partition=0)
+        await first.begin_transaction()
+        await first.send_and_wait(platform.topic, b"aborted", partition=0)
+        await first.abort_transaction()
+        await until_committed(platform, 4)  # two records, two markers
+        assert seen == [b"kept"]
+        assert {progress.end_offset - progress.next_offset for progress in (await app.progress()).values()} == {0}
+
+        await second.begin_transaction()
+        await second.send_and_wait(platform.topic, b"open", partition=0)
+        await asyncio.to_thread(platform.produce, [b"behind it", b"elsewhere"])
+        await until(lambda: b"elsewhere" in seen)
+        assert seen == [b"kept", b"elsewhere"]
+        await second.commit_transaction()
+        await until_committed(platform, 8)
+        assert seen == [b"kept", b"elsewhere", b"open", b"behind it"]
+
+
+async def test_a_broker_that_forgot_an_idempotent_producer_gets_a_new_one(platform: Platform) -> None:
+    async def handle(record) -> None:
+        raise AssertionError
+
+    app = platform.app(handle)
+    async with running(app):
+        send = partial(app.producer.send_and_wait, platform.settings.topics.named("answers"), b"key", b"value",
+                       0, None, None)  # fmt: skip
+        answers = platform.settings.topics.named("answers")
+        await asyncio.to_thread(platform.create, answers)
+        await send()
+        old = app.producer._producer
+        old._txn_manager.increment_sequence_number(AioTopicPartition(answers, 0), 7)  # as if the broker had lost seven
+        with pytest.raises(OutOfOrderSequenceNumber) as refused:
+            await send()
+        assert is_kafka_away(refused.value)  # the record of an upload waits, and is tried again
+        await until(lambda: app.producer._producer is not old)
+        await send()
+
+
+async def test_a_named_worker_that_is_restarted_finds_its_partitions_and_the_others_do_not_pause(
+    platform: Platform,
+) -> None:
+    seen: list[bytes] = []
+
+    async def handle(record) -> None:
+        seen.append(record.value)
+
+    def app(name: str) -> BatchApp:
+        kafka = platform.settings.kafka.model_copy(update={"instance_id": name})
+        app = batch_app(
+            replace(platform.settings, kafka=kafka), role="tracks", release="test", turns=4, on_away=platform.note_wait
+        )
+        app.consume(platform.topic, Records(platform, handle), in_hand=8)
+        return app
+
+    async with running(app("one")) as stays:
+        await until(lambda: stays.flows)
+        async with running(app("two")) as goes:
+            await until(lambda: goes.flows and stays.flows)
+            held, pauses = (await goes.progress()).keys(), stays.rebalancing_count
+        async with running(app("two")) as back:
+            await until(lambda: back.flows)
+            assert (await back.progress()).keys() == held
+            platform.produce([b"%d" % number for number in range(60)])
+            await until_committed(platform, 60)
+        assert stays.rebalancing_count == pauses
+    assert len(seen) == 60
+
+
+async def test_a_try_that_a_frozen_broker_takes_late_is_on_the_topic_once_and_before_what_follows(
+    environment: dict[str, str], kafka: Kafka
+) -> None:
+    platform = Platform(environment | {"TASTEWAVE_KAFKA_BROKERS": kafka.brokers})
+    app = platform.plain_app()
+    app.conf.producer_request_timeout = 1.0
+
+    def send(value: bytes) -> asyncio.Task[object]:
+        return asyncio.create_task(app.producer.send_and_wait(platform.topic, b"key", value, 0, None, None))
+
+    async with running(app, drain=False):
+        await send(b"first")
+        kafka.pause()
+        try:
+            late = send(b"older")
+            await asyncio.sleep(3.5)  # the broker has the request, and the producer tries again
+        finally:
+            kafka.resume()
+        await late
+        await send(b"newer")
+    with kafka_client(KafkaConsumer, platform.settings.kafka) as consumer:
+        place = TopicPartition(platform.topic, 0)
+        ends = consumer.end_offsets([place])
+        values = [record.value for record in records_between(consumer, {place: 0}, ends)]
+    assert values == [b"first", b"older", b"newer"]

@@ -167,3 +167,54 @@ def test_a_batch_is_narrowed_down_to_the_records_that_raise_and_no_other_is_give
     assert max(Counter(handler.calls).values()) <= UNEXPECTED_TRIES
     assert len(handler.calls) <= 1 + len(expected) * (2 * count.bit_length() + UNEXPECTED_TRIES)
     assert batch.done
+
+
+class PanicError(BaseException):
+    """What a library raises that is no Exception, as the panics of those in Rust are."""
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, PanicError, BaseExceptionGroup("", [PanicError()])])
+async def test_what_a_library_raises_that_is_no_exception_is_an_unexpected_error(error) -> None:
+    handler = Handler({1: [error], 2: [error, None]})
+    batch = batch_of(0, 1, 2)
+    with capture_logs() as logs:
+        assert sorted(await handled(RecordsInHand, handler, batch)) == [0, 1, 2]
+    assert batch.done
+    ((value, said, tries),) = handler.given_up
+    assert (value, tries) == (1, UNEXPECTED_TRIES)
+    assert "UnexpectedBaseException" in said
+    assert sorted(handler.done) == [0, 2]
+    assert [line["offset"] for line in logs if line["event"] == "record.unexpected_error"] == [1]
+
+
+async def test_a_task_that_is_cancelled_from_outside_ends_without_being_done() -> None:
+    class Hangs(Handler):
+        async def handle(self, record) -> None:
+            await asyncio.Event().wait()
+
+    handler, batch = Hangs(), batch_of(0)
+    one = RecordsInHand(handler, size=2, on_away=print, on_done=lambda record: None)
+    await one.run(stream(batch))
+    await one.finish(timeout_s=0.01)
+    await asyncio.wait(one.tasks, timeout=5)
+    assert not one.tasks
+    assert not batch.done
+    assert not handler.given_up
+
+
+async def test_an_order_that_raises_gives_its_record_up_and_the_others_go_on() -> None:
+    class Unordered(Handler):
+        def order(self, record) -> str | None:
+            if record.value == 1:
+                raise ZeroDivisionError
+            return "key"
+
+    handler, batch = Unordered({-1: [AwayError(), None]}), batch_of(0, 1, 2)
+    assert sorted(await handled(RecordsInHand, handler, *[batch, *(batch_of(1) for _ in range(9))])) == [
+        0,
+        *[1] * 10,
+        2,
+    ]
+    assert batch.done
+    assert handler.given_up == [(1, "ZeroDivisionError()", UNEXPECTED_TRIES)] * 10  # and no place is lost
+    assert handler.done == [0, 2]

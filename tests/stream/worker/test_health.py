@@ -37,7 +37,7 @@ def new_health(port: int = 0, **options) -> Health:
 @pytest.fixture
 def health(clock) -> Health:
     health = new_health(monotonic=lambda: clock[0])
-    health.started()
+    health.note_flow(flows=True)
     return health
 
 
@@ -95,10 +95,62 @@ def test_a_server_that_is_away_is_named_until_it_is_back(health) -> None:
     assert health.report()["ready"]
 
 
+def live(health: Health, clock: list[float], now: float, *, flows: bool = True) -> bool:
+    clock[0] = now
+    health.note_flow(flows=flows)
+    health.checked()
+    return health.hopeless() is None
+
+
+def test_a_partition_that_stands_still_for_long_while_all_servers_are_well_makes_the_worker_not_live(
+    health, clock
+) -> None:
+    at(health, clock, 1000, 5, 50)
+    assert live(health, clock, 1119)
+    assert not live(health, clock, 1121)  # twice stall_s
+    assert health.hopeless() == "no progress at offset 5 of uploads/0 for 121 s"
+    at(health, clock, 1122, 6, 50)
+    assert live(health, clock, 1122)
+
+
+def test_time_in_which_a_server_was_away_does_not_make_a_worker_not_live(health, clock) -> None:
+    at(health, clock, 1000, 5, 50)
+    health.report_away(ConnectionError("refused"))
+    assert live(health, clock, 9000)
+    health.report_back("redis")
+    assert live(health, clock, 9119)
+    assert not live(health, clock, 9121)
+
+
+def test_a_worker_that_reads_no_partitions_is_neither_ready_nor_after_a_while_live(health, clock) -> None:
+    assert live(health, clock, 1000, flows=False)
+    assert live(health, clock, 1014, flows=False)
+    assert health.report()["ready"]
+    assert live(health, clock, 1016, flows=False)
+    assert health.report()["problems"] == {"worker": "no partitions are read for 16 s"}
+    assert not live(health, clock, 1121, flows=False)
+    assert health.hopeless() == "no flow of records for 121 s"
+
+
+def test_checks_that_no_longer_come_make_the_worker_not_live(health, clock) -> None:
+    assert live(health, clock, 1000)
+    clock[0] = 1121
+    assert health.hopeless() == "no check for 121 s"
+
+
+def test_a_worker_that_waits_for_servers_at_its_start_is_live_for_as_long_as_that_takes(clock) -> None:
+    health = new_health(monotonic=lambda: clock[0])
+    health.report_away(ConnectionError("refused"))
+    clock[0] += 100_000
+    assert health.hopeless() is None
+    health.report_back("redis")
+    assert health.hopeless() is None
+
+
 class FakeApp:
     """An app that finds Kafka well; a record may wait for a server nevertheless."""
 
-    joined, in_hand = True, 1
+    flows, in_hand = True, 1
 
     def __init__(self) -> None:
         self.waiting: list[BaseException] = []
@@ -156,12 +208,18 @@ async def test_a_check_of_a_role_that_raises_is_a_problem_under_its_name(health)
         assert await next_round() == {}
 
 
-async def test_the_pages_answer_on_loopback(health) -> None:
+async def test_the_pages_answer_on_loopback(health, clock) -> None:
     port = await health.serve()
     try:
         async with ClientSession(f"http://127.0.0.1:{port}") as client:
             assert (await client.get("/live")).status == 200
             assert (await client.get("/ready")).status == 200
+            assert live(health, clock, 1000, flows=False)
+            assert not live(health, clock, 2000, flows=False)
+            async with client.get("/live") as answer:
+                assert answer.status == 503
+                assert json.loads(await answer.text()) == {"live": False, "reason": "no flow of records for 1000 s"}
+            assert live(health, clock, 2000)
             health.report_away(TimeoutError("gone"), server="kafka")
             async with client.get("/ready") as answer:
                 assert answer.status == 503
