@@ -25,6 +25,7 @@ from yarl import URL
 
 from models.errors import FetchFailed, FetchRefused, NotFound
 from stream.audio import gates
+from stream.audio.codings import GZIP_START, Unpacked, coding
 from stream.audio.intake import Fetched, Intake, TransientError
 from stream.audio.uris import shown_uri
 from stream.settings import FetchSettings
@@ -66,7 +67,7 @@ class Fetcher:
         self._settings = settings
         self._resolver = resolver
         self._is_public = is_public
-        self._allowed_hosts = frozenset(host.strip("[]").lower() for host in settings.allowed_hosts)
+        self._allowed_hosts = frozenset(map(gates.allowed_host, settings.allowed_hosts))
         self._allowed_buckets = frozenset(bucket.rstrip("/") for bucket in settings.allowed_buckets)
         self._tries = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(settings.attempts),
@@ -144,19 +145,23 @@ class Fetcher:
                 source = stack.enter_context(filesystem.open(uri, "rb", block_size=_BUCKET_READ_BYTES))
             intake = stack.enter_context(Intake(place, max_bytes=self._settings.max_bytes))
             intake.expect(getattr(source, "size", None))
+            sink: Intake | Unpacked | None = None
             while True:
                 with _bucket_errors(place):
                     block = source.read(_BLOCK_BYTES)
+                # A store sends an object that it keeps in gzip with Content-Encoding, which fsspec does not tell.
+                sink = sink or (Unpacked(intake, place, "gzip") if block.startswith(GZIP_START) else intake)
                 if not block:
-                    return intake.finish()
-                intake.add(block)
+                    return sink.finish()
+                sink.add(block)
                 _still_wanted(deadline)
 
     async def _download(self, url: URL) -> Fetched:
         """Follow redirects one by one, each through the same gates, and receive the body of the last answer."""
         for _ in range(self._settings.max_redirects + 1):
             with _web_errors(shown_uri(str(url))):
-                web = self._allowed_web if url.host in self._allowed_hosts else self._public_web
+                is_allowed = {(url.raw_host, None), (url.raw_host, url.port)} & self._allowed_hosts
+                web = self._allowed_web if is_allowed else self._public_web
                 async with web.get(url, allow_redirects=False) as response:
                     location = response.headers.get("Location")
                     if response.status not in _REDIRECTS or location is None:
@@ -172,14 +177,16 @@ class Fetcher:
         _check_answer(response, place)
         with Intake(place, max_bytes=self._settings.max_bytes) as intake:
             intake.expect(response.content_length)
+            packed = coding(response.headers.getall("Content-Encoding", ()))
+            sink = Unpacked(intake, place, packed) if packed else intake
             block = bytearray()
             async for data in response.content.iter_any():
                 block += data
                 if len(block) >= _BLOCK_BYTES:
-                    await self._in_thread(intake.add, block)
+                    await self._in_thread(sink.add, block)
                     block = bytearray()
-            await self._in_thread(intake.add, block)
-            return await self._in_thread(intake.finish)
+            await self._in_thread(sink.add, block)
+            return await self._in_thread(sink.finish)
 
     def _web(self, socket_factory: aiohttp.SocketFactoryType | None) -> aiohttp.ClientSession:
         """A session whose connections use sockets of the factory; it asks for files as they are, and sends no cookie.
@@ -242,15 +249,13 @@ def _bucket_errors(place: str) -> Iterator[None]:
 
 
 def _check_answer(response: aiohttp.ClientResponse, place: str) -> None:
-    status, encoding = response.status, response.headers.get("Content-Encoding", "identity")
+    status = response.status
     if status in _GONE:
         raise NotFound(f"{place} answered {status}: the audio is not there; upload the track with its address")
     if status in _TRANSIENT_STATUS or status >= 500:
         raise TransientError(f"answered {status}")
     if status != 200:
         raise FetchFailed(f"{place} answered {status}, which is not audio; check that the worker may read it")
-    if encoding.lower() != "identity":
-        raise FetchFailed(f"{place} came with Content-Encoding {encoding[:40]!r}; serve the file as it is")
 
 
 @contextlib.contextmanager
