@@ -17,6 +17,7 @@ import structlog
 from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.release import Release, load_release
 from stream import metrics
+from stream.audio import sandbox
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.logs import configure_logs
 from stream.settings import Settings
@@ -71,6 +72,7 @@ class TracksRole:
 
     async def load(self) -> None:
         """Return when the pool is ready. Raises what TaggerPool.ready raises."""
+        metrics.LANDLOCK_ABI.set(sandbox.landlock_abi())
         for guard, holds in (await self._pool.ready()).items():
             metrics.GUARD.labels(guard).set(holds)
             if not holds:
