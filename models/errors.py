@@ -17,6 +17,7 @@ TastewaveError
 │   ├── ProcessCrashed    process_crashed    it died (signal, crash of a decoder), and again when tried anew
 │   ├── ProcessTimedOut   process_timed_out  it ran past its time and was ended
 │   └── OutOfMemory       out_of_memory      it asked for more memory than it may have
+├── HostAway              (stream.audio.breaker)   the server of the audio does not answer now: the track waits
 ├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
 ├── UploadFailed, TaggingFailed, NoAnswer    (stream) what a command was asked for did not come out
 ├── WorkerCrashed       (stream.worker.service)     Faust gave up; its supervisor starts the worker anew

@@ -102,7 +102,8 @@ def web_url(text: str, *, base: URL | None = None) -> URL:
                 path=target if target.startswith("/") else f"/{target}",
                 encoded=True,
             )
-            if _HOST.fullmatch(url.raw_host or "") and url.raw_user is None and url.raw_password is None:
+            is_host = url.host and _HOST.fullmatch(url.raw_host or "")  # its IDNA can be read, or ValueError
+            if is_host and url.raw_user is None and url.raw_password is None:
                 return url
     raise FetchRefused(
         f"{shown_uri(text)} is no http(s) address with a host and without user, password and control characters; "

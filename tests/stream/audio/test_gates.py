@@ -258,6 +258,7 @@ def test_an_allowed_host_is_read_as_the_host_of_a_url(entry: str, host: str, por
             "http://music.example/a\tb",
             "http://music.example/?\0",
             "http://a/\x7f",
+            "http://xn--/",
         ),
         *("", "nothing", "ftp://music.example/a", "gopher://music.example/", "data:audio/mpeg;base64,secret"),
         *("javascript:secret", "://", "zip://a.mp3::http://music.example/a.zip", "simplecache::http://music.example/a"),
