@@ -17,6 +17,7 @@ TastewaveError
 │   ├── ProcessCrashed    process_crashed    it died (signal, crash of a decoder), and again when tried anew
 │   ├── ProcessTimedOut   process_timed_out  it ran past its time and was ended
 │   └── OutOfMemory       out_of_memory      it asked for more memory than it may have
+├── HostAway              (stream.audio.breaker)   the server of the audio does not answer now: the track waits
 ├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
 ├── UploadFailed, TaggingFailed, NoAnswer, RewindRefused    (stream) a command could not do what was asked
 ├── PoolUnusable          (stream.audio)     no pool process can be started now; records wait

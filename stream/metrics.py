@@ -29,6 +29,10 @@ GUARD = Gauge(
     "tastewave_guard", "1 where a guard around the pool processes (rlimit, landlock, seccomp) holds, 0 where not.",
     ("guard",), registry=REGISTRY,
 )  # fmt: skip
+LANDLOCK_ABI = Gauge(
+    "tastewave_landlock_abi", "Version of landlock: 0 none, 1 guards files, 4 TCP too, 6 signals too.",
+    registry=REGISTRY,
+)  # fmt: skip
 POOL_RESTARTS = Counter("tastewave_pool_restarts", "Pool processes lost and replaced.", registry=REGISTRY)
 WAITING = Gauge(
     "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY

@@ -18,6 +18,7 @@ import re
 import ssl
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -199,7 +200,7 @@ class FetchSettings(Section):
     allowed_hosts: CommaList = Field(
         (),
         validation_alias=f"{PREFIX}ALLOWED_HOSTS",
-        description="hosts that may be reached at private addresses too",
+        description="hosts that may be reached at private addresses too: host, or host:port for one port alone",
     )
     allowed_buckets: CommaList = Field(
         (),
@@ -212,6 +213,22 @@ class FetchSettings(Section):
     attempts: Positive = Field(
         4, description="most tries where the other side fails for the moment; the wait between them grows"
     )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _is_host(host):
+                raise ValueError("is not a comma-separated list of host or host:port without scheme, path or wildcard")
+        return value
+
+    @field_validator("allowed_buckets")
+    @classmethod
+    def _buckets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for bucket in value:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+/?", bucket):
+                raise ValueError("is not a comma-separated list of scheme://bucket, the scheme in small letters")
+        return value
 
 
 class PoolSettings(Section):
@@ -361,6 +378,20 @@ def _load(kind: type[Section], given: dict[str, Any]) -> Any:
         raise SettingsError(
             f"{variables.get(where, where)}: {first['msg']}; see the settings in deploy/docs/settings.md"
         ) from None
+
+
+def _is_host(text: str) -> bool:
+    """Whether it is a host or host:port; an IPv6 address without a port may stand without brackets."""
+    match = re.fullmatch(r"(?:\[(.+)\]|([\w.-]+))(?::([0-9]{1,5}))?", text)
+    if match and int(match[3] or 0) > 65_535:
+        return False
+    if match and match[2]:
+        return True
+    try:
+        IPv6Address(match[1] if match else text)
+    except ValueError:
+        return False
+    return True
 
 
 def _redacted(text: str, secrets: Iterable[str]) -> str:

@@ -25,6 +25,8 @@ from yarl import URL
 
 from models.errors import FetchFailed, FetchRefused, NotFound
 from stream.audio import gates
+from stream.audio.breaker import Breaker, Visit
+from stream.audio.codings import GZIP_START, Unpacked, coding
 from stream.audio.intake import Fetched, Intake, TransientError
 from stream.audio.uris import shown_uri
 from stream.settings import FetchSettings
@@ -51,6 +53,7 @@ class Fetcher:
         settings: where audio may come from, and how much of it.
         resolver: answers host names; the system's when None.
         is_public: whether an IP address may be reached by a host that is not in settings.allowed_hosts.
+        breaker: knows which servers are away.
         backoff_s: wait before the second try. It doubles before each further try, and up to backoff_s more is added
             at random.
     """
@@ -61,15 +64,16 @@ class Fetcher:
         *,
         resolver: aiohttp.abc.AbstractResolver | None = None,
         is_public: Callable[[str], bool] = gates.is_public,
+        breaker: Breaker | None = None,
         backoff_s: float = 0.5,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
         self._is_public = is_public
-        self._allowed_hosts = frozenset(host.strip("[]").lower() for host in settings.allowed_hosts)
+        self._breaker = breaker or Breaker()
+        self._allowed_hosts = frozenset(map(gates.allowed_host, settings.allowed_hosts))
         self._allowed_buckets = frozenset(bucket.rstrip("/") for bucket in settings.allowed_buckets)
         self._tries = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(settings.attempts),
             wait=tenacity.wait_exponential_jitter(multiplier=backoff_s, max=_MAX_BACKOFF_S, jitter=backoff_s),
             retry=tenacity.retry_if_exception_type(TransientError),
             reraise=True,
@@ -96,30 +100,39 @@ class Fetcher:
             NotFound: the server, bucket or folder answered that there is no such file.
             TooLarge: the audio has more than settings.max_bytes.
             FetchFailed: it failed for a reason that lasts, in every try, or did not finish in time.
+            HostAway: the server is away (stream.audio.breaker); the track is not to blame.
         """
         settings = self._settings
-        try:
-            async with asyncio.timeout(settings.timeout_s):
-                return await self._tries.copy()(self._reader(uri))
-        except TransientError as error:
-            tries = "one try" if settings.attempts == 1 else f"each of {settings.attempts} tries"
-            raise FetchFailed(f"{shown_uri(uri)} {error} in {tries}; upload the track again when it is well") from None
-        except TimeoutError:
-            raise FetchFailed(
-                f"{shown_uri(uri)} did not arrive within {settings.timeout_s:g} s; upload the track again "
-                "when it is quicker, or raise TASTEWAVE_FETCH_TIMEOUT_S"
-            ) from None
+        with self._breaker.visit(uri) as visit:
+            try:
+                async with asyncio.timeout(settings.timeout_s):
+                    return await self._tries.copy(stop=self._last_try(visit))(self._reader(uri, visit))
+            except TransientError as error:
+                trouble = str(error)
+                tries = "one try" if settings.attempts == 1 or visit.asks else f"each of {settings.attempts} tries"
+                failure = FetchFailed(f"{shown_uri(uri)} {trouble} in {tries}; upload the track again when it is well")
+            except TimeoutError:
+                trouble = "sent no whole file in time"
+                failure = FetchFailed(
+                    f"{shown_uri(uri)} did not arrive within {settings.timeout_s:g} s; upload the track again "
+                    "when it is quicker, or raise TASTEWAVE_FETCH_TIMEOUT_S"
+                )
+            raise visit.failed(failure, trouble=trouble) from None
 
-    def _reader(self, uri: str) -> Callable[[], Awaitable[Fetched]]:
+    def _last_try(self, visit: Visit) -> Callable[[tenacity.RetryCallState], bool]:
+        """Says that a try was the last one. A server that is away is asked once."""
+        return lambda state: bool(visit.asks) or state.attempt_number >= self._settings.attempts
+
+    def _reader(self, uri: str, visit: Visit) -> Callable[[], Awaitable[Fetched]]:
         """The function that makes one try, chosen by the scheme. Raises FetchRefused."""
         scheme = uri.partition(":")[0].lower()
         deadline = time.monotonic() + self._settings.timeout_s
         if scheme == "file":
             return functools.partial(self._in_thread, self._read_file, uri, deadline)
         if scheme in ("http", "https"):
-            return functools.partial(self._download, gates.web_url(uri))
+            return functools.partial(self._download, gates.web_url(uri), visit)
         scheme, address = gates.bucket_object(uri, allowed=self._allowed_buckets)
-        return functools.partial(_in_own_thread, self._read_bucket, scheme, address, deadline)
+        return functools.partial(self._from_bucket, scheme, address, visit, deadline)
 
     async def _in_thread(self, work: Callable[..., T_], *arguments: object) -> T_:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
@@ -133,6 +146,11 @@ class Fetcher:
                 _still_wanted(deadline)
             return intake.finish()
 
+    async def _from_bucket(self, scheme: str, uri: str, visit: Visit, deadline: float) -> Fetched:
+        visit.reach("/".join(uri.split("/", 3)[:3]), listed=True)
+        with visit.answering():
+            return await _in_own_thread(self._read_bucket, scheme, uri, deadline)
+
     def _read_bucket(self, scheme: str, uri: str, deadline: float) -> Fetched:
         place = shown_uri(uri)
         try:
@@ -144,23 +162,29 @@ class Fetcher:
                 source = stack.enter_context(filesystem.open(uri, "rb", block_size=_BUCKET_READ_BYTES))
             intake = stack.enter_context(Intake(place, max_bytes=self._settings.max_bytes))
             intake.expect(getattr(source, "size", None))
+            sink: Intake | Unpacked | None = None
             while True:
                 with _bucket_errors(place):
                     block = source.read(_BLOCK_BYTES)
+                # A store sends an object that it keeps in gzip with Content-Encoding, which fsspec does not tell.
+                sink = sink or (Unpacked(intake, place, "gzip") if block.startswith(GZIP_START) else intake)
                 if not block:
-                    return intake.finish()
-                intake.add(block)
+                    return sink.finish()
+                sink.add(block)
                 _still_wanted(deadline)
 
-    async def _download(self, url: URL) -> Fetched:
+    async def _download(self, url: URL, visit: Visit) -> Fetched:
         """Follow redirects one by one, each through the same gates, and receive the body of the last answer."""
         for _ in range(self._settings.max_redirects + 1):
+            is_allowed = bool({(url.raw_host, None), (url.raw_host, url.port)} & self._allowed_hosts)
+            web = self._allowed_web if is_allowed else self._public_web
+            visit.reach(str(url.origin()), listed=is_allowed)
             with _web_errors(shown_uri(str(url))):
-                web = self._allowed_web if url.host in self._allowed_hosts else self._public_web
                 async with web.get(url, allow_redirects=False) as response:
-                    location = response.headers.get("Location")
-                    if response.status not in _REDIRECTS or location is None:
-                        return await self._receive(response)
+                    with visit.answering():
+                        location = response.headers.get("Location")
+                        if response.status not in _REDIRECTS or location is None:
+                            return await self._receive(response)
             url = gates.web_url(location, base=url)
         raise FetchFailed(
             f"{shown_uri(str(url))} stands behind more than {self._settings.max_redirects} redirects; "
@@ -172,14 +196,16 @@ class Fetcher:
         _check_answer(response, place)
         with Intake(place, max_bytes=self._settings.max_bytes) as intake:
             intake.expect(response.content_length)
+            packed = coding(response.headers.getall("Content-Encoding", ()))
+            sink = Unpacked(intake, place, packed) if packed else intake
             block = bytearray()
             async for data in response.content.iter_any():
                 block += data
                 if len(block) >= _BLOCK_BYTES:
-                    await self._in_thread(intake.add, block)
+                    await self._in_thread(sink.add, block)
                     block = bytearray()
-            await self._in_thread(intake.add, block)
-            return await self._in_thread(intake.finish)
+            await self._in_thread(sink.add, block)
+            return await self._in_thread(sink.finish)
 
     def _web(self, socket_factory: aiohttp.SocketFactoryType | None) -> aiohttp.ClientSession:
         """A session whose connections use sockets of the factory; it asks for files as they are, and sends no cookie.
@@ -237,20 +263,18 @@ def _bucket_errors(place: str) -> Iterator[None]:
         raise FetchFailed(f"{place} may not be read with the worker's credentials; grant it read access") from None
     except Exception as error:  # noqa: BLE001 - every fsspec package raises errors of its own
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):  # botocore's
-            raise FetchFailed(f"{place} needs credentials that the worker lacks; give it read access") from None
+            raise TransientError("needs credentials that the worker lacks (give it read access)") from None
         raise TransientError(f"failed ({type(error).__name__})") from None
 
 
 def _check_answer(response: aiohttp.ClientResponse, place: str) -> None:
-    status, encoding = response.status, response.headers.get("Content-Encoding", "identity")
+    status = response.status
     if status in _GONE:
         raise NotFound(f"{place} answered {status}: the audio is not there; upload the track with its address")
     if status in _TRANSIENT_STATUS or status >= 500:
         raise TransientError(f"answered {status}")
     if status != 200:
         raise FetchFailed(f"{place} answered {status}, which is not audio; check that the worker may read it")
-    if encoding.lower() != "identity":
-        raise FetchFailed(f"{place} came with Content-Encoding {encoding[:40]!r}; serve the file as it is")
 
 
 @contextlib.contextmanager

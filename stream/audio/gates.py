@@ -22,12 +22,12 @@ from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import aiohttp
 from yarl import URL
 
-from models.errors import FetchFailed, FetchRefused, NotFound
+from models.errors import FetchFailed, FetchRefused, NotFound, SettingsError
 from stream.audio.uris import shown_uri
 
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -36,7 +36,11 @@ _NOT_PUBLIC = (
     IPv4Network("168.63.129.16/32"),  # serves each machine in Azure the secrets of that machine
     IPv6Network("3fff::/20"),  # documentation, newer than the registry that Python 3.11 knows
 )
+_WEB = re.compile(r"(https?)://([^/?#]*)([^#]*)(#.*)?", re.IGNORECASE)  # scheme, authority, path and query, fragment
+_HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name (IDNA) or an address
+_OF_URLS = ":/?#[]@!$&'()*+,;=%-._~"  # what may stand in a URL beside letters and digits (RFC 3986)
+_CHAIN = re.compile(r"::(/|[A-Za-z0-9+.-]+:/)")
 _KERNEL_FOLDERS = (Path("/proc"), Path("/sys"))
 
 
@@ -79,17 +83,81 @@ def public_sockets(is_public: Callable[[str], bool]) -> aiohttp.SocketFactoryTyp
 def web_url(text: str, *, base: URL | None = None) -> URL:
     """The URL of an http(s) address, or of a redirect from `base`.
 
+    Path and query are sent as they are given: a server may have signed this very text, and %2F is no /. Only what may
+    not stand in a URL, such as a space, is percent-encoded.
+
     Raises:
-        FetchRefused: it has another scheme, no host, or a user or password.
+        FetchRefused: it has another scheme, no host, a user or password, or a control character.
     """
     with contextlib.suppress(ValueError):
-        url = base.join(URL(text)) if base else URL(text)
-        named = url.scheme in ("http", "https") and _HOST.fullmatch(url.raw_host or "")
-        if named and url.raw_user is None and url.raw_password is None:
-            return url
+        address = text.strip() if base is None else _redirected(text.strip(), base)
+        parts = _WEB.fullmatch(address)
+        if parts and not any(map(_is_control, address)):
+            origin = URL(f"{parts[1]}://{parts[2]}")
+            # The query stands in the path, where yarl leaves it alone; from its own place it drops a "?" at the end.
+            target = quote(parts[3], safe=_OF_URLS, errors="surrogateescape")
+            url = URL.build(
+                scheme=origin.scheme,
+                authority=origin.raw_authority,
+                path=target if target.startswith("/") else f"/{target}",
+                encoded=True,
+            )
+            is_host = url.host and _HOST.fullmatch(url.raw_host or "")  # its IDNA can be read, or ValueError
+            if is_host and url.raw_user is None and url.raw_password is None:
+                return url
     raise FetchRefused(
-        f"{shown_uri(text)} is no http(s) address with a host and without user and password; use one that is"
+        f"{shown_uri(text)} is no http(s) address with a host and without user, password and control characters; "
+        "use one that is"
     )
+
+
+def _redirected(location: str, base: URL) -> str:
+    """The address that a Location header means (RFC 3986, 5.2); urljoin drops empty segments and a "?" at the end."""
+    if _HAS_SCHEME.match(location):
+        return location
+    if location.startswith("//"):
+        return f"{base.scheme}:{location}"
+    if location.startswith("/"):
+        return f"{base.origin()}{location}"
+    if location[:1] in ("", "#"):
+        return str(base)
+    base_path = base.raw_path.partition("?")[0]
+    if location.startswith("?"):
+        return f"{base.origin()}{base_path}{location}"
+    path = re.split(r"[?#]", location, maxsplit=1)[0]
+    kept: list[str] = []
+    segments = [*base_path.split("/")[1:-1], *path.split("/")]
+    for segment in segments:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return f"{base.origin()}/{'/'.join(kept)}{location[len(path) :]}"
+
+
+def _is_control(letter: str) -> bool:
+    return letter < " " or letter == "\x7f"
+
+
+def allowed_host(text: str) -> tuple[str, int | None]:
+    """The host of an entry of TASTEWAVE_ALLOWED_HOSTS, as `raw_host` of a URL gives it, and its port if it names one.
+
+    allowed_host("Store.internal:9000")   # ("store.internal", 9000)
+    allowed_host("::1")                   # ("::1", None)
+
+    Raises:
+        SettingsError: it is no host.
+    """
+    is_bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
+    try:
+        url = URL(f"//[{text}]" if is_bare_ipv6 else f"//{text}")
+    except ValueError:
+        raise SettingsError(
+            f"TASTEWAVE_ALLOWED_HOSTS: {text} is no host; see the settings in deploy/docs/settings.md"
+        ) from None
+    return url.raw_host or "", url.explicit_port
 
 
 def bucket_object(uri: str, *, allowed: Collection[str]) -> tuple[str, str]:
@@ -100,13 +168,14 @@ def bucket_object(uri: str, *, allowed: Collection[str]) -> tuple[str, str]:
         allowed: buckets such as s3://music, without a slash at the end.
 
     Raises:
-        FetchRefused: the bucket is not allowed; or the key is empty, leads upwards or chains file systems of fsspec.
+        FetchRefused: the bucket is not allowed; or the key is empty, leads upwards or chains file systems as fsspec
+            does ("::" before an address). Another "::" is part of the key.
     """
     scheme, _, rest = uri.partition(":")
     scheme = scheme.lower()
     bucket, _, key = rest.removeprefix("//").partition("/")
     is_allowed = rest.startswith("//") and f"{scheme}://{bucket}" in allowed
-    if not is_allowed or not key or ".." in key.split("/") or "::" in uri:
+    if not is_allowed or not key or ".." in key.split("/") or _CHAIN.search(uri):
         raise FetchRefused(
             f"{shown_uri(uri)} is neither file://, http(s):// nor an object in one of TASTEWAVE_ALLOWED_BUCKETS; "
             "use such an address, or allow its bucket"

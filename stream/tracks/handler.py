@@ -15,6 +15,7 @@ from aiokafka.structs import ConsumerRecord
 from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
 from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
 from stream import metrics
+from stream.audio.breaker import HostAway
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.broker.publish import Publisher, is_kafka_away
 from stream.store.away import is_redis_away
@@ -91,8 +92,8 @@ class TrackHandler:
             return None
 
     def is_away(self, error: BaseException) -> bool:
-        """Whether Redis, Kafka or the pool is not there now."""
-        return is_redis_away(error) or is_kafka_away(error) or isinstance(error, PoolUnusable)
+        """Whether Redis, Kafka, the pool or the server of the audio is not there now."""
+        return is_redis_away(error) or is_kafka_away(error) or isinstance(error, PoolUnusable | HostAway)
 
     async def handle(self, record: ConsumerRecord) -> None:
         """Answer a record. Raises what is_away knows; any other error is a fault of this program."""

@@ -17,6 +17,8 @@ import structlog
 from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.release import Release, load_release
 from stream import metrics
+from stream.audio import sandbox
+from stream.audio.breaker import HostAway
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.logs import configure_logs
 from stream.settings import Settings
@@ -71,6 +73,7 @@ class TracksRole:
 
     async def load(self) -> None:
         """Return when the pool is ready. Raises what TaggerPool.ready raises."""
+        metrics.LANDLOCK_ABI.set(sandbox.landlock_abi())
         for guard, holds in (await self._pool.ready()).items():
             metrics.GUARD.labels(guard).set(holds)
             if not holds:
@@ -100,13 +103,18 @@ class TracksRole:
                 future_tolerance_ms=int(worker.future_tolerance_s * 1000),
             )
             app.consume(topics.named(TRACKS_UPLOADED), handler, in_hand=_RECORDS_IN_HAND)
-            yield {"pool": self._check_pool}
+            yield {"pool": self._check_pool, "fetch": self._check_fetch}
 
     def server_of(self, error: BaseException) -> str:
-        """redis, pool or kafka."""
+        """redis, pool, fetch (a server of audio) or kafka."""
         from stream.store.away import is_redis_away
 
+        if isinstance(error, HostAway):
+            return "fetch"
         return "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"
+
+    async def _check_fetch(self) -> None:
+        """Nothing to ask: servers of audio are back when no record waits for one (Health.report_back)."""
 
     async def _check_pool(self) -> None:
         if self._pool.trouble:

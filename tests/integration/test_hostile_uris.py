@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stream.audio.breaker import FEW
 from tests.platform.clock import until
 from tests.platform.music import write_music
 from tests.platform.tracks import Platform
@@ -248,3 +250,65 @@ def test_downloads_that_never_end_are_given_up_and_their_neighbours_are_tagged(
         assert platform.wait_for(event).status in ("tagged", "abstained")
     platform.settled()
     assert {letter["key"].decode(): letter["reason"] for letter in platform.dead_letters()} == reasons
+
+
+class Store:
+    """A web server of audio on 127.0.0.1 that can be away: it answers 503 then."""
+
+    def __init__(self, audio: bytes) -> None:
+        self.is_away = False
+        self.requests = 0
+        store = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                store.requests += 1
+                self.send_response(503 if store.is_away else 200)
+                self.send_header("Content-Length", str(0 if store.is_away else len(audio)))
+                self.end_headers()
+                if not store.is_away:
+                    self.wfile.write(audio)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.origin = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[list[Store]]:
+    audio = write_music(tmp_path / "store.wav", seconds=3.2).read_bytes()
+    stores = [Store(audio), Store(audio)]
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def test_a_store_that_is_away_costs_no_backlog_and_holds_up_no_other(platform: Platform, stores: list[Store]) -> None:
+    platform.start_worker(allowed_hosts="127.0.0.1", fetch_attempts="1")
+    platform.until_ready()
+    lost, other = stores
+    lost.is_away = True
+    waiting = [platform.upload(f"{lost.origin}/{number}.wav") for number in range(30)]
+    until(lambda: "fetch" in json.loads(platform.health("/ready")[1])["problems"])
+    status, report = platform.health("/ready")
+    assert (status, lost.origin in json.loads(report)["problems"]["fetch"]) == (503, True)
+    for event in [platform.upload(f"{other.origin}/{number}.wav") for number in range(5)]:
+        assert platform.wait_for(event, timeout_s=20).status in ("tagged", "abstained")
+    failed = platform.dead_letters()
+    assert len(failed) < FEW  # those by which it was found out
+    assert {letter["reason"] for letter in failed} == {"fetch_failed"}
+
+    lost.is_away = False
+    platform.settled()
+    platform.until_ready()
+    assert platform.dead_letters() == failed
+    answers = [platform.held(event.track_id).status for event in waiting]
+    assert answers.count("failed") == len(failed)
+    assert lost.requests < 100

@@ -254,6 +254,13 @@ ATTEMPTS = {
     "spawn a program": "os.posix_spawn('/bin/true', ['true'], {})",
     "start a thread": "threading.Thread(target=print).start()",
     "signal the worker": "os.kill(os.getppid(), 0)",
+    "signal the worker through a descriptor": "own(os.getppid())",
+    "signal the worker with F_SETOWN_EX": "fcntl.fcntl(ours, 15, struct.pack('ii', 1, os.getppid()))",
+    "choose a descriptor's signal": "fcntl.fcntl(ours, 10, signal.SIGURG)",
+    "make a descriptor send signals": "fcntl.fcntl(ours, fcntl.F_SETFL, os.O_ASYNC)",
+    "lock a file": "fcntl.fcntl(held, fcntl.F_SETLK, struct.pack('hhqqi', fcntl.F_RDLCK, 0, 0, 0, 0))",
+    "lease a file": "fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_RDLCK)",
+    "copy a descriptor": "fcntl.fcntl(ours, fcntl.F_DUPFD, 100)",
     "trace the worker": "ptrace(os.getppid())",
     "read the worker's memory": "open(f'/proc/{os.getppid()}/mem', 'rb')",
     "change its user": "os.setuid(12345)",
@@ -264,20 +271,32 @@ ATTEMPTS = {
 }
 
 INTRUDER = """
-    import ctypes, os, resource, socket, sys, threading
-    canary, port = sys.argv[1], int(sys.argv[2])
+    import ctypes, errno, fcntl, os, resource, signal, socket, struct, sys, threading
+    canary, port, has_landlock = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+    ours, theirs = socket.socketpair()
+    held = os.open(canary, os.O_RDONLY)
     libc = ctypes.CDLL(None, use_errno=True)
     def called(result):
         if result == -1:
             raise OSError(ctypes.get_errno(), "refused")
     def ptrace(pid):
         called(libc.ptrace(16, pid, None, None))
+    def own(pid):
+        fcntl.fcntl(ours, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(ours, 10, signal.SIGURG)
+        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_ASYNC)
+        os.write(theirs.fileno(), b"signal")
     def mount():
         called(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None))
     import encodings.idna
     from stream.audio import sandbox
     attempts = {attempts!r}
-    assert all(sandbox.enter(memory_bytes=2**30).values())
+    if not has_landlock:
+        import pyseccomp
+        older_kernel = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+        older_kernel.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "landlock_create_ruleset")
+        older_kernel.load()
+    assert sandbox.enter(memory_bytes=2**30) == {"rlimit": True, "landlock": has_landlock, "seccomp": True}
     out = []
     for name, attempt in attempts.items():
         try:
@@ -293,14 +312,15 @@ INTRUDER = """
 """
 
 
-def test_what_has_taken_over_a_pool_process_reaches_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_landlock", [True, False])
+def test_what_has_taken_over_a_pool_process_reaches_nothing(has_landlock: bool, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     canary.write_text("canary")
     with socket.create_server(("127.0.0.1", 0)) as forbidden:
         forbidden.setblocking(False)
         script = textwrap.dedent(INTRUDER).replace("{attempts!r}", repr(ATTEMPTS))
         done = subprocess.run(
-            [sys.executable, "-c", script, str(canary), str(forbidden.getsockname()[1])],
+            [sys.executable, "-c", script, str(canary), str(forbidden.getsockname()[1]), str(has_landlock)],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         with pytest.raises(BlockingIOError):
@@ -317,7 +337,7 @@ def test_a_guard_that_the_kernel_lacks_is_reported_and_the_others_hold() -> None
         older_kernel.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "landlock_create_ruleset")
         older_kernel.load()
         from stream.audio import sandbox
-        print(sandbox.enter(memory_bytes=2**30))
+        print(sandbox.landlock_abi(), sandbox.enter(memory_bytes=2**30))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{ {'rlimit': True, 'landlock': False, 'seccomp': True} }\n"
+    assert done.stdout == f"0 { {'rlimit': True, 'landlock': False, 'seccomp': True} }\n"

@@ -230,3 +230,30 @@ def test_a_certificate_file_that_is_missing_is_one_sentence(tmp_path) -> None:
 
 def test_topics_take_the_prefix() -> None:
     assert load_settings(topic_prefix="eu-").topics.named("tastewave.listens") == "eu-tastewave.listens"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "http://store:9000",
+            "store/music",
+            "*.example.org",
+            "user@store",
+            "store:port",
+            "store:99999",
+            "[store]",
+            ":80",
+        ),
+        *("a:b:c", "[::1", "::1]:80", "store, http://x", "store music", "store:9000/"),
+    ],
+)
+def test_an_allowed_host_that_no_address_could_match_is_refused_at_the_start(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"TASTEWAVE_ALLOWED_HOSTS.* host or host:port"):
+        load_settings(allowed_hosts=value)
+
+
+@pytest.mark.parametrize("value", ["music", "s3:music", "s3://", "S3://music", "s3://music/folder", "s3://u:p@music"])
+def test_an_allowed_bucket_that_no_address_could_match_is_refused_at_the_start(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"TASTEWAVE_ALLOWED_BUCKETS.* scheme://bucket"):
+        load_settings(allowed_buckets=value)

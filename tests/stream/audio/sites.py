@@ -60,14 +60,17 @@ class NumericResolver(Resolver):
 
 
 class Site:
-    """A web server on one loopback address; `answers` maps a path to what its requests get, one after the other."""
+    """A web server on one loopback address; `answers` maps a path to what its requests get, one after the other.
+
+    "*" stands for all other paths.
+    """
 
     def __init__(self, host: str) -> None:
         self.host, self.answers, self.requests = host, {}, []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
-        answers = self.answers.get(request.path, [reply(404)])
+        answers = self.answers.get(request.path) or self.answers.get("*", [reply(404)])
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         return await answer(request)
 

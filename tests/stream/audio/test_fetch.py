@@ -1,14 +1,19 @@
 """How audio is brought here: tries, redirects, time, and each scheme."""
 
 import asyncio
+import base64
 import contextlib
+import gzip
+import hmac
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import tracemalloc
+import zlib
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import fsspec
 import pytest
@@ -258,10 +263,181 @@ async def test_a_cancelled_download_leaves_no_descriptor(public: Site) -> None:
     assert open_files() == before
 
 
-async def test_a_body_that_is_compressed_all_the_same_is_refused(public: Site) -> None:
-    public.answers["/z"] = [reply(200, body=b"x", headers={"Content-Encoding": "gzip"})]
-    with pytest.raises(FetchFailed, match="gzip"):
+# --- the address as it was given
+
+
+AS_GIVEN = (  # each is sent as it stands
+    *(
+        "/a%2fb%2Fc",
+        "/%28x%29(y)",
+        "/%7Euser/~user",
+        "/a%20b+c",
+        "/%e2%98%83",
+        "/100%",
+        "/a%00b",
+        "/a//b///",
+        "/a/./../b",
+    ),
+    *(
+        "/a;v=1,2",
+        "/a:b@c",
+        "/a?",
+        "/a??b?c",
+        "/a?x=%2f%7e&y=%26&z=a+b%20c",
+        "/?X-Amz-Credential=A%2F2026%2Fs3",
+        "/a&b=c",
+    ),
+    *("/a?sig=ab%2Bcd%3D%3d&se=2026-01-01T00%3A00%3A00Z", "/$!*'(a)[0]?[]=1", "/%", "/%zz?%"),
+)
+
+
+@pytest.mark.parametrize("target", AS_GIVEN)
+async def test_path_and_query_reach_the_server_as_they_were_given(target: str, public: Site) -> None:
+    origin, resolver = f"music.example:{public.port}", Resolver(music_example=[PUBLIC])
+    public.answers = {"*": [audio]}
+    assert await contents(f"http://{origin}{target}#part", resolver) == AUDIO
+    assert public.requests.pop().raw_path == target
+    for location in (target, f"http://{origin}{target}", f"//{origin}{target}#part"):
+        public.answers = {"*": [redirect(location), audio]}
+        assert await contents(f"http://{origin}/first", resolver) == AUDIO
+        assert public.requests.pop().raw_path == target
+
+
+async def test_what_may_not_stand_in_a_url_is_encoded_and_nothing_else(public: Site) -> None:
+    public.answers = {"*": [audio]}
+    uri = f'HTTP://MUSIC.example:{public.port}/a b"<é>%7e/☃?q= |%7C#part\n'
+    assert await contents(uri, Resolver(music_example=[PUBLIC])) == AUDIO
+    assert public.requests[0].raw_path == "/a%20b%22%3C%C3%A9%3E%7e/%E2%98%83?q=%20%7C%7C"
+    assert public.requests[0].headers["Host"] == f"music.example:{public.port}"
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        *(("c%2Fd", "/a%2Fb//c%2Fd"), ("?y=%7E", "/a%2Fb//start%28?y=%7E"), ("../c%20d?z", "/a%2Fb/c%20d?z")),
+        *(("./%2e%2e", "/a%2Fb//%2e%2e"), ("c?", "/a%2Fb//c?"), (":c", "/a%2Fb//:c"), ("./c:d/e", "/a%2Fb//c:d/e")),
+        *((".", "/a%2Fb//"), ("..", "/a%2Fb/"), ("../../../../c", "/c"), ("c/../d//e#f", "/a%2Fb//d//e")),
+    ],
+)
+async def test_a_relative_redirect_keeps_the_encodings_of_its_base(location: str, target: str, public: Site) -> None:
+    public.answers = {"*": [redirect(location), audio]}
+    uri = f"http://music.example:{public.port}/a%2Fb//start%28?x"
+    assert await contents(uri, Resolver(music_example=[PUBLIC])) == AUDIO
+    assert [request.raw_path for request in public.requests] == ["/a%2Fb//start%28?x", target]
+
+
+@pytest.mark.parametrize("path", ["/music/a%2Fb%28live%29%7E.mp3", "/music/a+b%20c.mp3", "/music/%C3%A9//x.mp3"])
+@pytest.mark.parametrize("redirected", [False, True])
+async def test_a_url_whose_very_text_was_signed_is_fetched(path: str, redirected: bool, public: Site) -> None:
+    """As object stores and CDNs sign: the server computes the signature of the text that it receives."""
+
+    def signature(text: str) -> str:
+        return base64.b64encode(hmac.digest(b"key", text.encode(), "sha256")).decode()
+
+    async def check(request: web.Request) -> web.StreamResponse:
+        text, _, given = request.raw_path.partition("&Signature=")
+        return await (audio if unquote(given) == signature(text) else reply(403))(request)
+
+    text = f"{path}?Expires=1900000000&response-content-type=audio%2fmpeg&Credential=A%2F2026%2Fs3%2f~"
+    signed = f"{text}&Signature={quote(signature(text), safe='')}"
+    public.answers = {"*": [redirect(signed), check] if redirected else [check]}
+    start = "/start" if redirected else signed
+    assert await contents(f"http://music.example:{public.port}{start}", Resolver(music_example=[PUBLIC])) == AUDIO
+
+
+# --- content codings
+
+
+def deflated(data: bytes, window_bits: int) -> bytes:
+    packer = zlib.compressobj(wbits=window_bits)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", "identity", "IDENTITY", "aws-chunked", "aws-chunked,", "utf-8", "UTF-8", "binary", "identity, binary"],
+)
+async def test_a_content_encoding_that_changes_nothing_is_ignored(value: str, public: Site) -> None:
+    public.answers["/z"] = [reply(200, body=AUDIO, headers={"Content-Encoding": value})]
+    assert await contents(f"http://music.example:{public.port}/z", Resolver(music_example=[PUBLIC])) == AUDIO
+
+
+SONG = AUDIO[:1_000_000] + bytes(2_000_000)
+PACKED = {
+    "gzip": ("gzip", gzip.compress(SONG)),
+    "x-gzip": ("X-GZip", gzip.compress(SONG)),
+    "gzip among others": ("aws-chunked, gzip", gzip.compress(SONG)),
+    "members": ("gzip", b"".join(gzip.compress(SONG[start : start + 7]) for start in range(0, 70_000, 7))),
+    "zeros behind the end": ("gzip", gzip.compress(SONG) + bytes(1000)),
+    "deflate": ("deflate", deflated(SONG, 15)),
+    "deflate without header": ("deflate", deflated(SONG, -15)),
+    "nothing": ("gzip", b""),
+}
+
+
+@pytest.mark.parametrize("what", PACKED)
+async def test_gzip_and_deflate_are_undone(what: str, public: Site) -> None:
+    value, body = PACKED[what]
+    public.answers["/z"] = [reply(200, body=body, headers={"Content-Encoding": value})]
+    expected = {"members": SONG[:70_000], "nothing": b""}.get(what, SONG)
+    assert await contents(f"http://music.example:{public.port}/z", Resolver(music_example=[PUBLIC])) == expected
+
+
+@pytest.mark.parametrize("value", ["br", "zstd", "compress", "gzip, gzip", "deflate, br", "x" * 100])
+async def test_another_content_encoding_is_refused(value: str, public: Site) -> None:
+    public.answers["/z"] = [reply(200, body=b"x", headers={"Content-Encoding": value})]
+    with pytest.raises(FetchFailed, match=f"Content-Encoding '{value[:10]}") as caught:
         await contents(f"http://music.example:{public.port}/z", Resolver(music_example=[PUBLIC]))
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(SONG)[:-8] + b"x" * 8, gzip.compress(SONG) + b"x" * 20])
+async def test_what_is_not_the_gzip_that_was_announced_fails_for_good(body: bytes, public: Site) -> None:
+    public.answers["/z"] = [reply(200, body=body, headers={"Content-Encoding": "gzip"})]
+    with pytest.raises(FetchFailed, match="not in gzip"):
+        await contents(f"http://music.example:{public.port}/z", Resolver(music_example=[PUBLIC]))
+    assert len(public.requests) == 1
+
+
+async def test_a_gzip_whose_end_is_missing_is_tried_again(public: Site) -> None:
+    whole = gzip.compress(SONG)
+    answers = [reply(200, body=body, headers={"Content-Encoding": "gzip"}) for body in (whole[:-4], whole)]
+    public.answers["/z"] = answers
+    assert await contents(f"http://music.example:{public.port}/z", Resolver(music_example=[PUBLIC])) == SONG
+    assert len(public.requests) == 2
+
+
+EMPTY_BLOCKS = b"\0\0\0\xff\xff"
+BOMBS = {
+    "one that expands": deflated(bytes(100 << 20), 31),
+    "empty members": gzip.compress(b"") * 200_000,
+    "empty blocks": gzip.compress(b"")[:10] + EMPTY_BLOCKS * 1_000_000,
+    "an endless name": b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * 5_000_000,
+}
+
+
+@pytest.mark.parametrize("what", BOMBS)
+async def test_a_gzip_bomb_is_too_large_soon_and_with_little_memory(what: str, public: Site) -> None:
+    public.answers["/z"] = [reply(200, body=BOMBS[what], headers={"Content-Encoding": "gzip"})]
+    async with fetcher(Resolver(music_example=[PUBLIC]), fetch_max_bytes=3_000_000) as fetch:
+        tracemalloc.start()
+        try:
+            started = asyncio.get_running_loop().time()
+            with pytest.raises(TooLarge):
+                await fetch.fetch(f"http://music.example:{public.port}/z")
+            assert asyncio.get_running_loop().time() - started < 10
+            assert tracemalloc.get_traced_memory()[1] < 24 << 20
+        finally:
+            tracemalloc.stop()
+
+
+async def test_a_gzip_that_never_ends_is_given_up_in_time_and_leaves_no_descriptor() -> None:
+    before = open_files()
+    head = OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10]
+    async with raw_server(raw(head, b"\0\0\0\xff\xff", every_s=0.01)) as uri:
+        with pytest.raises(FetchFailed, match=r"within 0\.5 s"):
+            await contents(uri, Resolver(music_example=[PUBLIC]), fetch_timeout_s=0.5)
+    assert open_files() == before
 
 
 @pytest.fixture
@@ -292,6 +468,49 @@ async def test_a_certificate_that_nobody_trusts_fails_for_good(self_signed: ssl.
 async def test_an_object_of_an_allowed_bucket_is_read(bucket: str) -> None:
     assert await contents(f"{bucket}/a b%20.mp3", allowed_buckets=(bucket + "/",)) == AUDIO
     assert await contents(f"MEMORY{bucket[6:]}/a b%20.mp3", allowed_buckets=(bucket,)) == AUDIO
+
+
+async def test_an_object_that_is_kept_in_gzip_is_undone_as_its_store_would_over_the_web(bucket: str) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/music/packed.wav", gzip.compress(SONG))
+    memory.pipe("/music/bomb.wav", gzip.compress(bytes(100 << 20)))
+    assert await contents(f"{bucket}/packed.wav", allowed_buckets=(bucket,)) == SONG
+    with pytest.raises(TooLarge):
+        await contents(f"{bucket}/bomb.wav", allowed_buckets=(bucket,), fetch_max_bytes=3_000_000)
+
+
+@pytest.mark.parametrize("key", ["a::b.mp3", "ns::artist::song.mp3", "::a", "a::", "a:::b", "folder::/../a"])
+async def test_a_key_with_colons_is_an_object_of_its_bucket(key: str, bucket: str) -> None:
+    if ".." in key:
+        with pytest.raises(FetchRefused):
+            await contents(f"{bucket}/{key}", allowed_buckets=(bucket,))
+        return
+    fsspec.filesystem("memory").pipe(f"{bucket}/{key}", AUDIO)
+    assert await contents(f"{bucket}/{key}", allowed_buckets=(bucket,)) == AUDIO
+
+
+async def test_an_object_of_s3_is_asked_for_by_its_very_key(public: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def store(request: web.Request) -> web.StreamResponse:
+        headers = {"ETag": '"1"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
+        if request.method == "HEAD":
+            return web.Response(headers=headers | {"Content-Length": str(len(AUDIO))})
+        return web.Response(status=206, headers=headers, body=AUDIO[request.http_range])
+
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{PUBLIC}:{public.port}")
+    public.answers = {"*": [store]}
+    kind = fsspec.get_filesystem_class("s3")
+    kind.clear_instance_cache()  # which would keep the endpoint of an earlier test
+    try:
+        for key in ("a::b.mp3", "artist::song.mp3", "a b%20+%2F~(x).mp3", "é/☃#1?.mp3"):
+            assert await contents(f"s3://music/{key}", allowed_buckets=("s3://music",), fetch_attempts=1) == AUDIO
+            asked = {unquote(request.raw_path.partition("?")[0]) for request in public.requests}
+            assert asked == {f"/music/{key}"}
+            public.requests.clear()
+    finally:
+        kind.clear_instance_cache()
 
 
 async def test_a_missing_and_a_large_object(bucket: str) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from models.errors import FetchError, FetchFailed, FetchRefused, NotFound, TooLarge
-from stream.audio.gates import is_public
+from stream.audio.gates import allowed_host, is_public
+from stream.settings import load_settings
 from tests.stream.audio.sites import (
     AUDIO,
     PRIVATE,
@@ -213,6 +214,38 @@ async def test_an_allowed_host_may_be_private_and_no_other_becomes_so(public: Si
         await site.runner.cleanup()
 
 
+async def test_a_host_that_is_allowed_with_a_port_may_be_private_at_this_port_alone(public: Site) -> None:
+    sites = Site(PRIVATE), Site(PRIVATE)
+    for site in sites:
+        await site.start()
+        site.answers["/a.mp3"] = [audio]
+    listed, other = (site.port for site in sites)
+    try:
+        resolver = Resolver(store_internal=[PRIVATE])
+        for allowed in (f"Store.internal:{listed}", f"{PRIVATE}:{listed},store.internal:{listed}"):
+            uri = "http://store.internal:{}/a.mp3"
+            assert await contents(uri.format(listed), resolver, allowed_hosts=tuple(allowed.split(","))) == AUDIO
+            with pytest.raises(FetchRefused, match="not public"):
+                await contents(uri.format(other), resolver, allowed_hosts=tuple(allowed.split(",")))
+        assert [len(site.requests) for site in sites] == [2, 0]
+    finally:
+        for site in sites:
+            await site.runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("entry", "host", "port"),
+    [
+        *(("Store.internal", "store.internal", None), ("store:9000", "store", 9000), ("[::1]", "::1", None)),
+        *(("::1", "::1", None), ("0:0::1", "::1", None), ("[::1]:80", "::1", 80), ("10.0.0.1:443", "10.0.0.1", 443)),
+        *(("bücher.example:80", "xn--bcher-kva.example", 80), ("xn--bcher-kva.example", "xn--bcher-kva.example", None)),
+    ],
+)
+def test_an_allowed_host_is_read_as_the_host_of_a_url(entry: str, host: str, port: int | None) -> None:
+    assert allowed_host(entry) == (host, port)
+    assert load_settings(allowed_hosts=entry).fetch.allowed_hosts == (entry,)
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -220,6 +253,13 @@ async def test_an_allowed_host_may_be_private_and_no_other_becomes_so(public: Si
         *("http://user:sec?ret@music.example/a", "http:user:secret@music.example", "http:///a", "https://"),
         *("http://music.example:99999/a", "http://[::1", "http:\\\\music.example\\a", "http://a b/"),
         *(f"http://{'a' * 64}.example/", "http://a..b/", "http://.a/", "http://a\r\nHost: b/", "http://a%0d%0a/"),
+        *(
+            "http://music.example/a\r\nHost: b",
+            "http://music.example/a\tb",
+            "http://music.example/?\0",
+            "http://a/\x7f",
+            "http://xn--/",
+        ),
         *("", "nothing", "ftp://music.example/a", "gopher://music.example/", "data:audio/mpeg;base64,secret"),
         *("javascript:secret", "://", "zip://a.mp3::http://music.example/a.zip", "simplecache::http://music.example/a"),
         *("http+unix://%2Fsecret", "local:///etc/hostname", "sftp://user:secret@host/a", "http://\ud800/"),
