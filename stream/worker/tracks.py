@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import structlog
 from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.release import Release, load_release
 from stream import metrics
+from stream.audio.cpus import usable_cpus
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.logs import configure_logs
 from stream.settings import Settings
@@ -42,7 +42,7 @@ def run_tracks_worker(settings: Settings) -> None:
     release = load_release(settings.worker.release)
     pool = TaggerPool(
         str(release.folder),
-        processes=settings.pool.size or len(os.sched_getaffinity(0)),
+        processes=settings.pool.size or usable_cpus(),
         timeout_s=settings.pool.task_timeout_s,
         memory_mb=settings.pool.task_memory_mb,
         max_duration_s=settings.pool.max_duration_s,
