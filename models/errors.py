@@ -15,9 +15,11 @@ TastewaveError
 │   └── Silent            silent             digital silence
 ├── ProcessingError                          the pool process that worked on it did not come back
 │   ├── ProcessCrashed    process_crashed    it died (signal, crash of a decoder), and again when tried anew
+│   │   └── KilledWorkers (stream.store.hearings)   several workers were killed while they heard it
 │   ├── ProcessTimedOut   process_timed_out  it ran past its time and was ended
 │   └── OutOfMemory       out_of_memory      it asked for more memory than it may have
-├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
+├── KafkaUnusable, RedisUnusable             (stream) a command or a worker cannot use its server
+├── PoolUnusable, MachineUnusable, ForeignValue  (stream) what a record waits for, and is not to blame for
 ├── UploadFailed, TaggingFailed, NoAnswer    (stream) what a command was asked for did not come out
 ├── WorkerCrashed       (stream.worker.service)     Faust gave up; its supervisor starts the worker anew
 ├── DumpFailed            (offline.interactions.dump_folder) Kafka, or the folder of a dump, does not do what it needs

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from models.contract import taggram_key, track_answer, track_fields, track_key
 from models.events import TrackTagged
-from stream.store.scripts import script
+from stream.store.away import named
+from stream.store.scripts import rehearsal, script
 
 
 class PublishedFeatures(NamedTuple):
@@ -41,32 +43,57 @@ class TrackStore:
         self._keep_taggrams = keep_taggrams
         self._put = script(client, "put_track")
         self._mark_features = script(client, "mark_features")
+        self._put_rehearsal = rehearsal(client, "put_track")
+        self._mark_rehearsal = rehearsal(client, "mark_features")
+        self._nobody = f"rehearsal-{uuid4().hex}"
+
+    async def rehearse(self) -> None:
+        """Write what an answer writes, under an id of its own, and delete it at once.
+
+        Raises:
+            What stream.store.away.is_redis_away knows, where Redis would refuse an answer.
+        """
+        first = [1, 0, "taggram", "status", "tagged", "event_time", 0, "genre", "one"]
+        later = [1, 1, "", "status", "abstained", "event_time", 1, "title", "another"]  # and no genre
+        await self._put_rehearsal(keys=self._keys(self._nobody), args=first + later)
+        await self._mark_rehearsal(keys=[_features_key(self._nobody)], args=[0, "0 content", 1, "1 content"])
 
     async def get(self, track_id: str) -> TrackTagged | None:
         """The answer that is held for a track, or None."""
-        fields = await self._client.hgetall(track_key(self._release, track_id))
+        key = track_key(self._release, track_id)
+        with named(key):
+            fields = await self._client.hgetall(key)
         return track_answer(track_id, self._release, fields) if fields else None
 
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
-        keys = [track_key(self._release, answer.track_id)]
-        # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
-        if self._keep_taggrams and not answer.track_id.startswith("}"):
-            keys.append(taggram_key(self._release, answer.track_id))
+        keys = self._keys(answer.track_id)
         arguments = [int(answer.status != "failed"), answer.event_time, taggram]
         arguments += [part for field in track_fields(answer).items() for part in field]
-        return track_answer(answer.track_id, self._release, _pairs(await self._put(keys=keys, args=arguments)))
+        with named(" or ".join(keys)):
+            held = await self._put(keys=keys, args=arguments)
+        return track_answer(answer.track_id, self._release, _pairs(held))
+
+    def _keys(self, track_id: str) -> list[str]:
+        """The keys of put_track.lua."""
+        keys = [track_key(self._release, track_id)]
+        # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
+        if self._keep_taggrams and not track_id.startswith("}"):
+            keys.append(taggram_key(self._release, track_id))
+        return keys
 
     async def published_features(self, track_id: str) -> PublishedFeatures | None:
         """What the features of a track were published from, by the workers of any release; None where nobody did."""
-        mark: bytes | None = await self._client.get(_features_key(track_id))
+        with named(_features_key(track_id)):
+            mark: bytes | None = await self._client.get(_features_key(track_id))
         event_time, _, content = (mark or b"").decode().partition(" ")
         return PublishedFeatures(int(event_time), content) if content and event_time.isdecimal() else None
 
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         """Remember what features were published from, unless those of a later upload were published since."""
         mark = f"{published.event_time} {published.content}"
-        await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, mark])
+        with named(_features_key(track_id)):
+            await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, mark])
 
 
 def _features_key(track_id: str) -> str:

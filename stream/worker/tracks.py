@@ -17,7 +17,8 @@ from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_
 from models.release import Release, load_release
 from stream import metrics
 from stream.audio.cpus import usable_cpus
-from stream.audio.pool import PoolUnusable, TaggerPool
+from stream.audio.machine import try_disk
+from stream.audio.pool import TaggerPool
 from stream.logs import configure_logs
 from stream.settings import Settings
 
@@ -81,31 +82,44 @@ class TracksRole:
         """Register the agent for uploads."""
         from stream.audio.fetch import Fetcher
         from stream.broker.publish import Publisher
+        from stream.store.hearings import Hearings
         from stream.store.tracks import TrackStore
         from stream.tracks.handler import TrackHandler
 
         worker, topics, release_id = self._settings.worker, self._settings.topics, self._release.release_id
+        store = TrackStore(redis, release_id, keep_taggrams=worker.store_taggram)
+        hearings = Hearings(redis, release_id)
+
+        async def check_redis() -> None:
+            await store.rehearse()
+            await hearings.rehearse()
+
         async with Fetcher(self._settings.fetch) as fetcher:
             handler = TrackHandler(
                 release=release_id,
                 front_end=self._release.configuration.front_end,
                 fetcher=fetcher,
                 pool=self._pool,
-                store=TrackStore(redis, release_id, keep_taggrams=worker.store_taggram),
+                store=store,
+                hearings=hearings,
                 publisher=Publisher(app.producer, topics, release=release_id),
                 turn=app.turn,
                 top_k=worker.top_k,
                 future_tolerance_ms=int(worker.future_tolerance_s * 1000),
             )
             app.consume(topics.named(TRACKS_UPLOADED), handler, in_hand=_RECORDS_IN_HAND)
-            yield {"pool": self._check_pool}
+            yield {"redis": check_redis, "pool": self._check_pool, "machine": _check_machine}
 
     def server_of(self, error: BaseException) -> str:
-        """redis, pool or kafka."""
-        from stream.store.away import is_redis_away
+        """machine, redis, pool or kafka."""
+        from stream.tracks.handler import server_of
 
-        return "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"
+        return server_of(error) or "kafka"
 
     async def _check_pool(self) -> None:
         if self._pool.trouble:
             raise self._pool.trouble
+
+
+async def _check_machine() -> None:
+    await asyncio.to_thread(try_disk)
