@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 from collections.abc import Iterator
 
+import msgspec
 import redis.exceptions
 
 from models.errors import TastewaveError
@@ -65,17 +67,17 @@ def redis_advice(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def named(key: str) -> Iterator[None]:
-    """Around the use of a key: Redis refuses one of another type without naming it.
+    """Around the use of a key and the reading of its value: neither Redis nor a decoder names the key.
 
     Raises:
         ForeignValue: the key holds what tastewave did not write.
     """
     try:
         yield
-    except redis.exceptions.ResponseError as error:
-        if _WRONG_TYPE not in str(error):
+    except (redis.exceptions.ResponseError, LookupError, ValueError, msgspec.MsgspecError, struct.error) as error:
+        if isinstance(error, redis.exceptions.ResponseError) and _WRONG_TYPE not in str(error):
             raise
         raise ForeignValue(
-            f"the key {key!r} holds what tastewave did not write (WRONGTYPE); delete it, or give tastewave a database "
+            f"the key {key!r} holds what tastewave did not write ({error}); delete it, or give tastewave a database "
             "of its own"
         ) from None

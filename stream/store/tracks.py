@@ -63,7 +63,7 @@ class TrackStore:
         key = track_key(self._release, track_id)
         with named(key):
             fields = await self._client.hgetall(key)
-        return track_answer(track_id, self._release, fields) if fields else None
+            return track_answer(track_id, self._release, fields) if fields else None
 
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
@@ -72,7 +72,7 @@ class TrackStore:
         arguments += [part for field in track_fields(answer).items() for part in field]
         with named(" or ".join(keys)):
             held = await self._put(keys=keys, args=arguments)
-        return track_answer(answer.track_id, self._release, _pairs(held))
+            return track_answer(answer.track_id, self._release, _pairs(held))
 
     def _keys(self, track_id: str) -> list[str]:
         """The keys of put_track.lua."""

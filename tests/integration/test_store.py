@@ -374,3 +374,25 @@ async def test_a_key_of_another_type_is_named(store, client) -> None:
             await use
         assert repr(key) in str(raised.value)
         assert is_redis_away(raised.value)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"name": "no answer"},
+        {"status": "tagged"},
+        {"event_time": "soon"},
+        {"genres": "{"},
+        {"tags": '{"a": 1}'},
+        {"genre": b"\xff"},
+        {"embedding": b"12345"},
+    ],
+)
+async def test_a_hash_that_is_no_answer_is_named(store, client, foreign: dict[str, Any]) -> None:
+    key = track_key(RELEASE, "t1")
+    if not foreign.keys() & {"name", "status"}:  # an answer, with one field that is none
+        await store.put(answer())
+    await client.hset(key, mapping=foreign)
+    with pytest.raises(ForeignValue, match="did not write") as raised:
+        await store.get("t1")
+    assert repr(key) in str(raised.value)
