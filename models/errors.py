@@ -15,12 +15,13 @@ TastewaveError
 │   └── Silent            silent             digital silence
 ├── ProcessingError                          the pool process that worked on it did not come back
 │   ├── ProcessCrashed    process_crashed    it died (signal, crash of a decoder), and again when tried anew
+│   │   └── KilledWorkers (stream.store.hearings)   several workers were killed while they heard it
 │   ├── ProcessTimedOut   process_timed_out  it ran past its time and was ended
 │   └── OutOfMemory       out_of_memory      it asked for more memory than it may have
-├── HostAway              (stream.audio.breaker)   the server of the audio does not answer now: the track waits
-├── KafkaUnusable, RedisUnusable             (stream) a command does not reach its server
+├── HostAway              (stream.audio)     the server of the audio does not answer now: the track waits
+├── KafkaUnusable, RedisUnusable             (stream) a command or a worker cannot use its server
+├── PoolUnusable, MachineUnusable, ForeignValue  (stream) what a record waits for, and is not to blame for
 ├── UploadFailed, TaggingFailed, NoAnswer, RewindRefused    (stream) a command could not do what was asked
-├── PoolUnusable          (stream.audio)     no pool process can be started now; records wait
 ├── WorkerCrashed         (stream.worker)    Faust gave up; its supervisor starts the worker anew
 ├── DumpFailed            (offline)          Kafka, or the folder of a dump, does not do what it needs
 ├── LaunchError           (deploy.local)     a local server does not start

@@ -236,7 +236,9 @@ class PoolSettings(Section):
 
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}POOL_")
 
-    size: Positive | None = Field(None, description="processes that hear tracks; as many as cores when absent")
+    size: Positive | None = Field(
+        None, description="processes that hear tracks; as many as the CPUs that a worker may use when absent"
+    )
     task_timeout_s: Seconds = Field(
         60.0,
         validation_alias=f"{PREFIX}TASK_TIMEOUT_S",

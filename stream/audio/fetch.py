@@ -28,6 +28,7 @@ from stream.audio import gates
 from stream.audio.breaker import Breaker, Visit
 from stream.audio.codings import GZIP_START, Unpacked, coding
 from stream.audio.intake import Fetched, Intake, TransientError
+from stream.audio.machine import lacking
 from stream.audio.uris import shown_uri
 from stream.settings import FetchSettings
 
@@ -101,6 +102,7 @@ class Fetcher:
             TooLarge: the audio has more than settings.max_bytes.
             FetchFailed: it failed for a reason that lasts, in every try, or did not finish in time.
             HostAway: the server is away (stream.audio.breaker); the track is not to blame.
+            MachineUnusable: the worker's own machine lacks what fetching needs; the track is not to blame.
         """
         settings = self._settings
         with self._breaker.visit(uri) as visit:
@@ -250,7 +252,7 @@ def _read(file: IO[bytes]) -> bytes:
     try:
         return file.read(_BLOCK_BYTES)
     except OSError as error:
-        raise TransientError(f"broke off ({error.strerror})") from None
+        raise lacking(error) or TransientError(f"broke off ({error.strerror})") from None
 
 
 @contextlib.contextmanager
@@ -264,7 +266,7 @@ def _bucket_errors(place: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - every fsspec package raises errors of its own
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):  # botocore's
             raise TransientError("needs credentials that the worker lacks (give it read access)") from None
-        raise TransientError(f"failed ({type(error).__name__})") from None
+        raise lacking(error) or TransientError(f"failed ({type(error).__name__})") from None
 
 
 def _check_answer(response: aiohttp.ClientResponse, place: str) -> None:
@@ -296,6 +298,6 @@ def _web_errors(place: str) -> Iterator[None]:
             ) from None
         if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
             raise FetchFailed(f"{place} names an unknown host; check the address") from None
-        raise TransientError(f"cannot be connected ({type(error).__name__})") from None
+        raise lacking(error) or TransientError(f"cannot be connected ({type(error).__name__})") from None
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         raise TransientError(f"broke off ({type(error).__name__})") from None

@@ -28,6 +28,7 @@ import aiohttp
 from yarl import URL
 
 from models.errors import FetchFailed, FetchRefused, NotFound, SettingsError
+from stream.audio.machine import lacking
 from stream.audio.uris import shown_uri
 
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -194,6 +195,7 @@ def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
         FetchRefused: it lies outside the roots, is no regular file, or the URI names no local file.
         NotFound: there is no such file inside the roots.
         FetchFailed: it cannot be opened.
+        MachineUnusable: the worker's machine lacks what opening it needs.
     """
     path = _file_path(uri)
     try:
@@ -204,7 +206,8 @@ def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
         _check_inside(Path(os.path.realpath(os.fsdecode(path))), roots, uri)
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise NotFound(f"{shown_uri(uri)} is not there; upload the track with the path of its file") from None
-        raise FetchFailed(f"{shown_uri(uri)} cannot be opened ({error.strerror}); check its permissions") from None
+        problem = FetchFailed(f"{shown_uri(uri)} cannot be opened ({error.strerror}); check its permissions")
+        raise lacking(error) or problem from None
     try:
         descriptor = Path(f"/proc/self/fd/{handle}")  # links to the real path of what was opened
         _check_inside(descriptor.readlink(), roots, uri)
@@ -212,7 +215,8 @@ def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
             raise FetchRefused(f"{shown_uri(uri)} is not a regular file; upload a file of audio")
         return descriptor.open("rb", buffering=0)
     except OSError as error:
-        raise FetchFailed(f"{shown_uri(uri)} cannot be read ({error.strerror}); check its permissions") from None
+        problem = FetchFailed(f"{shown_uri(uri)} cannot be read ({error.strerror}); check its permissions")
+        raise lacking(error) or problem from None
     finally:
         os.close(handle)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Self
 
 from models.errors import TooLarge
+from stream.audio.machine import own_disk
 
 
 class TransientError(Exception):
@@ -50,8 +50,8 @@ class Intake:
                 intake.add(block)
             fetched = intake.finish()
 
-    Leaving the `with` block by an exception closes the file. Its methods block; TransientError says that the disk
-    failed.
+    Leaving the `with` block by an exception closes the file. Its methods block. Where the disk takes no more,
+    MachineUnusable is raised.
 
     Args:
         place: the URI as errors may show it.
@@ -63,7 +63,7 @@ class Intake:
         self._place = place
         self._max_bytes = max_bytes
         self._copies = original is None
-        with _disk_errors():
+        with own_disk():
             self._file = original or tempfile.TemporaryFile()  # noqa: SIM115 - Fetched closes it
         self._hash = hashlib.sha256()
         self._size_bytes = 0
@@ -73,7 +73,8 @@ class Intake:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._file.close()  # waits for a block that a thread is writing
+            with contextlib.suppress(OSError):  # of a full disk, which closing cannot write what is left to
+                self._file.close()  # waits for a block that a thread is writing
 
     def expect(self, size_bytes: int | None) -> None:
         """Raise TooLarge when the announced size (None where there is none) is over max_bytes."""
@@ -89,19 +90,11 @@ class Intake:
         self.expect(self._size_bytes)
         self._hash.update(block)
         if self._copies:
-            with _disk_errors():
+            with own_disk():
                 self._file.write(block)
 
     def finish(self) -> Fetched:
         """The file with all blocks, at its start; the caller closes it."""
-        with _disk_errors():
+        with own_disk():
             self._file.seek(0)
         return Fetched(self._file, self._size_bytes, self._hash.hexdigest())
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TransientError(f"cannot be kept on the worker's disk ({error.strerror})") from None

@@ -32,6 +32,7 @@ from models.errors import (
 )
 from models.tagging import Tagging
 from stream.audio import sandbox
+from stream.audio.machine import lacking
 from stream.audio.messages import LENGTH, Message, Ready, Refused
 
 log = structlog.get_logger(__name__)
@@ -91,16 +92,17 @@ class _Process:
         self.guards = message.guards
 
     async def hear(self, file: IO[bytes]) -> Tagging:
-        """Send it a file and wait for the answer. Raises _Died, or the error that it answers with."""
+        """Send it a file and wait for the answer. Raises _Died, MachineUnusable, or the error that it answers with."""
         try:  # opened again: the process can only read, and reads from the start
             descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise FetchFailed(f"the audio cannot be read ({error.strerror}); check its file") from None
+            problem = FetchFailed(f"the audio cannot be read ({error.strerror}); check its file")
+            raise lacking(error) or problem from None
         self._asked = True
         try:
             socket.send_fds(self._channel, [b"."], [descriptor])
         except OSError as error:
-            raise _Died(str(error)) from None
+            raise lacking(error) or _Died(str(error)) from None
         finally:
             os.close(descriptor)
         message = await self._receive()
@@ -153,6 +155,10 @@ def _error(refused: Refused) -> Exception:
     return RuntimeError(f"hearing failed in the pool process: {refused.message}")
 
 
+def _unusable(reason: str) -> PoolUnusable:
+    return PoolUnusable(f"no pool process can be started ({reason}); see what the machine lacks")
+
+
 class TaggerPool:
     """Hears tracks in other processes, so that a decoder that crashes, hangs or needs too much memory fails its own
     track and no other.
@@ -193,9 +199,12 @@ class TaggerPool:
         self._idle: asyncio.LifoQueue[_Process] = asyncio.LifoQueue()
 
     def launch(self) -> None:
-        """Start the processes and return at once, while they load the release. Raises OSError."""
-        for _ in range(self.processes):
-            self._idle.put_nowait(self._start())
+        """Start the processes and return at once, while they load the release. Raises PoolUnusable."""
+        try:
+            for _ in range(self.processes):
+                self._idle.put_nowait(self._start())
+        except OSError as error:
+            raise _unusable(error.strerror or str(error)) from None
 
     async def ready(self) -> dict[str, bool]:
         """Wait until the processes have loaded the release.
@@ -221,6 +230,7 @@ class TaggerPool:
         Raises:
             AudioError: the file cannot be decoded, or is too short, too long or silent.
             FetchFailed: the file cannot be read.
+            MachineUnusable: it cannot be handed over, since the machine lacks what that needs.
             ProcessCrashed: the process died, and so did the next one.
             ProcessTimedOut: hearing took longer than timeout_s.
             OutOfMemory: hearing needed more memory than memory_mb.
@@ -284,7 +294,7 @@ class TaggerPool:
                 raise
         except (OSError, _Died, ReleaseError) as error:  # TimeoutError is an OSError
             reason = str(error) or f"it did not load within {self._timeout_s:g} s"
-            self.trouble = PoolUnusable(f"no pool process can be started ({reason}); see what the machine lacks")
+            self.trouble = _unusable(reason)
             raise self.trouble from None
         self.trouble = None
         return process

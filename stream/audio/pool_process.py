@@ -7,6 +7,7 @@ and its answer a Tagging or a Refused (stream.audio.messages). It ends when the 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import io
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from models.tagger import Tagger
 
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_MORE_OOM_SCORE, _MOST_OOM_SCORE = 300, 1000  # thousandths of the memory: so much more a process seems to take
 
 
 class PoolProcess:
@@ -108,8 +112,18 @@ def _refused(error: TastewaveError) -> Refused:
     return Refused(type(error).__name__, str(error))
 
 
+def _end_before_the_worker() -> None:
+    """Where memory runs out, have the kernel choose this process: another one takes its place, and no record is lost.
+
+    Any process may raise its own score; lowering that of the worker would take rights.
+    """
+    with contextlib.suppress(OSError):  # /proc may be read-only
+        _OOM_SCORE.write_text(str(min(_MOST_OOM_SCORE, int(_OOM_SCORE.read_text()) + _MORE_OOM_SCORE)))
+
+
 def main(channel_fd: int, release: str, max_duration_s: float, memory_bytes: int) -> None:
     """Run the process; before anything that takes long, settle how it ends."""
+    _end_before_the_worker()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the worker handles it
     PoolProcess(channel_fd).run(release, max_duration_s=max_duration_s, memory_bytes=memory_bytes)

@@ -16,19 +16,45 @@ from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
 from models.errors import TastewaveError
 from models.events import TrackFeatures, TrackTagged, encode_event
 from stream.broker.dead_letters import dead_letter
-from stream.broker.faust_driver import PRODUCER_STATE_LOST
 from stream.settings import TopicSettings
+
+_OF_THE_RECORD = (
+    aiokafka.errors.MessageSizeTooLargeError,
+    aiokafka.errors.RecordTooLargeError,
+    aiokafka.errors.RecordListTooLargeError,
+)
+_OF_THIS_PROGRAM = (aiokafka.errors.IllegalStateError, aiokafka.errors.IllegalArgumentError)
+_ADVICE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (aiokafka.errors.TopicAuthorizationFailedError, aiokafka.errors.GroupAuthorizationFailedError,
+         aiokafka.errors.ClusterAuthorizationFailedError, aiokafka.errors.TransactionalIdAuthorizationFailed),
+        "grant its user the rights of deploy/docs/production.md",
+    ),
+    (
+        (aiokafka.errors.AuthenticationFailedError, aiokafka.errors.SaslAuthenticationFailed),
+        "correct TASTEWAVE_KAFKA_USERNAME and TASTEWAVE_KAFKA_PASSWORD",
+    ),
+    ((aiokafka.errors.UnknownTopicOrPartitionError,), "run `tastewave topics create`"),
+)  # fmt: skip
 
 
 def is_kafka_away(error: BaseException) -> bool:
-    """Whether a record that met this error should wait and be tried again."""
-    if isinstance(error, ProducerSendError) and error.__cause__:  # Faust's wrapping of what aiokafka raised
-        error = error.__cause__
-    if isinstance(error, PRODUCER_STATE_LOST):  # a new producer takes over
-        return True
-    return isinstance(error, aiokafka.errors.KafkaTimeoutError) or (
-        isinstance(error, aiokafka.errors.KafkaError) and error.retriable
-    )
+    """Whether a record that met this error should wait and be tried again.
+
+    Whatever Kafka answers is no fault of the record, unless what is sent for it is too large.
+    """
+    error = _cause(error)
+    return isinstance(error, aiokafka.errors.KafkaError) and not isinstance(error, _OF_THE_RECORD + _OF_THIS_PROGRAM)
+
+
+def kafka_advice(error: BaseException) -> str:
+    """What to do about an error of Kafka; empty where its text says enough."""
+    return next((advice for kinds, advice in _ADVICE if isinstance(_cause(error), kinds)), "")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What aiokafka raised, also where Faust has wrapped it."""
+    return error.__cause__ if isinstance(error, ProducerSendError) and error.__cause__ else error
 
 
 class Publisher:

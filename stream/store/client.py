@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from models.errors import SettingsError, TastewaveError
 from stream.settings import RedisSettings
+from stream.store.away import redis_advice
 
 _CONNECT_TIMEOUT_S = 3.0
 _ANSWER_TIMEOUT_S = 5.0
@@ -62,12 +63,15 @@ def sync_client(settings: RedisSettings) -> Iterator[redis.Redis | redis.RedisCl
         with contextlib.closing(client):
             yield client
     except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
-        url = urlsplit(settings.url.get_secret_value())
-        place = url.path if url.scheme == "unix" else url.netloc.rpartition("@")[2]
-        problem = settings.redacted(str(error))
-        raise RedisUnusable(
-            f"Redis at {place} cannot be used ({problem}); start it, or correct TASTEWAVE_REDIS_URL"
-        ) from error
+        raise unusable(settings, error) from error
+
+
+def unusable(settings: RedisSettings, error: Exception) -> RedisUnusable:
+    """An error of Redis as one sentence that names the server and says what to do."""
+    url = urlsplit(settings.url.get_secret_value())
+    place = url.path if url.scheme == "unix" else url.netloc.rpartition("@")[2]
+    advice = redis_advice(error) or "start it, or correct TASTEWAVE_REDIS_URL"
+    return RedisUnusable(f"Redis at {place} cannot be used ({settings.redacted(str(error))}); {advice}")
 
 
 class _AskedNode:
@@ -130,15 +134,29 @@ def _from_url(settings: RedisSettings, kind: Any, **options: Any) -> Any:
         parts = urlsplit(url)
         if parts.scheme != "unix" and "@" in f"{parts.path}{parts.query}{parts.fragment}":
             raise ValueError("redis-py would take the beginning of an unencoded password for the host")
+        if not settings.cluster:
+            _try_options(url)
         return kind.from_url(
             url,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             socket_timeout=_ANSWER_TIMEOUT_S,
             **options,
         )
-    except (ValueError, TypeError):
+    except OSError as error:
+        raise SettingsError(
+            f"TLS to Redis cannot be set up ({error.strerror or type(error).__name__}); "
+            "check the files that TASTEWAVE_REDIS_URL names"
+        ) from None
+    except (ValueError, TypeError, redis.RedisError):
         # Their messages may quote a piece of the password.
         raise SettingsError(
             "TASTEWAVE_REDIS_URL cannot be read; use redis://user:password@host:port/number "
             "with : / ? # @ in user and password percent-encoded"
         ) from None
+
+
+def _try_options(url: str) -> None:
+    """Make a connection without connecting it. redis-py would read the options of the URL with the first command."""
+    connection = redis.asyncio.ConnectionPool.from_url(url).make_connection()
+    if isinstance(connection, redis.asyncio.SSLConnection):
+        connection.ssl_context.get()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
 from models.contract import KEY_PREFIX, features_key, taggram_key, track_answer, track_fields, track_key
 from models.events import TrackTagged
-from stream.store.scripts import script
+from stream.store.away import named
+from stream.store.scripts import rehearsal, script
 
 
 class PublishedFeatures(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,25 +62,52 @@ class TrackStore:
         self._keep_taggrams = keep_taggrams
         self._put = script(client, "put_track")
         self._mark_features = script(client, "mark_features")
+        self._put_rehearsal = rehearsal(client, "put_track")
+        self._mark_rehearsal = rehearsal(client, "mark_features")
+        self._nobody = f"rehearsal-{uuid4().hex}"
+
+    async def rehearse(self) -> None:
+        """Write what an answer writes, under an id of its own, and delete it at once.
+
+        Raises:
+            What stream.store.away.is_redis_away knows, where Redis would refuse an answer.
+        """
+        first = [1, 0, "id", "taggram", "status", "tagged", "event_time", 0, "genre", "one"]
+        later = [1, 1, "id", "", "status", "abstained", "event_time", 1, "title", "another"]  # and no genre
+        await self._put_rehearsal(keys=self._keys(self._nobody), args=first + later)
+        await self._mark_rehearsal(
+            keys=[features_key(self._nobody, prefix=self._prefix)], args=[0, "0 content", 1, "1 content"]
+        )
 
     async def get(self, track_id: str) -> TrackTagged | None:
         """The answer that is held for a track, or None."""
-        fields = await self._client.hgetall(track_key(self._release, track_id, prefix=self._prefix))
-        return track_answer(track_id, self._release, fields) if fields else None
+        key = track_key(self._release, track_id, prefix=self._prefix)
+        with named(key):
+            fields = await self._client.hgetall(key)
+            return track_answer(track_id, self._release, fields) if fields else None
 
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
-        keys = [track_key(self._release, answer.track_id, prefix=self._prefix)]
-        # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
-        if self._keep_taggrams and not answer.track_id.startswith("}"):
-            keys.append(taggram_key(self._release, answer.track_id, prefix=self._prefix))
+        keys = self._keys(answer.track_id)
         arguments = [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram]
         arguments += [part for field in track_fields(answer).items() for part in field]
-        return track_answer(answer.track_id, self._release, _pairs(await self._put(keys=keys, args=arguments)))
+        with named(" or ".join(keys)):
+            held = await self._put(keys=keys, args=arguments)
+            return track_answer(answer.track_id, self._release, _pairs(held))
+
+    def _keys(self, track_id: str) -> list[str]:
+        """The keys of put_track.lua."""
+        keys = [track_key(self._release, track_id, prefix=self._prefix)]
+        # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
+        if self._keep_taggrams and not track_id.startswith("}"):
+            keys.append(taggram_key(self._release, track_id, prefix=self._prefix))
+        return keys
 
     async def published_features(self, track_id: str) -> PublishedFeatures | None:
         """What the features of a track were published from, by the workers of any release; None where nobody did."""
-        mark: bytes | None = await self._client.get(features_key(track_id, prefix=self._prefix))
+        key = features_key(track_id, prefix=self._prefix)
+        with named(key):
+            mark: bytes | None = await self._client.get(key)
         try:
             return _mark.decode((mark or b"").partition(b" ")[2])
         except msgspec.MsgspecError:  # none, or one that an earlier version wrote
@@ -88,7 +117,8 @@ class TrackStore:
         """Remember what features were published from, unless those of a later upload were published since."""
         mark = b"%d %b" % (published.event_time, msgspec.json.encode(published))
         key = features_key(track_id, prefix=self._prefix)
-        await self._mark_features(keys=[key], args=[published.event_time, mark])
+        with named(key):
+            await self._mark_features(keys=[key], args=[published.event_time, mark])
 
 
 def _pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:

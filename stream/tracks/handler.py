@@ -16,9 +16,11 @@ from models.errors import AudioError, EventError, FetchError, FutureEvent, Proce
 from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
 from stream import metrics
 from stream.audio.breaker import HostAway
+from stream.audio.machine import lacking
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.broker.publish import Publisher, is_kafka_away
 from stream.store.away import is_redis_away
+from stream.store.hearings import MOST_KILLED, Hearings, KilledWorkers
 from stream.store.tracks import PublishedFeatures, TrackStore
 
 if TYPE_CHECKING:
@@ -36,6 +38,19 @@ class _TrackId(msgspec.Struct):
 _track_id = msgspec.json.Decoder(_TrackId)
 
 
+def server_of(error: BaseException) -> str | None:
+    """What is away by this error: machine, redis, pool, fetch (a server of audio) or kafka; None where nothing is."""
+    if lacking(error):
+        return "machine"
+    if is_redis_away(error):
+        return "redis"
+    if isinstance(error, PoolUnusable):
+        return "pool"
+    if isinstance(error, HostAway):
+        return "fetch"
+    return "kafka" if is_kafka_away(error) else None
+
+
 class TrackHandler:
     """Answers one TrackUploaded record at a time; a stream.broker.in_hand.RecordHandler.
 
@@ -50,6 +65,7 @@ class TrackHandler:
         fetcher: brings the audio here.
         pool: hears it.
         store: keeps the answers.
+        hearings: finds the records that kill workers.
         publisher: sends them.
         turn: fetching and hearing waits for it (BatchApp.turn).
         top_k: genres and tags kept in an answer.
@@ -66,6 +82,7 @@ class TrackHandler:
         fetcher: Fetcher,
         pool: TaggerPool,
         store: TrackStore,
+        hearings: Hearings,
         publisher: Publisher,
         turn: Callable[[ConsumerRecord], AbstractAsyncContextManager[None]],
         top_k: int,
@@ -78,6 +95,7 @@ class TrackHandler:
         self._fetcher = fetcher
         self._pool = pool
         self._store = store
+        self._hearings = hearings
         self._publisher = publisher
         self._turn = turn
         self._top_k = top_k
@@ -92,8 +110,8 @@ class TrackHandler:
             return None
 
     def is_away(self, error: BaseException) -> bool:
-        """Whether Redis, Kafka, the pool or the server of the audio is not there now."""
-        return is_redis_away(error) or is_kafka_away(error) or isinstance(error, PoolUnusable | HostAway)
+        """Whether what answers a record is not there now: a server, the pool, or something that the machine lacks."""
+        return server_of(error) is not None
 
     async def handle(self, record: ConsumerRecord) -> None:
         """Answer a record. Raises what is_away knows; any other error is a fault of this program."""
@@ -109,11 +127,11 @@ class TrackHandler:
             metrics.EVENTS.labels(AGENT, "cached", "").inc()
             return
         try:
-            async with self._turn(record):
+            async with self._turn(record), self._hearings.of(record):
                 heard, content_hash = await self._hear(event)
             await self._answer(event, heard, content_hash)
         except (FetchError, AudioError, ProcessingError) as error:
-            await self._fail(record, event, error)
+            await self._fail(record, event, error, MOST_KILLED if isinstance(error, KilledWorkers) else 1)
 
     async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
         """Dead-letter a record that raised unexpected errors."""

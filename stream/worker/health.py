@@ -17,7 +17,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from models.errors import SettingsError
 from stream import metrics
 from stream.broker.app import BatchApp, Progress
+from stream.broker.publish import kafka_advice
 from stream.settings import WorkerSettings
+from stream.store.away import redis_advice
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +77,7 @@ class Health:
     def report_away(self, error: BaseException, *, server: str | None = None) -> None:
         """Note that a server is away: the one that the error names, unless `server` does. Logged when it is new."""
         server = server or self._server_of(error)
-        reason = self._redacted(str(error) or type(error).__name__)
+        reason = self._redacted(_told(error))
         if server not in self._problems:
             log.warning("server.away", server=server, error=reason)
         self._problems[server] = reason
@@ -224,3 +226,9 @@ class Health:
         """Close the port."""
         if self._runner:
             await self._runner.cleanup()
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, and what to do about it where its text does not say that."""
+    text, advice = str(error) or type(error).__name__, redis_advice(error) or kafka_advice(error)
+    return f"{text}; {advice}" if advice else text

@@ -24,6 +24,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedCodecError,
 )
+from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from models.errors import TastewaveError
@@ -31,8 +32,8 @@ from models.release import Release
 from stream import metrics
 from stream.broker.app import BatchApp, batch_app
 from stream.settings import Settings
-from stream.store.away import is_redis_away
-from stream.store.client import async_client
+from stream.store.away import is_redis_away, needs_another_setting
+from stream.store.client import async_client, unusable
 from stream.store.heartbeat import Heartbeat
 from stream.store.live import LiveRelease
 from stream.worker.health import Check, Health
@@ -69,7 +70,11 @@ class Role(Protocol):
         ...
 
     def consume(self, app: BatchApp, redis: Any) -> AbstractAsyncContextManager[Mapping[str, Check]]:
-        """Register the role's agents with the app; gives the checks of the servers that this role alone needs."""
+        """Register the role's agents with the app.
+
+        Gives the checks of what this role needs: under "redis", whether it takes what the role writes; under names of
+        the role's own, whatever else it needs.
+        """
         ...
 
     def server_of(self, error: BaseException) -> str:
@@ -87,6 +92,7 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
 
     Raises:
         WorkerCrashed: Faust gave up.
+        RedisUnusable: Redis refuses this client for good.
         SettingsError: the health port is taken, the Redis URL cannot be read, or TLS cannot be set up.
     """
     stopping = asyncio.Event()
@@ -116,8 +122,9 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         if not await _first(role.load(), stopping):
             return
         log.info("worker.loaded")
-        redis_check = _redis_check(Heartbeat(client, live, key_prefix=settings.redis.key_prefix), role.name)
-        watch = asyncio.create_task(health.watch(app, {"redis": redis_check, **checks}))
+        heartbeat = Heartbeat(client, live, key_prefix=settings.redis.key_prefix)
+        redis_check = _redis_check(heartbeat, role.name, checks["redis"])
+        watch = asyncio.create_task(health.watch(app, {**checks, "redis": redis_check}))
         try:
             await _run(app, stopping, settings)
         finally:
@@ -164,8 +171,9 @@ def _crashed(reason: BaseException | None, settings: Settings) -> WorkerCrashed:
     return WorkerCrashed(f"the consumer gave up ({settings.redacted(repr(reason))}); {advice}")
 
 
-def _redis_check(heartbeat: Heartbeat, role: str) -> Check:
+def _redis_check(heartbeat: Heartbeat, role: str, check_role: Check) -> Check:
     async def check() -> None:
+        await check_role()
         lost = await heartbeat.beat()
         if lost is None:
             return
@@ -217,7 +225,13 @@ async def _servers(settings: Settings, topics: Sequence[str], health: Health, li
         )
 
     async def go_live() -> None:
-        release, _ = await waiting("redis", is_redis_away)(live.ensure)
+        def is_away(error: BaseException) -> bool:
+            return is_redis_away(error) and not needs_another_setting(error)
+
+        try:
+            release, _ = await waiting("redis", is_away)(live.ensure)
+        except RedisError as error:
+            raise unusable(settings.redis, error) from None
         health.report_back("redis")
         log.info("release.live", release=release)
 
@@ -239,4 +253,7 @@ async def _check_topics(settings: Settings, topics: Sequence[str]) -> None:
     finally:
         await client.close()
     if missing := sorted({settings.topics.named(name) for name in topics} - existing):
-        raise _MissingTopicsError(f"no topic {', '.join(missing)}; run `tastewave topics create`")
+        raise _MissingTopicsError(
+            f"there is no topic {', '.join(missing)} that this worker may see; run `tastewave topics create`, "
+            "or let the worker's user describe it"
+        )

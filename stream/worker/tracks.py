@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,9 @@ from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_
 from models.release import Release, load_release
 from stream import metrics
 from stream.audio import sandbox
-from stream.audio.breaker import HostAway
-from stream.audio.pool import PoolUnusable, TaggerPool
+from stream.audio.cpus import usable_cpus
+from stream.audio.machine import try_disk
+from stream.audio.pool import TaggerPool
 from stream.logs import configure_logs
 from stream.settings import Settings
 
@@ -44,7 +44,7 @@ def run_tracks_worker(settings: Settings) -> None:
     release = load_release(settings.worker.release)
     pool = TaggerPool(
         str(release.folder),
-        processes=settings.pool.size or len(os.sched_getaffinity(0)),
+        processes=settings.pool.size or usable_cpus(),
         timeout_s=settings.pool.task_timeout_s,
         memory_mb=settings.pool.task_memory_mb,
         max_duration_s=settings.pool.max_duration_s,
@@ -84,11 +84,19 @@ class TracksRole:
         """Register the agent for uploads."""
         from stream.audio.fetch import Fetcher
         from stream.broker.publish import Publisher
+        from stream.store.hearings import Hearings
         from stream.store.tracks import TrackStore
         from stream.tracks.handler import TrackHandler
 
         worker, topics, release_id = self._settings.worker, self._settings.topics, self._release.release_id
         key_prefix = self._settings.redis.key_prefix
+        store = TrackStore(redis, release_id, key_prefix=key_prefix, keep_taggrams=worker.store_taggram)
+        hearings = Hearings(redis, release_id, key_prefix=key_prefix)
+
+        async def check_redis() -> None:
+            await store.rehearse()
+            await hearings.rehearse()
+
         async with Fetcher(self._settings.fetch) as fetcher:
             handler = TrackHandler(
                 release=release_id,
@@ -96,22 +104,23 @@ class TracksRole:
                 networks=self._release.network_hashes,
                 fetcher=fetcher,
                 pool=self._pool,
-                store=TrackStore(redis, release_id, key_prefix=key_prefix, keep_taggrams=worker.store_taggram),
+                store=store,
+                hearings=hearings,
                 publisher=Publisher(app.producer, topics, release=release_id),
                 turn=app.turn,
                 top_k=worker.top_k,
                 future_tolerance_ms=int(worker.future_tolerance_s * 1000),
             )
             app.consume(topics.named(TRACKS_UPLOADED), handler, in_hand=_RECORDS_IN_HAND)
-            yield {"pool": self._check_pool, "fetch": self._check_fetch}
+            yield {
+                "redis": check_redis, "pool": self._check_pool, "machine": _check_machine, "fetch": self._check_fetch
+            }  # fmt: skip
 
     def server_of(self, error: BaseException) -> str:
-        """redis, pool, fetch (a server of audio) or kafka."""
-        from stream.store.away import is_redis_away
+        """machine, redis, pool, fetch (a server of audio) or kafka."""
+        from stream.tracks.handler import server_of
 
-        if isinstance(error, HostAway):
-            return "fetch"
-        return "redis" if is_redis_away(error) else "pool" if isinstance(error, PoolUnusable) else "kafka"
+        return server_of(error) or "kafka"
 
     async def _check_fetch(self) -> None:
         """Nothing to ask: servers of audio are back when no record waits for one (Health.report_back)."""
@@ -119,3 +128,7 @@ class TracksRole:
     async def _check_pool(self) -> None:
         if self._pool.trouble:
             raise self._pool.trouble
+
+
+async def _check_machine() -> None:
+    await asyncio.to_thread(try_disk)

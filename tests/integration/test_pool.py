@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from models.errors import FetchFailed, NotAudio, OutOfMemory, ProcessCrashed, Pr
 from models.release import DEFAULT
 from models.tagging import Tagging
 from stream.audio import sandbox
+from stream.audio.machine import MachineUnusable
 from stream.audio.pool import PoolUnusable, TaggerPool
 from tests.platform.music import write_music
 
@@ -206,6 +208,37 @@ async def test_a_file_that_cannot_be_read_is_told_as_such(pool, track, tmp_path)
     with pytest.raises(FetchFailed, match="Is a directory"):
         await pool.tag(Directory(tmp_path))
     assert (await pool.tag_file(track)).status in ("tagged", "abstained")
+
+
+async def test_where_memory_runs_out_the_kernel_ends_a_pool_process_before_the_worker(pool) -> None:
+    (process,) = children()
+    score = lambda pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text())  # noqa: E731
+    assert score(process.pid) == min(1000, score(os.getpid()) + 300)
+    assert score(process.pid) > score(os.getpid()) or score(os.getpid()) == 1000
+
+
+def test_a_machine_that_takes_no_more_processes_is_one_sentence(monkeypatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with pytest.raises(PoolUnusable, match=r"Resource temporarily unavailable\); see what the machine lacks"):
+        Pool().launch()
+
+
+async def test_a_file_that_cannot_be_handed_over_for_want_of_descriptors_is_not_to_blame(pool, track) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with track.open("rb") as file:
+        spare = os.open(os.devnull, os.O_RDONLY)
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+        try:
+            with pytest.raises(MachineUnusable, match="ulimit -n"):
+                await pool.tag(file)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await pool.tag(file)).status in ("tagged", "abstained")
+    assert pool.restarts == 0
 
 
 async def test_no_process_is_left_behind() -> None:

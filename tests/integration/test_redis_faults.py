@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import redis.exceptions
 from redis.crc import key_slot
 
 from deploy.local import Redis, RedisCluster
-from models.contract import LIVE_KEY
+from models.contract import LIVE_KEY, track_key
 from stream.settings import load_settings
 from stream.store.away import is_redis_away
 from stream.store.client import async_client, sync_client
@@ -27,6 +28,7 @@ from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 MINUTES = "5"  # more than a test takes
+PRODUCTION = Path(__file__).parents[2] / "deploy" / "docs" / "production.md"
 
 
 @pytest.fixture
@@ -228,6 +230,99 @@ async def test_a_client_whose_primary_became_a_replica_finds_the_new_one_at_the_
         assert new.get("after") == "1"
         await client.aclose()
         listener.close()
+
+
+# --- refusals: nothing of them is a track's fault
+
+
+def documented_rights() -> str:
+    """The ACL of the production chapter."""
+    (rights,) = re.findall(r"^ACL SETUSER tastewave on >PASSWORD (.+)$", PRODUCTION.read_text(), re.MULTILINE)
+    return rights
+
+
+def redis_problem(platform: Platform, number: int = 0) -> str:
+    status, report = platform.health("/ready", number)
+    return json.loads(report)["problems"].get("redis", "") if status else ""
+
+
+def test_a_worker_with_the_documented_rights_works_and_without_one_of_them_it_says_so_and_waits(
+    fragile: Platform, redis_server: Redis
+) -> None:
+    file = write_music(fragile.folder / "track.wav")
+    with ask(redis_server) as client:
+        client.execute_command("ACL", "SETUSER", "tastewave", "on", ">secret99", *documented_rights().split())
+        fragile.start_worker(redis_url=redis_server.url.replace("//", "//tastewave:secret99@"), store_taggram="true")
+        fragile.until_ready()
+        assert fragile.wait_for(fragile.upload(file.as_uri())).status != "failed"
+        client.execute_command("ACL", "SETUSER", "tastewave", "-hset")
+        problem = until(lambda: redis_problem(fragile))  # before any record has needed it
+        assert "grant its user the keys and commands of deploy/docs/production.md" in problem
+        late = fragile.upload(file.as_uri())
+        until(lambda: json.loads(fragile.health("/ready")[1])["partitions"] and fragile.lag() == 1)
+        until(lambda: "tastewave_in_hand_records 1.0" in fragile.health("/metrics")[1])
+        client.execute_command("ACL", "SETUSER", "tastewave", "+hset")
+    assert fragile.wait_for(late).status != "failed"
+    fragile.until_ready()
+    assert fragile.dead_letters() == []
+    assert "Traceback" not in fragile.worker_log()
+
+
+def test_a_worker_that_starts_without_rights_waits_for_them(fragile: Platform, redis_server: Redis) -> None:
+    event = fragile.upload(write_music(fragile.folder / "track.wav").as_uri())
+    with ask(redis_server) as client:
+        client.execute_command("ACL", "SETUSER", "tastewave", "on", ">secret99", "~other:*", "+@all")
+        fragile.start_worker(redis_url=redis_server.url.replace("//", "//tastewave:secret99@"))
+        assert "production.md" in until(lambda: redis_problem(fragile))
+        client.execute_command("ACL", "SETUSER", "tastewave", "~tw:*")
+    assert fragile.wait_for(event).status != "failed"
+    assert "Traceback" not in fragile.worker_log()
+
+
+def test_a_foreign_key_holds_up_its_own_track_alone_and_is_named_until_it_is_gone(
+    fragile: Platform, redis_server: Redis
+) -> None:
+    file = write_music(fragile.folder / "track.wav")
+    key = track_key(fragile.release, "mine")
+    fragile.redis.set(key, "foreign")
+    fragile.start_worker()
+    fragile.until_ready()
+    event = fragile.upload(file.as_uri(), track_id="mine")
+    assert repr(key) in until(lambda: redis_problem(fragile))
+    assert fragile.wait_for(fragile.upload(file.as_uri())).status != "failed"
+    assert fragile.redis.get(key) == b"foreign"
+    fragile.redis.delete(key)
+    assert fragile.wait_for(event).status != "failed"
+    fragile.until_ready()
+    assert fragile.dead_letters() == []
+
+
+def last_words(platform: Platform, **settings: str) -> str:
+    """What a worker says that cannot start."""
+    worker = platform.start_worker(**settings)
+    assert worker.wait(60) == 1
+    log = platform.worker_log(len(platform.workers) - 1)
+    assert "Traceback" not in log
+    *_, last = log.splitlines()
+    return last
+
+
+def test_what_only_another_setting_can_mend_ends_the_start_in_one_sentence(fragile: Platform) -> None:
+    url = fragile.environment["TASTEWAVE_REDIS_URL"]
+    assert "name a database that it has in TASTEWAVE_REDIS_URL" in last_words(fragile, redis_url=url[:-1] + "4711")
+    tls = url.replace("redis://", "rediss://") + "?ssl_ca_certs=/none/ca.pem"
+    assert "TLS to Redis cannot be set up (No such file or directory)" in last_words(fragile, redis_url=tls)
+    assert "TASTEWAVE_REDIS_URL cannot be read" in last_words(fragile, redis_url=url + "?no_such_option=1")
+
+
+def test_a_node_of_a_cluster_that_is_taken_for_a_single_server_ends_the_start_in_one_sentence(
+    clustered: Platform, cluster: RedisCluster
+) -> None:
+    owner = clustered.redis.get_node_from_key(LIVE_KEY).port
+    other = next(node for node in cluster.nodes if node.port != owner)
+    said = last_words(clustered, redis_cluster="false", redis_url=other.url)
+    assert said.startswith(f"Error: Redis at 127.0.0.1:{other.port} cannot be used")
+    assert said.endswith("it is a node of a Cluster: set TASTEWAVE_REDIS_CLUSTER=true")
 
 
 # --- Cluster

@@ -3,17 +3,21 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
 
 import pytest
 import redis
 import redis.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from models.contract import LIVE_KEY, decode_taggram, encode_taggram, taggram_key, track_fields, track_key
 from models.events import TrackTagged
-from stream.store.away import is_redis_away
+from stream.store.away import ForeignValue, is_redis_away, needs_another_setting, redis_advice
+from stream.store.hearings import Hearings, KilledWorkers
 from stream.store.heartbeat import Heartbeat, LostWrites
 from stream.store.live import LiveRelease, activate
 from stream.store.tracks import PublishedFeatures, TrackStore
@@ -232,6 +236,105 @@ async def test_what_features_were_published_from_is_remembered_and_never_goes_ba
     assert await store.published_features("t1") == older
 
 
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [("hset", "store"), ("set", "store"), ("hdel", "store"), ("sadd", "hearings"), ("srem", "hearings"),
+     ("evalsha", "store"), ("evalsha", "hearings")],
+)  # fmt: skip
+async def test_a_rehearsal_leaves_nothing_and_is_refused_where_an_answer_would_be(
+    client, environment, command: str, part: str
+) -> None:
+    await client.acl_setuser("worker", enabled=True, nopass=True, keys=["*"], categories=["+@all"])
+    url = environment["TASTEWAVE_REDIS_URL"].replace("//", "//worker:any@")
+    async with redis.asyncio.Redis.from_url(url) as worker:
+        parts = {"store": TrackStore(worker, RELEASE, keep_taggrams=True), "hearings": Hearings(worker, RELEASE)}
+        await parts[part].rehearse()
+        assert await client.keys() == []
+        await client.acl_setuser("worker", enabled=True, commands=[f"-{command}"])
+        with pytest.raises(redis.exceptions.ResponseError) as raised:
+            await parts[part].rehearse()
+    await client.acl_deluser("worker")
+    assert is_redis_away(raised.value)
+    assert "deploy/docs/production.md" in redis_advice(raised.value)
+
+
+class Place(NamedTuple):
+    topic: str = "uploads"
+    partition: int = 0
+    offset: int = 7
+
+
+class Killed:
+    """The client of a worker that is killed while it hears: it takes nothing back."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def srem(self, *_: object) -> None:
+        """Nothing."""
+
+    delete = srem
+
+
+async def hear(hearings: Hearings, place: Place) -> None:
+    async with hearings.of(place):
+        pass
+
+
+async def test_a_record_is_given_up_when_it_has_killed_five_workers_and_may_then_be_tried_anew(client) -> None:
+    for _ in range(5):
+        await hear(Hearings(Killed(client), RELEASE), Place())
+    (key,) = await client.keys()
+    assert 0 < await client.ttl(key) <= 86_400
+    worker = Hearings(client, RELEASE)
+    await hear(worker, Place(offset=8))
+    await hear(Hearings(client, "another12345"), Place())
+    with pytest.raises(KilledWorkers, match="5 workers were killed"):
+        await hear(worker, Place())
+    await hear(worker, Place())
+
+
+async def test_a_record_that_ends_or_waits_in_a_worker_that_lives_is_not_counted(client) -> None:
+    worker = Hearings(client, RELEASE)
+    for _ in range(10):
+        await hear(worker, Place())
+        with pytest.raises(KeyError):
+            async with worker.of(Place()):
+                raise KeyError
+    assert await client.keys() == []
+    worker = Hearings(Killed(client), RELEASE)
+    for _ in range(10):  # Redis was away when it ended: this worker knows itself again
+        await hear(worker, Place())
+    assert await client.scard((await client.keys())[0]) == 1
+
+
+async def test_what_was_near_twice_when_a_worker_was_killed_is_heard_alone(client) -> None:
+    guilty, near = Place(offset=1), Place(offset=2)
+    for _ in range(2):
+        worker = Hearings(Killed(client), RELEASE)
+        for place in (guilty, near):
+            await hear(worker, place)
+    worker, heard = Hearings(client, RELEASE), asyncio.Event()
+
+    async def hear_guilty() -> None:
+        async with worker.of(guilty):
+            heard.set()
+
+    async with worker.of(near):
+        waiting = asyncio.create_task(hear_guilty())
+        await hear(worker, Place(offset=3))  # another record need not wait
+        await asyncio.sleep(0)
+        marks = [await client.scard(f"tw:{RELEASE}:hearing:{{uploads/0/{place.offset}}}") for place in (guilty, near)]
+        assert marks == [2, 3]
+        assert not heard.is_set()
+    await waiting
+    assert heard.is_set()
+    assert await client.keys() == []
+
+
 async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
     async with redis.asyncio.Redis.from_url(redis_server.url) as client:
         store = TrackStore(client, RELEASE)
@@ -251,3 +354,76 @@ async def test_a_redis_that_takes_no_writes_is_away(redis_server) -> None:
             await store.get("t1")
         assert is_redis_away(dead.value)
     assert not is_redis_away(KeyError("a fault of ours"))
+
+
+async def test_what_redis_refuses_is_its_own_trouble_and_a_fault_of_a_script_is_ours(client, servers) -> None:
+    await client.acl_setuser("reader", enabled=True, nopass=True, keys=["tw:*"], commands=["+get", "+evalsha"])
+    await client.set("tw:live", "foreign")
+    await client.hset(track_key(RELEASE, "t1"), "status", "tagged")  # and no event_time
+    port = servers.redis.port
+
+    async def error(use: Callable[[redis.asyncio.Redis], Awaitable[object]], **options) -> Exception:
+        async with redis.asyncio.Redis(port=port, retry=Retry(NoBackoff(), 0), **options) as other:
+            with pytest.raises(redis.RedisError) as raised:
+                await use(other)
+            return raised.value
+
+    def ping(client: redis.asyncio.Redis) -> Awaitable[object]:
+        return client.ping()
+
+    refusals = {
+        "production.md": await error(lambda client: client.set("tw:x", 1), username="reader"),
+        "user and password": await error(ping, username="reader2", password="wrong"),
+        "database that it has": await error(ping, db=4711),
+        "delete the key": await error(lambda client: LiveRelease(client, RELEASE).ensure()),
+        "Redis 6 or later": await error(lambda client: client.execute_command("TASTE")),
+    }
+    for advice, refused in refusals.items():
+        assert is_redis_away(refused), refused
+        assert advice in redis_advice(refused)
+    assert [advice for advice, refused in refusals.items() if needs_another_setting(refused)] == [
+        "database that it has",
+        "Redis 6 or later",
+    ]
+    assert is_redis_away(await error(lambda client: client.get("tw:x"), username="reader", socket_timeout=1e-9))
+    assert not is_redis_away(await error(lambda client: TrackStore(client, RELEASE).put(answer())))
+    assert not is_redis_away(await error(lambda client: client.set("tw:x", object())))  # type: ignore[arg-type]
+    await client.acl_deluser("reader")
+
+
+async def test_a_key_of_another_type_is_named(store, client) -> None:
+    await client.set(track_key(RELEASE, "t1"), "foreign")
+    await client.hset("tw:features:{t1}", "foreign", "1")
+    mark = PublishedFeatures(1, "a:b")
+    for use, key in (
+        (store.get("t1"), track_key(RELEASE, "t1")),
+        (store.put(answer()), track_key(RELEASE, "t1")),
+        (store.published_features("t1"), "tw:features:{t1}"),
+        (store.mark_features("t1", mark), "tw:features:{t1}"),
+    ):
+        with pytest.raises(ForeignValue) as raised:
+            await use
+        assert repr(key) in str(raised.value)
+        assert is_redis_away(raised.value)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"name": "no answer"},
+        {"status": "tagged"},
+        {"event_time": "soon"},
+        {"genres": "{"},
+        {"tags": '{"a": 1}'},
+        {"genre": b"\xff"},
+        {"embedding": b"12345"},
+    ],
+)
+async def test_a_hash_that_is_no_answer_is_named(store, client, foreign: dict[str, Any]) -> None:
+    key = track_key(RELEASE, "t1")
+    if not foreign.keys() & {"name", "status"}:  # an answer, with one field that is none
+        await store.put(answer())
+    await client.hset(key, mapping=foreign)
+    with pytest.raises(ForeignValue, match="did not write") as raised:
+        await store.get("t1")
+    assert repr(key) in str(raised.value)

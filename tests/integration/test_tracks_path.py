@@ -327,9 +327,9 @@ def test_a_record_that_nothing_can_be_done_with_is_a_dead_letter_and_its_neighbo
     platform: Platform,
 ) -> None:
     file = write_music(platform.folder / "track.wav", seconds=4)
-    platform.redis.set(track_key(platform.release, "poison"), "not a hash")
-    platform.start_worker()
-    platform.upload(file.as_uri(), track_id="poison")
+    long = write_music(platform.folder / "long.flac", seconds=100)
+    platform.start_worker(topic_max_bytes="5000")  # the features of one window, and not those of three
+    platform.upload(long.as_uri(), track_id="poison")
     assert platform.wait_for(platform.upload(file.as_uri())).status != "failed"
     until(platform.dead_letters)
     (letter,) = platform.dead_letters()

@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 import psutil
 import pytest
 
-from models.contract import LIVE_KEY, TRACKS_TAGGED, track_key
+from models.contract import LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_key
 from models.genre import GenreHead
 from models.release import DEFAULT, MANIFEST, Manifest, load_release, release_id
 from models.sealed_folder import describe_file
@@ -64,6 +65,33 @@ def test_pool_processes_killed_in_mid_decode_cost_nothing(platform: Platform, un
             assert platform.wait_for(event).status != "failed"
     assert platform.worker_log().count("pool.process_lost") == 10
     platform.assert_ended_like(undisturbed)
+
+
+def test_a_track_that_kills_every_worker_becomes_a_dead_letter_and_those_beside_it_are_answered(
+    platform: Platform,
+) -> None:
+    """Four workers that died of it are noted as if they had been killed before; the fifth is killed here."""
+    beside = [write_music(platform.folder / f"{number}.flac", seed=number, seconds=60) for number in range(2)]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # what fetches from it is in hand until it is killed
+        guilty = platform.upload(f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp3", track_id="guilty")
+        (record,) = platform.read(TRACKS_UPLOADED)
+        key = f"tw:{platform.release}:hearing:{{{record.topic}/{record.partition}/{record.offset}}}"
+        platform.redis.sadd(key, "first", "second", "third", "fourth")
+        others = [platform.upload(file.as_uri()) for file in beside]
+        worker = platform.start_worker()
+        until(lambda: platform.redis.scard(key) == 5)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(30)
+        platform.start_worker()
+        answer = platform.wait_for(guilty)
+    assert (answer.status, answer.reason) == ("failed", "process_crashed")
+    for event in others:
+        assert platform.wait_for(event).status != "failed"
+    platform.settled()
+    (letter,) = platform.dead_letters()
+    assert (letter["attempts"], letter["reason"]) == ("5", "process_crashed")
+    assert "5 workers were killed" in letter["message"]
+    assert platform.redis.keys("tw:*:hearing:*") == []
 
 
 def test_sigterm_in_mid_batch_again_and_again_leaves_no_duplicates_and_exits_in_time(

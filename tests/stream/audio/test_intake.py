@@ -2,15 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import io
+import os
+import resource
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from models.errors import FetchFailed, TooLarge
-from stream.audio.intake import Intake, TransientError
+from models.errors import TooLarge
+from stream.audio import gates
+from stream.audio.intake import Intake
+from stream.audio.machine import MachineUnusable, lacking, try_disk
 from tests.stream.audio.sites import AUDIO, PUBLIC, Resolver, Site, checked, contents, fetcher, open_files
 
 
@@ -105,22 +111,95 @@ def test_the_first_byte_too_many_is_refused_and_closes_the_file() -> None:
     assert original.closed
 
 
-def test_a_disk_that_is_full_is_trouble_that_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+FULL = Path("/dev/full")  # every write to it fails with ENOSPC
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with pytest.raises(TransientError, match="cannot be kept on the worker's disk \\(No space left on device\\)"):
+
+def on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: FULL.open("w+b", **options))
+
+
+@contextlib.contextmanager
+def without_descriptors() -> Iterator[None]:
+    """No file can be opened inside."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)  # the next descriptor that is free
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:  # those below it that were free
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def test_a_disk_that_is_full_is_the_machines_trouble_and_the_file_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_full_disk(monkeypatch)
+
+    def take_in(block: bytes) -> None:
+        with Intake("http://host/a", max_bytes=1 << 20) as intake:
+            intake.add(block)
+            intake.finish()
+
+    for block in (b"a few bytes, which stay in the buffer", bytes(1 << 20)):
+        with pytest.raises(MachineUnusable, match=r"No space left on device\); free space"):
+            take_in(block)
+    assert FULL not in [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+
+
+def test_a_folder_for_temporary_files_that_is_gone_is_the_machines_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(MachineUnusable, match="TMPDIR"):
         Intake("http://host/a", max_bytes=6)
 
 
-async def test_a_download_that_the_disk_cannot_hold_fails_and_is_no_fault_of_its_address(
+def test_the_check_notices_what_a_download_would_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    try_disk()
+    with without_descriptors(), pytest.raises(MachineUnusable, match="ulimit -n"):
+        try_disk()
+    on_a_full_disk(monkeypatch)
+    with pytest.raises(MachineUnusable, match="free space"):
+        try_disk()
+
+
+async def test_a_download_that_the_disk_cannot_hold_is_the_machines_trouble_at_the_first_try(
     public: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    with pytest.raises(FetchFailed, match="No space left on device"):
+    on_a_full_disk(monkeypatch)
+    with pytest.raises(MachineUnusable, match="No space left on device"):
         await contents(f"http://{PUBLIC}:{public.port}/a.mp3")
-    assert len(public.requests) == 4
+    assert len(public.requests) == 1
+
+
+async def test_a_worker_without_descriptors_blames_neither_web_server_nor_file(public: Site, tmp_path: Path) -> None:
+    file = tmp_path / "a.mp3"
+    file.write_bytes(AUDIO)
+    async with fetcher(Resolver(music_example=[PUBLIC]), file_roots=(str(tmp_path),)) as fetch:
+        for uri in (f"http://music.example:{public.port}/a.mp3", file.as_uri()):
+            (await fetch.fetch(uri)).close()  # threads and connections that it keeps are there
+            await fetch._public_web.close()
+            fetch._public_web = fetch._web(gates.public_sockets(lambda _: True))
+            with without_descriptors(), pytest.raises(MachineUnusable, match="ulimit -n"):
+                await fetch.fetch(uri)
+            (await fetch.fetch(uri)).close()
+
+
+def test_an_error_is_the_machines_by_what_it_came_from() -> None:
+    def chained() -> None:
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError:
+            raise KeyError("a library's own error") from None
+
+    with pytest.raises(KeyError) as raised:
+        chained()
+    assert "ulimit -n" in str(lacking(raised.value))
+    assert "threads" in str(lacking(RuntimeError("can't start new thread")))
+    for other in (ConnectionError(errno.ECONNREFUSED, "refused"), PermissionError(errno.EACCES, "no"), KeyError("x")):
+        assert lacking(other) is None
