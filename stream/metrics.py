@@ -24,6 +24,10 @@ GUARD = Gauge(
     "tastewave_guard", "1 where a guard around the pool processes (rlimit, landlock, seccomp) holds, 0 where not.",
     ("guard",), registry=REGISTRY,
 )  # fmt: skip
+LOST_AUDIO_SECONDS = Counter(
+    "tastewave_lost_audio_seconds", "Audio that was damaged where a track was heard, and was skipped.",
+    registry=REGISTRY,
+)  # fmt: skip
 POOL_RESTARTS = Counter("tastewave_pool_restarts", "Pool processes lost and replaced.", registry=REGISTRY)
 WAITING = Gauge(
     "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY
