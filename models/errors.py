@@ -10,6 +10,7 @@ TastewaveError
 │   └── FetchFailed       fetch_failed       the other side failed for good, or every retry did
 ├── AudioError                               the bytes were fetched, and cannot be tagged
 │   ├── NotAudio          not_audio          no decoder reads it
+│   ├── Damaged           damaged            most of it is damage
 │   ├── TooShort          too_short          under 3 s of decodable audio
 │   ├── TooLong           too_long           over the set length
 │   └── Silent            silent             digital silence
@@ -90,6 +91,12 @@ class AudioError(TastewaveError):
 
 class NotAudio(AudioError):
     """No decoder reads it."""
+
+
+class Damaged(AudioError):
+    """Most of it is damage."""
+
+    reason = "damaged"
 
 
 class TooShort(AudioError):

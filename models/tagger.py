@@ -55,7 +55,7 @@ class Tagger:
             source: its file: a path, bytes, or an open binary file that can seek.
 
         Raises:
-            NotAudio, TooShort, TooLong, Silent, OSError: as models.audio.windows.decode_windows.
+            NotAudio, Damaged, TooShort, TooLong, Silent, OSError: as models.audio.windows.decode_windows.
         """
         timings_ms: dict[str, float] = {}
         with _timed(timings_ms, "decode"):
@@ -91,6 +91,7 @@ class Tagger:
                 for model, rows in features.items()
             },
             duration_s=audio.duration_s,
+            lost_s=audio.lost_s,
             timings_ms=timings_ms,
         )
 

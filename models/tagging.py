@@ -22,6 +22,7 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
             time order, as models.contract.encode_taggram writes them; decode_taggram gives (patches, 50) float32.
         windows: what each network heard in each window, for the features topic.
         duration_s: of the track.
+        lost_s: how much audio was found damaged where the track was heard, and was skipped.
         timings_ms: time taken by decode, log_mel, network and genre.
     """
 
@@ -33,4 +34,5 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     taggram: bytes
     windows: dict[str, tuple[WindowFeatures, ...]]
     duration_s: float
+    lost_s: float
     timings_ms: dict[str, float]

@@ -33,6 +33,10 @@ LANDLOCK_ABI = Gauge(
     "tastewave_landlock_abi", "Version of landlock: 0 none, 1 guards files, 4 TCP too, 6 signals too.",
     registry=REGISTRY,
 )  # fmt: skip
+LOST_AUDIO_SECONDS = Counter(
+    "tastewave_lost_audio_seconds", "Audio that was damaged where a track was heard, and was skipped.",
+    registry=REGISTRY,
+)  # fmt: skip
 POOL_RESTARTS = Counter("tastewave_pool_restarts", "Pool processes lost and replaced.", registry=REGISTRY)
 WAITING = Gauge(
     "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY

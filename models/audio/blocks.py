@@ -5,7 +5,9 @@ Audio is read in blocks, so that memory is bounded whatever length a file's head
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -22,6 +24,11 @@ PRE_ROLL_S = 0.5
 ADVICE = "upload an mp3, m4a, flac, wav, ogg, opus or webm file"
 """The end of every error about a file that cannot be decoded."""
 
+SAMPLE_RATES_HZ = (1_000, 768_000)
+"""Lowest and highest sample rate of a file that is decoded."""
+
+MAX_CHANNELS = 64
+
 _LARGEST_SAMPLE = 16.0  # +24 dB over full scale
 
 
@@ -29,28 +36,45 @@ class Reader(Protocol):
     """A file that a decoder has opened. Positions and lengths are frames at the file's own sample rate.
 
     Attributes:
-        sample_rate: of the file, Hz.
-        channels: how many the file has.
-        claimed_frames: the length that the file claims for itself; None where it claims none.
+        sample_rate: of the file, Hz. Where it changes within the file, all audio is converted to that of its beginning.
+        channels: how many the file has at its beginning.
+        frames: length of the file. A file that is longer than the longest track is counted to a little more than that.
+        lost_s: how much audio was found damaged in what has been read, and was skipped, s.
     """
 
     sample_rate: int
     channels: int
-    claimed_frames: int | None
+    frames: int
+
+    @property
+    def lost_s(self) -> float:
+        """As above."""
+        ...
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
         """Mono audio from frame `start` on: `frames` frames, or fewer where the audio ends before."""
         ...
 
-    def count(self, limit: int) -> int:
-        """How many frames can be decoded; counting stops at about `limit`, where there are as many or more."""
-        ...
-
 
 def nameless(file: Any) -> Any:
-    """The file without its name, at its beginning: decoders would guess the format from the end of a name."""
+    """The file without its name, at its beginning: decoders would guess the format from the end of a name.
+
+    A damaged file makes decoders seek to places that no file has. That gives -1, as lseek(2) does: an exception
+    would be printed to stderr, or surface later in place of the decoder's own error.
+    """
+
+    def seek(offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return file.seek(offset, whence)
+        except (ValueError, OverflowError):
+            return -1
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -1
+
     file.seek(0)
-    return SimpleNamespace(read=file.read, readinto=file.readinto, seek=file.seek, tell=file.tell)
+    return SimpleNamespace(read=file.read, readinto=file.readinto, seek=seek, tell=file.tell)
 
 
 def mono(samples: Float32) -> Float32:

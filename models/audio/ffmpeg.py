@@ -1,22 +1,22 @@
-"""Files that FFmpeg decodes, through PyAV: aac, m4a, webm, wma, mp3 without a stated length, and whatever else.
+"""Files that FFmpeg decodes, through PyAV: aac, m4a, webm, wma, mp2, mp3 without a stated length, whatever is joined.
 
 FFmpeg opens files and addresses that a playlist names. Here it gets an open file without a name, demuxers that follow
 no names, and no protocol to open anything with.
 
-PyAV is imported where it is used: a process that decodes nothing but wav and flac does not load it.
+PyAV is imported where it is used: a process that decodes nothing but wav does not load it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
-from itertools import chain, takewhile
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import soxr  # pyright: ignore[reportMissingTypeStubs]
 
-from models.audio.blocks import ADVICE, PRE_ROLL_S, Float32, cut, joined, mono, nameless
+from models.audio.blocks import ADVICE, MAX_CHANNELS, PRE_ROLL_S, Float32, cut, joined, mono, nameless
 from models.errors import NotAudio
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _CODECS = (
-    "aac,ac3,adpcm_ima_wav,adpcm_ms,alac,eac3,flac,mp2float,mp3,mp3float,opus,pcm_alaw,pcm_f32be,pcm_f32le,pcm_f64be,"
-    "pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_u8,vorbis,wavpack,"
-    "wmalossless,wmapro,wmav1,wmav2"
+    "aac,ac3,adpcm_ima_wav,adpcm_ms,alac,eac3,flac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,pcm_alaw,pcm_f32be,"
+    "pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_u8,"
+    "vorbis,wavpack,wmalossless,wmapro,wmav1,wmav2"
 )
 _OPTIONS = {
     "format_whitelist": "aac,aiff,asf,caf,flac,matroska,mov,mp3,ogg,w64,wav,wv",
@@ -34,34 +34,49 @@ _OPTIONS = {
     "protocol_whitelist": "",
 }
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}  # of FFmpeg's sample formats
-_LENGTH_IS_A_GUESS = {"aac", "mp3"}  # containers for which FFmpeg divides the file's size by a bit rate
 _JOINED_SAMPLES = 2**15  # an AAC frame has 1,024: too few to be worth a call of the resampler
+_MAX_STREAMS = 8  # of audio in a file that are tried
+_OTHER_RATES_HZ = range(8_000, 192_001)  # to which a stream may change
+_INDEXED = {"asf", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}  # containers that FFmpeg seeks without reading them
+_GAPLESS = {"asf", "flac", "ogg"}  # containers in which a gap between packets is damage; in others it may be a pause
+_LONGEST_STEP_S = 70.0  # from packet to packet: the longest has FLAC's 65,535 samples at 1,000 Hz
+_SLACK_S = 0.5  # by which the times of packets may deviate from their lengths summed up
+_GAP_S = 0.05
 
 
 class PyavReader:
     """A Reader (models.audio.blocks) for the audio that FFmpeg decodes.
 
-    Each part is read from the file opened anew, because seeking leaves traces in decoders.
+    The length is that of all packets, whatever the header says. Containers with an index are sought. In the others
+    packets are counted from the beginning of the file, since their times begin anew in joined files, and decoded from
+    where the part begins. Each part is read from the file opened anew, because seeking leaves traces in decoders.
+
+    Args:
+        file: open, and able to seek.
+        max_duration_s: packets are counted to a little more than this.
+        sample_rate: of the blocks, Hz; None for that of the first frame.
+
+    Attributes:
+        is_whole: whether no packets are missing, as far as the container tells.
 
     Raises:
         NotAudio: FFmpeg does not decode it either.
         MemoryError: the file asks for more memory than there is, or than FFmpeg ever takes.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, max_duration_s: float, sample_rate: int | None = None) -> None:
         self._file = file
-        with self._open() as (container, stream):
-            first = next(_frames(container, stream), None)
-            if first is None:
-                raise NotAudio(f"no {stream.codec_context.name} frame of the file can be decoded; {ADVICE}")
-            self.sample_rate = first.sample_rate  # the stream's is half of it in HE-AAC
-            self.channels = first.layout.nb_channels
-            self._form = _form(first)
-            self._first_s = _time_s(first)
-            self.claimed_frames = _claimed_frames(container, stream, self.sample_rate)
+        self._begins_s: float | None = None
+        self.lost_s = 0.0
+        self.is_whole = True
+        self._index, self._origin_s, first = self._first_frame()
+        self.sample_rate = sample_rate or first.sample_rate  # the stream's is half of it in HE-AAC
+        self.channels = first.layout.nb_channels
+        self._begins_s, end_s = self._scan(self._origin_s + max_duration_s + _SLACK_S)
+        self.frames = max(0, round((end_s - self._origin_s) * self.sample_rate))
 
     @contextmanager
-    def _open(self) -> Generator[tuple[InputContainer, AudioStream]]:
+    def _container(self) -> Generator[InputContainer]:
         import av
         from av.error import FFmpegError
 
@@ -73,38 +88,99 @@ class PyavReader:
             self._file.seek(0)
             raise NotAudio(f"no decoder reads a file that begins with {self._file.read(12)}; {ADVICE}") from error
         with container:
-            stream = container.streams.best("audio")
-            codec = stream.codec_context if isinstance(stream, av.AudioStream) else None
-            if codec is None or codec.name not in _CODECS.split(","):
-                raise NotAudio(f"the {container.format.name} file has no audio that can be decoded; {ADVICE}")
+            yield container
+
+    @contextmanager
+    def _open(self, index: int) -> Generator[tuple[InputContainer, AudioStream]]:
+        with self._container() as container:
+            stream: Any = container.streams[index]
             stream.codec_context.thread_count = 1
+            if stream.codec_context.name == "flac":  # without it, damage is decoded to noise
+                stream.codec_context.options = {"err_detect": "crccheck+explode"}
             yield container, stream
+
+    def _first_frame(self) -> tuple[int, float, AudioFrame]:
+        """The first stream that can be decoded: its index, and when its first frame begins, and that frame."""
+        with self._container() as container:
+            best = container.streams.best("audio")
+            streams = sorted(container.streams.audio, key=lambda stream: stream is not best)
+            names = {stream.index: stream.codec_context.name for stream in streams if stream.codec_context}
+            form = container.format.name
+        usable = [index for index, name in names.items() if name in _CODECS.split(",")]
+        if not usable:
+            raise NotAudio(f"the {form} file has no audio that can be decoded; {ADVICE}")
+        for index in usable[:_MAX_STREAMS]:
+            with self._open(index) as (container, stream):
+                for begins_s, frame in self._decoded(container, stream, 0.0):
+                    return index, begins_s, frame
+        raise NotAudio(f"no {names[usable[0]]} frame of the file can be decoded; {ADVICE}")
+
+    def _scan(self, limit_s: float) -> tuple[float | None, float]:
+        """The time that the first packet states, None where the times are not to be relied on; the end of the last one.
+
+        Counting stops at the limit.
+        """
+        end_s, begins_s = 0.0, None
+        with self._open(self._index) as (container, stream):
+            sought, tick_s = container.format.name in _INDEXED, float(stream.time_base or 0)
+            for packet, time_s, length_s in _timed(container, stream):
+                if sought and packet.pts is not None:
+                    begins_s = packet.pts * tick_s - time_s if begins_s is None else begins_s
+                    sought = abs(packet.pts * tick_s - time_s - begins_s) < _SLACK_S
+                if container.format.name in _GAPLESS and time_s > end_s + _GAP_S:
+                    self.is_whole = False
+                end_s = max(end_s, time_s + length_s)
+                if end_s >= limit_s:
+                    break
+        return begins_s if sought else None, end_s
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
         """See Reader."""
-        with self._open() as (container, stream):
-            seek_s = start / self.sample_rate - PRE_ROLL_S
-            if seek_s > 0:
-                with _skipping_damage():  # where the seek fails, everything before is decoded and dropped
-                    container.seek(int((self._first_s + Fraction(seek_s)) / (stream.time_base or 1)), stream=stream)
-            alike = takewhile(lambda frame: _form(frame) == self._form, _frames(container, stream))
-            first = next(alike, None)
+        with self._open(self._index) as (container, stream):
+            decoded = self._decoded(container, stream, start / self.sample_rate + self._origin_s - PRE_ROLL_S)
+            first = next(decoded, None)
             if first is None:
                 return
-            position = round((_time_s(first) - self._first_s) * self.sample_rate)
-            blocks = (mono(_samples(frame)) for frame in chain([first], alike))
-            yield from cut(joined(blocks, samples=_JOINED_SAMPLES), position, start, frames)
+            position = round((first[0] - self._origin_s) * self.sample_rate)
+            blocks = self._at_one_rate(chain([first[1]], (frame for _, frame in decoded)))
+            yield from cut(blocks, position, max(start, position), frames)  # beyond damage, where the part begins in it
 
-    def count(self, limit: int) -> int:
-        """See Reader. It adds up the times of the packets and decodes nothing."""
-        end = 0
-        with self._open() as (container, stream):
-            for packet in _packets(container, stream):
-                end_s = _time_s(packet) + (packet.duration or 0) * packet.time_base - self._first_s
-                end = max(end, round(end_s * self.sample_rate))
-                if end >= limit:
-                    break
-        return end
+    def _at_one_rate(self, frames: Iterator[AudioFrame]) -> Iterator[Float32]:
+        for rate, alike in groupby(frames, lambda frame: frame.sample_rate):
+            blocks = joined((mono(_samples(frame)) for frame in alike), samples=_JOINED_SAMPLES)
+            if rate == self.sample_rate:
+                yield from blocks
+            elif rate in _OTHER_RATES_HZ:
+                resampler = soxr.ResampleStream(rate, self.sample_rate, 1, "float32", "HQ")
+                for block in blocks:
+                    yield resampler.resample_chunk(block)
+                yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+
+    def _decoded(
+        self, container: InputContainer, stream: AudioStream, from_s: float
+    ) -> Iterator[tuple[float, AudioFrame]]:
+        """When a frame begins, and the frame, from about from_s on; damage is passed over, and added to lost_s."""
+        tick_s = float(stream.time_base or 0)
+        if self._begins_s is not None and from_s > 0:
+            with _skipping_damage():  # where the seek fails, everything before is read
+                container.seek(round((self._begins_s + from_s) / tick_s), stream=stream)
+        known_to_s, gap_s = None, _GAP_S  # what lies further behind known_to_s than gap_s is lost
+        for packet, time_s, length_s in _timed(container, stream, begins_s=self._begins_s):
+            if known_to_s is not None and time_s > known_to_s + gap_s:
+                self.lost_s += time_s - known_to_s
+            known_to_s = None
+            if time_s + length_s < from_s and not _sets_up(container, packet):
+                continue
+            frames: list[AudioFrame] = []
+            known_to_s, gap_s = time_s, 0.0
+            with _skipping_damage():
+                frames = [frame for frame in packet.decode() if 1 <= frame.layout.nb_channels <= MAX_CHANNELS]
+                heard_s = sum(frame.samples / frame.sample_rate for frame in frames)
+                known_to_s = time_s + max(length_s, heard_s) if container.format.name in _GAPLESS else None
+                gap_s = _GAP_S
+            for frame in frames:
+                offset = 0 if frame.pts is None or packet.pts is None else frame.pts - packet.pts
+                yield time_s + offset * tick_s, frame
 
 
 @contextmanager
@@ -120,38 +196,35 @@ def _skipping_damage() -> Generator[None]:
         pass
 
 
-def _packets(container: InputContainer, stream: AudioStream) -> Iterator[Packet[AudioStream]]:
-    """The stream's packets, up to where the file breaks off; the last one flushes the decoder."""
+def _timed(
+    container: InputContainer, stream: AudioStream, *, begins_s: float | None = None
+) -> Iterator[tuple[Packet[AudioStream], float, float]]:
+    """The stream's packets, up to where the file breaks off, each with its time and its length; the last one flushes.
+
+    Time begins at 0 with the first packet, or, where begins_s is given, is what the first packet states less that. It
+    goes on with the length of each packet where the times that packets state begin anew, or jump.
+    """
+    tick_s = float(stream.time_base or 0)
+    time_s = length_s = 0.0
+    last: int | None = None
     with _skipping_damage():
-        yield from container.demux(stream)
+        for packet in container.demux(stream):
+            pts = packet.pts
+            if pts is not None and last is not None and 0 <= (pts - last) * tick_s <= _LONGEST_STEP_S:
+                time_s += (pts - last) * tick_s
+            elif pts is not None and last is None and begins_s is not None:
+                time_s = pts * tick_s - begins_s
+            else:
+                time_s += length_s
+            last = last if pts is None else pts
+            length_s = (packet.duration or 0) * tick_s
+            length_s = length_s if 0 <= length_s <= _LONGEST_STEP_S else 0.0
+            yield packet, time_s, length_s
 
 
-def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    """The stream's decoded frames; packets that cannot be decoded are passed over."""
-    for packet in _packets(container, stream):
-        frames: list[AudioFrame] = []
-        with _skipping_damage():
-            frames = packet.decode()
-        yield from frames
-
-
-def _form(frame: AudioFrame) -> tuple[str, int, int]:
-    """Sample format, channels and sample rate: the track ends at the first frame of another form."""
-    return frame.format.name, frame.layout.nb_channels, frame.sample_rate
-
-
-def _claimed_frames(container: InputContainer, stream: AudioStream, sample_rate: int) -> int | None:
-    if container.format.name in _LENGTH_IS_A_GUESS:
-        return None
-    if stream.duration and stream.time_base:
-        frames = round(stream.duration * stream.time_base * sample_rate)
-    else:
-        frames = (container.duration or 0) * sample_rate // 1_000_000
-    return frames if frames > 0 else None
-
-
-def _time_s(part: AudioFrame | Packet[AudioStream]) -> Fraction:
-    return (part.pts or 0) * (part.time_base or Fraction(0))
+def _sets_up(container: InputContainer, packet: Packet[AudioStream]) -> bool:
+    """Whether the packet may set up the decoder for joined audio: Ogg sends such packets among those of audio."""
+    return not packet.duration and container.format.name == "ogg"
 
 
 def _samples(frame: AudioFrame) -> Float32:

@@ -11,6 +11,7 @@ import soundfile  # pyright: ignore[reportMissingTypeStubs]
 from models.audio.blocks import PRE_ROLL_S, Float32, cut, mono, nameless
 
 _FORMATS = {"AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX"}
+_COMPRESSED = {"FLAC", "MP3", "OGG"}
 _BLOCK_SAMPLES = 2**15  # of all channels together; where libsndfile meets damage, the whole block is lost
 
 
@@ -34,11 +35,20 @@ class SndfileReader:
 
     Each part is read from the file opened anew, because libsndfile does not find back from the end of a FLAC file.
 
+    Args:
+        file: open, and able to seek.
+        max_duration_s: where the file is not as long as its header says, frames are counted to a little more than this.
+
+    Attributes:
+        is_compressed: whether the length is what the header says, and no more than that.
+
     Raises:
         Unfit: another decoder should read the file.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    lost_s = 0.0
+
+    def __init__(self, file: BinaryIO, *, max_duration_s: float) -> None:
         self._file = file
         try:
             sound = self._open()
@@ -53,7 +63,11 @@ class SndfileReader:
                 raise Unfit("libsndfile guesses the length from the first frame, and reads no more than that")
             self.sample_rate: int = sound.samplerate
             self.channels: int = sound.channels
-            self.claimed_frames: int | None = sound.frames
+            self.is_compressed = sound.format in _COMPRESSED
+            self.frames: int = sound.frames
+        limit = int(max_duration_s * self.sample_rate) + 1
+        if not self.is_compressed and not any(map(len, self.blocks(min(self.frames, limit) - 1, 1))):
+            self.frames = sum(map(len, self.blocks(0, limit)))
 
     def _open(self) -> Any:
         return _SoundFile(nameless(self._file))
@@ -68,10 +82,6 @@ class SndfileReader:
             sound.seek(start)
             while len(block := sound.read(_BLOCK_SAMPLES // self.channels, dtype="float32", always_2d=True)):
                 yield mono(block.T)
-
-    def count(self, limit: int) -> int:
-        """See Reader."""
-        return sum(map(len, self.blocks(0, limit)))
 
 
 def _states_length(file: BinaryIO) -> bool:

@@ -1,10 +1,10 @@
 """A music file -> mono waveforms at a model's sample rate: which windows of a track are heard, and what cannot be.
 
 libsndfile decodes what it can (wav, aiff, flac, ogg vorbis and opus, mp3 ...), FFmpeg through PyAV the rest
-(aac, m4a, webm, wma ...). Mono is the mean of the channels and soxr's HQ converts the rate, so that a file
-sounds as librosa.load(path, sr=...) would have it: FFmpeg's own down-mix is 3 dB louder than the mean.
+(aac, m4a, webm, wma, joined and damaged files ...). Mono is the mean of the channels and soxr's HQ converts the rate,
+so that a file sounds as librosa.load(path, sr=...) would have it: FFmpeg's own down-mix is 3 dB louder than the mean.
 
-What a file says about itself is a first guess and no more: its length is checked against what can be decoded.
+What a file says about itself is not relied on: its length is that of its packets.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from models.audio.blocks import ADVICE, Float32, Reader, resampled
-from models.audio.ffmpeg import PyavReader
-from models.audio.sndfile import SndfileReader, Unfit
-from models.errors import NotAudio, SettingsError, Silent, TooLong, TooShort
+from models.audio.blocks import ADVICE, MAX_CHANNELS, SAMPLE_RATES_HZ, Float32, Reader, resampled
+from models.audio.decoders import AudioFile
+from models.errors import Damaged, NotAudio, SettingsError, Silent, TooLong, TooShort
 
 Source = str | PathLike[str] | bytes | BinaryIO
 """A path, the bytes of a file, or an open binary file that can seek."""
@@ -35,12 +34,7 @@ SUFFIXES = frozenset(
 )
 """How the names of music files in a folder end. A file that is named on its own may have any name."""
 
-SAMPLE_RATES_HZ = (1_000, 768_000)
-"""Lowest and highest sample rate of a file that is decoded."""
-
-MAX_CHANNELS = 64
 _SILENCE = 2.0**-16  # half a step of 16 bits
-_SLACK_S = 0.5  # a window that ends up shorter by more shows that the track is not as long as its header says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +82,14 @@ class Windows:
         starts_ms: where each starts in the track.
         duration_s: length of the whole track.
         sample_rate: of the waveforms, Hz.
+        lost_s: how much audio in and just before the windows was found damaged, and was skipped, s.
     """
 
     waveforms: tuple[Float32, ...]
     starts_ms: tuple[int, ...]
     duration_s: float
     sample_rate: int
+    lost_s: float
 
 
 def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_duration_s: float) -> Windows:
@@ -114,17 +110,22 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
 
     Raises:
         NotAudio: no decoder reads it, or it has no audio, or a sample rate or channels beyond all use.
+        Damaged: more audio was found damaged than could be heard.
         TooShort: under 3 s can be decoded. A truncated file with more is audio.
         TooLong: over max_duration_s can be decoded.
         Silent: no sample of any window reaches half a step of 16 bits.
         MemoryError: the file asks for more memory than there is, or than FFmpeg ever takes.
         OSError: the path cannot be opened.
     """
-    with _reader(source) as reader:
-        waveforms, frames = _windows_and_length(
-            reader, plan=plan, sample_rate=sample_rate, max_duration_s=max_duration_s
-        )
-        duration_s = frames / reader.sample_rate
+    with _reader(source, max_duration_s=max_duration_s) as reader:
+        duration_s = reader.frames / reader.sample_rate
+        if duration_s > max_duration_s:
+            raise _too_long(max_duration_s)
+        waveforms = _read_windows(reader, plan, reader.frames, sample_rate)
+        lost_s = reader.lost_s
+    heard_s = sum(map(len, waveforms.values())) / sample_rate
+    if lost_s > heard_s:
+        raise Damaged(f"{lost_s:.1f} s of the track are damaged, {heard_s:.1f} s can be heard; upload an intact file")
     long_enough = {
         start_s: waveform for start_s, waveform in waveforms.items() if len(waveform) >= MIN_DURATION_S * sample_rate
     }
@@ -137,6 +138,7 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
         starts_ms=tuple(1000 * start_s for start_s in long_enough),
         duration_s=duration_s,
         sample_rate=sample_rate,
+        lost_s=lost_s,
     )
 
 
@@ -156,7 +158,7 @@ def decode_whole(source: Source, *, sample_rate: int, max_duration_s: float) -> 
     Raises:
         NotAudio, TooShort, TooLong, MemoryError, OSError: as decode_windows. Silence is decoded like any sound.
     """
-    with _reader(source) as reader:
+    with _reader(source, max_duration_s=max_duration_s) as reader:
         limit = int(max_duration_s * reader.sample_rate)
         waveform = resampled(reader, start=0, frames=limit + 1, sample_rate=sample_rate)
     if len(waveform) > max_duration_s * sample_rate:
@@ -173,49 +175,24 @@ def _too_long(max_duration_s: float) -> TooLong:
 def _too_short(duration_s: float) -> TooShort | NotAudio:
     if duration_s == 0:
         return NotAudio(f"not a sample of audio can be decoded; {ADVICE}")
-    return TooShort(f"{duration_s:.2f} s of audio can be decoded, a track needs {MIN_DURATION_S:g} s; {ADVICE}")
+    floor_s = int(duration_s * 100) / 100  # 2.9999 s are not "3.00 s, and 3 s are needed"
+    return TooShort(f"{floor_s:.2f} s of audio can be decoded, a track needs {MIN_DURATION_S:g} s; {ADVICE}")
 
 
 @contextmanager
-def _reader(source: Source) -> Generator[Reader]:
+def _reader(source: Source, *, max_duration_s: float) -> Generator[Reader]:
     """The file, opened by the decoder that fits it."""
     if isinstance(source, str | PathLike):
-        with Path(source).open("rb") as file, _reader(file) as reader:
+        with Path(source).open("rb") as file, _reader(file, max_duration_s=max_duration_s) as reader:
             yield reader
         return
     file = BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        reader = SndfileReader(file)
-    except Unfit:
-        reader = PyavReader(file)
+    reader = AudioFile(file, max_duration_s=max_duration_s)
     if not SAMPLE_RATES_HZ[0] <= reader.sample_rate <= SAMPLE_RATES_HZ[1]:
         raise NotAudio(f"the file has {reader.sample_rate} samples a second; convert it to 8000 to 192000")
     if not 1 <= reader.channels <= MAX_CHANNELS:
         raise NotAudio(f"the file has {reader.channels} channels; convert it to at most {MAX_CHANNELS}")
     yield reader
-
-
-def _windows_and_length(
-    reader: Reader, *, plan: WindowPlan, sample_rate: int, max_duration_s: float
-) -> tuple[dict[int, Float32], int]:
-    """The plan's windows by their starts in seconds, and the track's length in frames.
-
-    The length that the file claims is taken where the windows that follow from it are as long as they should be.
-    Otherwise the frames are counted, which may read the whole file.
-    """
-    limit = int(max_duration_s * reader.sample_rate)
-    claimed = reader.claimed_frames
-    if claimed is not None and claimed <= limit:
-        waveforms = _read_windows(reader, plan, claimed, sample_rate)
-        expected_s = min(plan.window_s, claimed / reader.sample_rate)
-        if min(map(len, waveforms.values())) > (expected_s - _SLACK_S) * sample_rate:
-            return waveforms, claimed
-    elif claimed is not None and any(map(len, reader.blocks(limit, 1))):  # longer than the limit, as it says
-        raise _too_long(max_duration_s)
-    frames = reader.count(limit + 1)
-    if frames > limit:
-        raise _too_long(max_duration_s)
-    return _read_windows(reader, plan, frames, sample_rate), frames
 
 
 def _read_windows(reader: Reader, plan: WindowPlan, frames: int, sample_rate: int) -> dict[int, Float32]:

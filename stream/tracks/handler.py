@@ -194,6 +194,9 @@ class TrackHandler:
             await self._publish(stored)
         if _place(stored) == _place(event):  # else a later upload was answered, and its features count
             await self._publish_features(event, heard, content_hash, published)
+        if heard.lost_s:
+            metrics.LOST_AUDIO_SECONDS.inc(heard.lost_s)
+            log.warning("track.damaged", track_id=event.track_id, lost_s=round(heard.lost_s, 3))
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 

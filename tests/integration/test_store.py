@@ -394,7 +394,7 @@ async def test_what_redis_refuses_is_its_own_trouble_and_a_fault_of_a_script_is_
 async def test_a_key_of_another_type_is_named(store, client) -> None:
     await client.set(track_key(RELEASE, "t1"), "foreign")
     await client.hset("tw:features:{t1}", "foreign", "1")
-    mark = PublishedFeatures(1, "a:b")
+    mark = published(1, "a:b", msd="0123456789ab")
     for use, key in (
         (store.get("t1"), track_key(RELEASE, "t1")),
         (store.put(answer()), track_key(RELEASE, "t1")),

@@ -19,12 +19,15 @@ def music(*, seconds: float = 6.0, seed: int = 0, sample_rate: int = 22_050) -> 
 def write_music(path: Path, **options: Any) -> Path:
     """A short piece in the format of the suffix, by libsndfile or, where it cannot, by FFmpeg."""
     samples = music(**options)
-    if path.suffix in (".m4a", ".webm", ".aac"):
+    if path.suffix in (".m4a", ".webm", ".aac", ".wma"):
         import av
 
-        codec = "libopus" if path.suffix == ".webm" else "aac"
-        with av.open(str(path), "w", format={".m4a": "mp4", ".webm": "webm", ".aac": "adts"}[path.suffix]) as container:
+        codec = {".webm": "libopus", ".wma": "wmav2"}.get(path.suffix, "aac")
+        form = {".m4a": "mp4", ".webm": "webm", ".aac": "adts", ".wma": "asf"}[path.suffix]
+        with av.open(str(path), "w", format=form) as container:
             stream = container.add_stream(codec, rate=48_000 if codec == "libopus" else 22_050, layout="mono")
+            if codec == "wmav2":  # takes no bit rate of its own
+                stream.bit_rate = 64_000
             frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
             frame.sample_rate = 22_050
             resampler = av.AudioResampler(stream.format, "mono", stream.rate, frame_size=stream.frame_size or 960)

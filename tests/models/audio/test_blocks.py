@@ -1,8 +1,11 @@
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soxr
 
-from models.audio.blocks import cut, joined, mono
+from models.audio.blocks import cut, joined, mono, nameless
 from models.errors import Silent
 from tests.models.audio.music_files import RATE, music, sndfile, windows_of
 
@@ -73,3 +76,14 @@ def test_cut_reads_no_block_after_the_part() -> None:
 def test_joined_blocks_have_the_length_asked_for_and_the_last_has_the_rest() -> None:
     assert [block.tolist() for block in joined(blocks_of(2, 1, 4, 1), samples=3)] == [[0, 1, 2], [3, 4, 5, 6], [7]]
     assert list(joined(iter(()), samples=3)) == []
+
+
+@pytest.mark.parametrize("offset", [-1, 2**63 - 1, 2**70])
+def test_seeking_to_where_no_file_has_a_place_is_no_exception(tmp_path: Path, offset: int) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    with (tmp_path / "a").open("rb", buffering=0) as on_disk:
+        for file in (io.BytesIO(b"abc"), on_disk):
+            nameless_file = nameless(file)
+            assert nameless_file.seek(offset) in (-1, offset)
+            assert nameless_file.seek(1) == 1
+            assert nameless_file.read(1) == b"b"

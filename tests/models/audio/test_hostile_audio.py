@@ -118,7 +118,7 @@ def test_every_input_ends_as_it_may_within_bounds_and_nothing_else_is_reached(
 
 def test_the_corpus_is_large_and_every_input_has_a_name_of_its_own() -> None:
     inputs = corpus(NOWHERE)
-    assert len(inputs) == 676
+    assert len(inputs) == 698
     assert len({hostile.name for hostile in inputs}) == len(inputs)
     assert all(hostile.outcomes for hostile in inputs)
 

@@ -8,7 +8,7 @@ import soxr
 
 from models.audio.sndfile import SndfileReader, Unfit
 from models.errors import TooShort
-from tests.models.audio.music_files import RATE, encoded, ffmpeg, music, sndfile, wav_bytes, whole_of, windows_of
+from tests.models.audio.music_files import MAX_S, RATE, encoded, ffmpeg, music, sndfile, wav_bytes, whole_of, windows_of
 
 
 def test_blocks_of_an_mp3_follow_one_another():
@@ -61,4 +61,4 @@ def test_the_length_of_an_mp3_that_does_not_state_it_is_counted(tag):
 )
 def test_what_another_decoder_should_read_is_unfit(data: bytes) -> None:
     with pytest.raises(Unfit):
-        SndfileReader(io.BytesIO(data))
+        SndfileReader(io.BytesIO(data), max_duration_s=MAX_S)

@@ -205,6 +205,8 @@ class TestWhatCannotBeHeard:
             windows_of(wav_bytes(music(2.99)))
         with pytest.raises(TooShort, match=r"2\.99 s"):
             whole_of(wav_bytes(music(2.99)))
+        with pytest.raises(TooShort, match=r"^2\.99 s .* needs 3 s"):  # rounded, it would be 3.00
+            windows_of(wav_bytes(music(2.9999)))
 
     def test_digital_silence_is_silent(self):
         with pytest.raises(Silent):

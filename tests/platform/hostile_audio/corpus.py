@@ -9,6 +9,7 @@ from tests.platform.hostile_audio.findings import findings
 from tests.platform.hostile_audio.inputs import Hostile
 from tests.platform.hostile_audio.lies import (
     lying_adts,
+    lying_asf,
     lying_flac,
     lying_matroska,
     lying_mp3,
@@ -34,6 +35,7 @@ def corpus(target: Target) -> list[Hostile]:
         *lying_mp4(),
         *lying_adts(),
         *lying_matroska(),
+        *lying_asf(),
         *bombs(),
         *extreme_signals(),
         *chained(),

@@ -336,3 +336,34 @@ def _nested_elements(depth: int) -> bytes:
     for _ in range(depth):
         nested = element("b6", nested)
     return element("1043a770", element("45b9", nested))
+
+
+def lying_asf() -> Iterator[Hostile]:
+    """Sizes of ASF's objects (WMA), each of 8 bytes after 16 of its name."""
+    objects = {
+        "header": "3026b2758e66cf11a6d900aa0062ce6c",
+        "file": "a1dcab8c47a9cf118ee400c00c205365",
+        "stream": "9107dcb7b7a9cf118ee600c00c205365",
+        "data": "3626b2758e66cf11a6d900aa0062ce6c",
+    }
+
+    def sized(name: str, value: int) -> Callable[[], bytes]:
+        return lambda: patched(unharmed("wma"), bytes.fromhex(objects[name]), 16, struct.pack("<Q", value))
+
+    yield from _lies(
+        "lying-asf",
+        "wma",
+        {
+            "no-lie": (partial(unharmed, "wma"), HEARD),
+            **{
+                f"{name}-{value}-bytes": (sized(name, value), DAMAGED)
+                for name in objects
+                for value in (0, 1, HUGE, 2**63 - 1, 2**64 - 1)
+            },
+            # FFmpeg skips an object of unknown name: it seeks to where no file system lets a file end
+            "beyond-every-file": (
+                lambda: patched(unharmed("wma"), bytes.fromhex(objects["file"]), 14, b"\xff" * 7 + b"\x7f"),
+                REFUSED,
+            ),
+        },
+    )

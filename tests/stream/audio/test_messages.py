@@ -16,6 +16,7 @@ TAGGING = Tagging(
     taggram=b"TWTG\x01\x01\x01\x00\xe6",
     windows={"msd": (WindowFeatures(start_ms=0, max_pool=b"\0<", taggram_mean=b"", taggram_spread=b""),)},
     duration_s=3.2,
+    lost_s=0.0,
     timings_ms={"decode": 1.5},
 )
 

@@ -25,6 +25,7 @@ TAGGING = Tagging(
     taggram=b"",
     windows={"msd": (WindowFeatures(start_ms=0, max_pool=b"", taggram_mean=b"", taggram_spread=b""),)},
     duration_s=30.0,
+    lost_s=0.0,
     timings_ms={},
 )
 
@@ -86,7 +87,8 @@ class Hearings:
 async def handled(servers: Servers) -> list[str]:
     handler = TrackHandler(
         release="r", front_end="front-1", networks=NETWORKS, fetcher=servers, pool=servers, store=servers,
-        hearings=Hearings(), publisher=servers, turn=turn, top_k=5, future_tolerance_ms=1000, now_ms=lambda: UPLOADED_AT + 10,
+        hearings=Hearings(), publisher=servers, turn=turn, top_k=5, future_tolerance_ms=1000,
+        now_ms=lambda: UPLOADED_AT + 10,
     )  # fmt: skip
     event = TrackUploaded(event_id="e", track_id="t", uri="file:///t.mp3", uploaded_at=UPLOADED_AT)
     await handler.handle(SimpleNamespace(value=encode_event(event), key=b"t"))

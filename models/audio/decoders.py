@@ -1,0 +1,71 @@
+"""Which decoder reads a music file: libsndfile where it reads all of it, else FFmpeg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from models.audio.blocks import Float32
+from models.audio.ffmpeg import PyavReader
+from models.audio.sndfile import SndfileReader, Unfit
+from models.errors import NotAudio
+
+_SLACK_S = 0.5  # encoders' run-up and padding, which one decoder counts and the other does not
+
+
+class AudioFile:
+    """A Reader (models.audio.blocks) of a file in any format.
+
+    libsndfile believes the header of a compressed file, knows nothing of what was joined to it, and ends at the first
+    damage or change of format. So FFmpeg counts the file's packets: where some are missing or it comes to another
+    length, it decodes the file; and where libsndfile ends before it should, FFmpeg goes on from there.
+
+    Args:
+        file: open, and able to seek.
+        max_duration_s: the length of a longer file is given as a little more than this.
+
+    Raises:
+        NotAudio: no decoder reads it.
+        MemoryError: the file asks for more memory than there is, or than FFmpeg ever takes.
+    """
+
+    def __init__(self, file: BinaryIO, *, max_duration_s: float) -> None:
+        self._other: PyavReader | None = None  # reads what libsndfile does not
+        self._reader = self._opened(file, max_duration_s)
+        self.sample_rate = self._reader.sample_rate
+        self.channels = self._reader.channels
+        self.frames = self._reader.frames
+
+    def _opened(self, file: BinaryIO, max_duration_s: float) -> SndfileReader | PyavReader:
+        try:
+            reader = SndfileReader(file, max_duration_s=max_duration_s)
+        except Unfit:
+            return PyavReader(file, max_duration_s=max_duration_s)
+        if not reader.is_compressed:
+            return reader
+        try:
+            other = PyavReader(file, max_duration_s=max_duration_s, sample_rate=reader.sample_rate)
+        except NotAudio:
+            return reader
+        limit = max_duration_s * reader.sample_rate
+        if not other.is_whole:
+            return other
+        if abs(min(reader.frames, limit) - min(other.frames, limit)) > _SLACK_S * reader.sample_rate:
+            return other
+        self._other = other
+        return reader
+
+    @property
+    def lost_s(self) -> float:
+        """As of Reader."""
+        return self._reader.lost_s
+
+    def blocks(self, start: int, frames: int) -> Iterator[Float32]:
+        """As of Reader."""
+        position, end = start, min(start + frames, self.frames)
+        for block in self._reader.blocks(start, frames):
+            position += len(block)
+            yield block
+        if self._other and end - position > _SLACK_S * self.sample_rate:
+            self._reader, self._other = self._other, None
+            yield from self._reader.blocks(position, end - position)
