@@ -148,6 +148,27 @@ def test_a_broker_that_hangs_for_twice_the_session_timeout_costs_nothing_but_the
     fragile.assert_ended_like(undisturbed)
 
 
+@pytest.mark.parametrize(("hurt", "heal"), [("pause", "resume"), ("kill", "restart")])
+def test_a_worker_ends_at_sigterm_while_the_broker_is_away(
+    fragile: Platform, kafka: Kafka, hurt: str, heal: str
+) -> None:
+    drain_timeout_s = 3.0
+    worker = fragile.start_worker(drain_timeout_s=str(drain_timeout_s))
+    fragile.until_ready()
+    fragile.wait_for(fragile.upload(write_catalogue(fragile.folder)[0]))
+    getattr(kafka, hurt)()
+    try:
+        until(lambda: kafka_is_away(fragile, 0), timeout_s=30)
+        asked = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+        assert time.monotonic() - asked < 2 * drain_timeout_s + 2
+    finally:
+        getattr(kafka, heal)()
+    for said in ("Traceback", "Exception", "never retrieved", "destroyed"):
+        assert said not in fragile.worker_log()
+
+
 def leader_of_most(platform: Platform, cluster: KafkaCluster) -> Kafka:
     """The broker that coordinates the workers' group. It also leads partitions of both topics."""
     with closing(KafkaAdminClient(bootstrap_servers=cluster.brokers)) as admin:
