@@ -4,6 +4,7 @@ While Kafka is away every worker says so once, is not ready but live, writes lit
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -167,6 +168,22 @@ def test_a_worker_ends_at_sigterm_while_the_broker_is_away(
         getattr(kafka, heal)()
     for said in ("Traceback", "Exception", "never retrieved", "destroyed"):
         assert said not in fragile.worker_log()
+
+
+def test_a_batch_that_is_damaged_on_the_broker_ends_the_worker_with_what_helps(fragile: Platform, kafka: Kafka) -> None:
+    fragile.send(b"x" * 1000)
+    topic = fragile.settings.topics.named(TRACKS_UPLOADED)
+    kafka.pause()
+    with (kafka.folder / "data" / f"{topic}-0" / "00000000000000000000.log").open("r+b") as log:
+        log.seek(-500, os.SEEK_END)
+        log.write(b"y")
+    kafka.resume()
+    worker = fragile.start_worker()
+    assert worker.wait(60) == 1
+    last = fragile.worker_log().strip().splitlines()[-1]
+    assert last.startswith("Error: the consumer gave up (")
+    assert topic in last
+    assert "a restart meets the same records" in last
 
 
 def leader_of_most(platform: Platform, cluster: KafkaCluster) -> Kafka:
