@@ -2,7 +2,8 @@
 
 Faust acknowledges an event when its agent asks for the next one, even when the agent raised, and spends 75 to
 100 us on each event. Here one Faust message is a whole batch: Faust moves it from the consumer to the agent, and the
-offset that is committed is computed from the records that are done.
+offset that is committed is computed from the records that are done. The consumer reads what transactions committed and
+tells where Kafka lost records, the producer is idempotent, and no step of a stop waits for a broker for long.
 
 The classes override private methods of faust-streaming, which is therefore pinned exactly. Each override says why
 it is there; tests/integration/test_batches.py holds the behaviour on a real broker.
@@ -23,6 +24,7 @@ import faust
 import structlog
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
+    IllegalStateError,
     InvalidProducerEpoch,
     KafkaError,
     NoOffsetForPartitionError,
@@ -165,8 +167,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         """Overridden because Faust reads what transactions have not committed, and cannot be told otherwise.
 
         An offset that the log does not hold raises: BatchConsumer tells of it. aiokafka's sticky assignor would be
-        kinder to a rolling restart, but it never tells the group its generation (aiokafka issue 1176), without which
-        two members that claim a partition cannot be told apart.
+        kinder to a rolling restart, but it never tells the group its generation, without which two members that claim
+        a partition cannot be told apart, and all consumers of a process share its state.
         """
         conf = self.app.conf
         return aiokafka.AIOKafkaConsumer(
@@ -439,7 +441,7 @@ class NoTables(TableManager):
             except KafkaError as error:
                 if rebalance != self.app.rebalancing_count:
                     return
-                if not error.retriable:
+                if not error.retriable and not isinstance(error, IllegalStateError):  # a partition was taken away
                     raise
                 await self.sleep(_SEEK_AGAIN_S)
         if rebalance != self.app.rebalancing_count or self.should_stop:
