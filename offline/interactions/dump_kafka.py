@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import (
+    CorruptRecordError,
     InvalidTopicError,
     KafkaError,
     KafkaTimeoutError,
@@ -149,8 +150,13 @@ class Cluster:
                 yield client
             except UnsupportedCodecError as error:
                 raise DumpFailed(
-                    f"the records are compressed in a way that cannot be read here ({error}); install lz4, "
-                    "python-snappy or zstandard, and run this again"
+                    f"the records are compressed in a way that cannot be read here ({error}); install all packages of "
+                    "deploy/locks/offline.txt, and run this again"
+                ) from error
+            except CorruptRecordError as error:
+                raise DumpFailed(
+                    f"a batch on Kafka is damaged ({error}); have Kafka's replicas checked, or dump the other "
+                    "partitions with --partition"
                 ) from error
             except KafkaError as error:
                 raise self._unusable(error) from error

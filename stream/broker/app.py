@@ -23,6 +23,7 @@ from stream.settings import Settings
 _RECORDS_PER_FETCH = 32
 _FETCHES_BUFFERED = 2
 _DAY_S = 86_400.0
+_LEAST_COMMIT_S = 1.0
 # A hung broker costs up to three of it, a request and two new connections, before another one is asked. Joining a
 # group takes as long as a rebalance, so it is more than that.
 _REQUEST_TIMEOUT_S = 15.0
@@ -76,6 +77,9 @@ class BatchApp(faust.App):
 
     def _create_directories(self) -> None:
         """Overridden to make none: workers keep no state of their own."""
+
+    async def _producer_flush(self, logger: Any) -> None:
+        """Overridden to wait for nothing: a record is done only after Kafka has acknowledged what was sent for it."""
 
     def agent(self, *_: Any, **__: Any) -> Any:
         """Refused: Faust loses the events that a plain agent raises on."""
@@ -165,8 +169,10 @@ class BatchApp(faust.App):
         self.consumer.stop_flow()
         for one in self._all_in_hand:
             one.stop()
+        ends_at = asyncio.get_running_loop().time() + timeout_s
         await asyncio.gather(*(one.finish(timeout_s=timeout_s) for one in self._all_in_hand))
-        await self.consumer.commit()
+        left_s = max(ends_at - asyncio.get_running_loop().time(), _LEAST_COMMIT_S)
+        await cast(BatchConsumer, self.consumer).commit_within(left_s)
 
 
 def batch_app(

@@ -2,7 +2,8 @@
 
 Faust acknowledges an event when its agent asks for the next one, even when the agent raised, and spends 75 to
 100 us on each event. Here one Faust message is a whole batch: Faust moves it from the consumer to the agent, and the
-offset that is committed is computed from the records that are done.
+offset that is committed is computed from the records that are done. The consumer reads what transactions committed and
+tells where Kafka lost records, the producer is idempotent, and no step of a stop waits for a broker for long.
 
 The classes override private methods of faust-streaming, which is therefore pinned exactly. Each override says why
 it is there; tests/integration/test_batches.py holds the behaviour on a real broker.
@@ -11,6 +12,7 @@ it is there; tests/integration/test_batches.py holds the behaviour on a real bro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 from collections import defaultdict, deque
@@ -22,6 +24,7 @@ import faust
 import structlog
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
+    IllegalStateError,
     InvalidProducerEpoch,
     KafkaError,
     NoOffsetForPartitionError,
@@ -35,7 +38,7 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
-from mode.threads import MethodQueue
+from mode.threads import MethodQueue, WorkerThread
 
 from stream import metrics
 
@@ -46,6 +49,7 @@ PRODUCER_STATE_LOST = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProdu
 """What a broker answers an idempotent producer whose last records it does not know, as after a power cut."""
 
 _REVOKE_COMMIT_TIMEOUT_S = 5.0
+_LEAVE_TIMEOUT_S = 2.0
 _CALLS_AT_ONCE = 8
 _SEEK_AGAIN_S = 1.0
 _METADATA_MAX_AGE_MS = 30_000  # how long a topic that was made anew, or got more partitions, waits for its workers
@@ -120,10 +124,19 @@ class _Log(NamedTuple):
     oldest_ms: int | None
 
 
+class _Daemon(WorkerThread):
+    """A thread that does not keep the process from ending: what it waits for may be a broker that is away."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.daemon = True
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to Kafka, able to serve several calls at once."""
 
     app: Any
+    Worker = _Daemon
     logger = LOGGER
 
     @property
@@ -134,12 +147,28 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             self._method_queue = MethodQueue(num_workers=_CALLS_AT_ONCE, loop=self.thread_loop, beacon=self.beacon)
         return self._method_queue
 
+    async def on_thread_stop(self) -> None:
+        """Overridden to end within a bounded time: while a broker hangs, leaving the group takes as long as that."""
+        leaving = asyncio.create_task(super().on_thread_stop())
+        await asyncio.wait([leaving], timeout=_LEAVE_TIMEOUT_S)
+        if leaving.done() and not leaving.cancelled() and (error := leaving.exception()):
+            LOGGER.info("left the group: %r", error)
+
+    def set_shutdown(self) -> None:
+        """Overridden because the worker may have ended without waiting for this thread."""
+        with contextlib.suppress(RuntimeError):  # its event loop is closed
+            super().set_shutdown()
+
+    def on_crash(self, msg: str, *fmt: Any, **_: Any) -> None:
+        """Overridden because mode prints a traceback; the worker tells what happened in its last sentence."""
+        LOGGER.info(msg.format(*fmt))
+
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:  # noqa: ARG002
         """Overridden because Faust reads what transactions have not committed, and cannot be told otherwise.
 
         An offset that the log does not hold raises: BatchConsumer tells of it. aiokafka's sticky assignor would be
-        kinder to a rolling restart, but it never tells the group its generation (aiokafka issue 1176), without which
-        two members that claim a partition cannot be told apart.
+        kinder to a rolling restart, but it never tells the group its generation, without which two members that claim
+        a partition cannot be told apart, and all consumers of a process share its state.
         """
         conf = self.app.conf
         return aiokafka.AIOKafkaConsumer(
@@ -334,15 +363,32 @@ class BatchConsumer(driver.Consumer):
             for batch in self._inflight.pop(tp, ()):
                 batch.revoked = True
 
+    async def commit_within(self, timeout_s: float) -> None:
+        """Commit what is done; what Kafka does not take in time is delivered again."""
+        await asyncio.wait([asyncio.create_task(self.commit())], timeout=timeout_s)
+
+    async def maybe_wait_for_commit_to_finish(self) -> bool:
+        """Overridden because Faust takes a cancellation of the one that waits for that of the commit, and starts anew.
+
+        A worker that ends while Kafka is away would then wait for it.
+        """
+        other = self._commit_fut
+        if other is None:
+            return False
+        await asyncio.wait([other])
+        return not other.cancelled()
+
+    async def on_stop(self) -> None:
+        """Overridden to bound the last commit."""
+        await self.commit_within(_LEAVE_TIMEOUT_S)
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Overridden to commit what is done while the partitions are still ours, and to mark their batches as revoked.
 
-        The commit comes first because the base class forgets what was committed. A commit that does not answer in
-        time is not cancelled: Faust starts a commit anew when one is cancelled while it waits for another. Records
-        that stay uncommitted are delivered again.
+        The commit comes first because the base class forgets what was committed.
         """
         self.flows = False
-        await asyncio.wait([asyncio.create_task(self.commit())], timeout=_REVOKE_COMMIT_TIMEOUT_S)
+        await self.commit_within(_REVOKE_COMMIT_TIMEOUT_S)
         self._forget(revoked)
         await super().on_partitions_revoked(revoked)
 
@@ -362,6 +408,7 @@ class NoTables(TableManager):
     """
 
     app: Any
+    logger = LOGGER
 
     async def on_start(self) -> None:
         """Overridden to wait for nothing: Faust gives its tables a second to register."""
@@ -394,7 +441,7 @@ class NoTables(TableManager):
             except KafkaError as error:
                 if rebalance != self.app.rebalancing_count:
                     return
-                if not error.retriable:
+                if not error.retriable and not isinstance(error, IllegalStateError):  # a partition was taken away
                     raise
                 await self.sleep(_SEEK_AGAIN_S)
         if rebalance != self.app.rebalancing_count or self.should_stop:
@@ -415,6 +462,7 @@ class BatchProducer(driver.Producer):
     """
 
     app: Any
+    logger = LOGGER
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -427,6 +475,10 @@ class BatchProducer(driver.Producer):
     def _settings_extra(self) -> Mapping[str, Any]:
         """Overridden because Faust makes a producer idempotent only inside transactions."""
         return {"enable_idempotence": True}
+
+    async def on_stop(self) -> None:
+        """Overridden to bound the end: while Kafka is away, what was not sent stays unsent, and its record undone."""
+        await asyncio.wait([asyncio.create_task(super().on_stop())], timeout=_LEAVE_TIMEOUT_S)
 
     async def send(self, *args: Any, **kwargs: Any) -> Any:
         """Overridden to look at the outcome."""

@@ -4,6 +4,7 @@ While Kafka is away every worker says so once, is not ready but live, writes lit
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -146,6 +147,43 @@ def test_a_broker_that_hangs_for_twice_the_session_timeout_costs_nothing_but_the
     with fault(fragile):
         through_outage(fragile, hurt=kafka.pause, heal=kafka.resume, seconds=2 * SESSION_TIMEOUT_S)
     fragile.assert_ended_like(undisturbed)
+
+
+@pytest.mark.parametrize(("hurt", "heal"), [("pause", "resume"), ("kill", "restart")])
+def test_a_worker_ends_at_sigterm_while_the_broker_is_away(
+    fragile: Platform, kafka: Kafka, hurt: str, heal: str
+) -> None:
+    drain_timeout_s = 3.0
+    worker = fragile.start_worker(drain_timeout_s=str(drain_timeout_s))
+    fragile.until_ready()
+    fragile.wait_for(fragile.upload(write_catalogue(fragile.folder)[0]))
+    getattr(kafka, hurt)()
+    try:
+        until(lambda: kafka_is_away(fragile, 0), timeout_s=30)
+        asked = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+        assert time.monotonic() - asked < 2 * drain_timeout_s + 2
+    finally:
+        getattr(kafka, heal)()
+    for said in ("Traceback", "Exception", "never retrieved", "destroyed"):
+        assert said not in fragile.worker_log()
+
+
+def test_a_batch_that_is_damaged_on_the_broker_ends_the_worker_with_what_helps(fragile: Platform, kafka: Kafka) -> None:
+    fragile.send(b"x" * 1000)
+    topic = fragile.settings.topics.named(TRACKS_UPLOADED)
+    kafka.pause()
+    with (kafka.folder / "data" / f"{topic}-0" / "00000000000000000000.log").open("r+b") as log:
+        log.seek(-500, os.SEEK_END)
+        log.write(b"y")
+    kafka.resume()
+    worker = fragile.start_worker()
+    assert worker.wait(60) == 1
+    last = fragile.worker_log().strip().splitlines()[-1]
+    assert last.startswith("Error: the consumer gave up (")
+    assert topic in last
+    assert "a restart meets the same records" in last
 
 
 def leader_of_most(platform: Platform, cluster: KafkaCluster) -> Kafka:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
+from deploy.local import Kafka
 from models.contract import LISTENS
 from models.events import Listen, encode_event
 from offline.interactions.dump_folder import Span
@@ -278,3 +280,19 @@ def test_a_topic_that_is_missing_is_one_sentence_and_makes_no_folder(listens: Li
     for name in ("no-such-topic", "../up", "a b"):
         assert f"has no topic {name}; name it with --topic" in listens.dump("--topic", name, rc=1)
     assert not listens.folder.exists()
+
+
+def test_a_batch_that_is_damaged_on_the_broker_is_one_sentence_that_says_what_helps(
+    environment: dict[str, str], kafka: Kafka, tmp_path: Path
+) -> None:
+    listens = Listens(environment | {"TASTEWAVE_KAFKA_BROKERS": kafka.brokers}, tmp_path / "log")
+    listens.produce(range(90))
+    kafka.pause()
+    with (kafka.folder / "data" / f"{listens.topic}-1" / "00000000000000000000.log").open("r+b") as log:
+        log.seek(-20, os.SEEK_END)
+        log.write(b"damaged")
+    kafka.resume()
+    said = listens.dump(rc=1)
+    assert "damaged" in said
+    assert "--partition" in said
+    listens.close()
