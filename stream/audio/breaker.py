@@ -1,6 +1,7 @@
 """Servers of audio that are away: a circuit breaker for each, so that their trouble is not taken for their tracks'.
 
-A server is the scheme, host and port of web addresses, or a bucket. After FEW different tracks in a row have failed on
+A server is the scheme, host and port of web addresses, a bucket, or one of the folders that files are read from (it
+may be mounted over a network). After FEW different tracks in a row have failed on
 it, it is away: its tracks wait (HostAway), and one of them at a time asks it again, every 1 to 10 s. Its first answer
 ends that. Where FEW tracks in a row have failed on whatever servers, and none has answered in between, the network or
 the name servers are away for everybody, and each further server is taken to be away from its first failure on.
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from models.errors import FetchError, FetchFailed, TastewaveError
+from models.errors import FetchError, FetchFailed, FetchRefused, TastewaveError
 from stream.audio.uris import shown_uri
 
 FEW = 3
@@ -158,9 +159,14 @@ class Visit:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """The server has begun to answer: what is done in the block, or ends in a FetchError, is an answer."""
+        """The server begins to answer: a FetchError of the block, such as NotFound, is an answer too.
+
+        FetchRefused is none: it is said without asking anybody.
+        """
         try:
             yield
+        except FetchRefused:
+            raise
         except FetchError:
             self._note_answer()
             raise

@@ -14,6 +14,7 @@ _CHANGE_NOTHING = frozenset({"", "identity", "aws-chunked", "utf-8", "binary"})
 _GZIP = frozenset({"gzip", "x-gzip"})
 _PIECE_BYTES = 1 << 14  # zlib copies the rest of a piece at each end of a gzip member: many members cost little
 _MOST_OUT_BYTES = 1 << 20
+_MEMBER_BYTES = 1 << 10  # as which a member counts at least: it takes time to begin one, and it may hold nothing
 
 
 def coding(headers: Iterable[str]) -> str | None:
@@ -50,8 +51,7 @@ class Unpacked:
 
     def add(self, block: bytes | bytearray) -> None:
         """Take the next block. Raises TooLarge, or FetchFailed where it is not in this coding."""
-        self._received += len(block)
-        self._intake.expect(self._received)
+        self._count(len(block))
         for start in range(0, len(block), _PIECE_BYTES):
             try:
                 self._unpack(bytes(block[start : start + _PIECE_BYTES]))
@@ -66,12 +66,17 @@ class Unpacked:
             raise TransientError(f"broke off in the middle of its {self._coding}")
         return self._intake.finish()
 
+    def _count(self, received_bytes: int) -> None:
+        self._received += received_bytes
+        self._intake.expect(self._received)
+
     def _unpack(self, piece: bytes) -> None:
         while piece:
             if self._stream is None or self._stream.eof:  # gzip may have several members, and zeros behind the last
                 piece = piece.lstrip(b"\0") if self._stream else piece
                 if not piece:
                     return
+                self._count(_MEMBER_BYTES)
                 self._stream = zlib.decompressobj(self._window_bits(piece[0]))
             self._intake.add(self._stream.decompress(piece, _MOST_OUT_BYTES))
             piece = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail

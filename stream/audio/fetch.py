@@ -130,14 +130,22 @@ class Fetcher:
         scheme = uri.partition(":")[0].lower()
         deadline = time.monotonic() + self._settings.timeout_s
         if scheme == "file":
-            return functools.partial(self._in_thread, self._read_file, uri, deadline)
+            root = gates.named_root(uri, roots=self._settings.file_roots)
+            return functools.partial(self._from_store, root, visit, self._read_file, uri, deadline)
         if scheme in ("http", "https"):
             return functools.partial(self._download, gates.web_url(uri), visit)
         scheme, address = gates.bucket_object(uri, allowed=self._allowed_buckets)
-        return functools.partial(self._from_bucket, scheme, address, visit, deadline)
+        bucket = "/".join(address.split("/", 3)[:3])
+        return functools.partial(self._from_store, bucket, visit, self._read_bucket, scheme, address, deadline)
 
     async def _in_thread(self, work: Callable[..., T_], *arguments: object) -> T_:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def _from_store(self, name: str, visit: Visit, read: Callable[..., Fetched], *arguments: object) -> Fetched:
+        """Read from a root or bucket, which may hang as long as its server is away."""
+        visit.reach(name, listed=True)
+        with visit.answering():
+            return await _in_own_thread(read, *arguments)
 
     def _read_file(self, uri: str, deadline: float) -> Fetched:
         original = gates.open_inside(uri, roots=[Path(root).resolve() for root in self._settings.file_roots])
@@ -147,11 +155,6 @@ class Fetcher:
                 intake.add(block)
                 _still_wanted(deadline)
             return intake.finish()
-
-    async def _from_bucket(self, scheme: str, uri: str, visit: Visit, deadline: float) -> Fetched:
-        visit.reach("/".join(uri.split("/", 3)[:3]), listed=True)
-        with visit.answering():
-            return await _in_own_thread(self._read_bucket, scheme, uri, deadline)
 
     def _read_bucket(self, scheme: str, uri: str, deadline: float) -> Fetched:
         place = shown_uri(uri)
@@ -238,7 +241,7 @@ async def _in_own_thread(work: Callable[..., T_], *arguments: object) -> T_:
         except BaseException as error:  # noqa: BLE001 - raised where it is awaited
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="fetch-bucket", daemon=True).start()
+    threading.Thread(target=run, name="fetch-store", daemon=True).start()
     return await asyncio.wrap_future(outcome)
 
 

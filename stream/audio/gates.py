@@ -28,6 +28,7 @@ import aiohttp
 from yarl import URL
 
 from models.errors import FetchFailed, FetchRefused, NotFound, SettingsError
+from stream.audio.intake import TransientError
 from stream.audio.machine import lacking
 from stream.audio.uris import shown_uri
 
@@ -42,6 +43,9 @@ _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name (IDNA) or an address
 _OF_URLS = ":/?#[]@!$&'()*+,;=%-._~"  # what may stand in a URL beside letters and digits (RFC 3986)
 _CHAIN = re.compile(r"::(/|[A-Za-z0-9+.-]+:/)")
+_SERVER_AWAY = frozenset(  # errors of a file system whose disk or server is away
+    {errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+)
 _KERNEL_FOLDERS = (Path("/proc"), Path("/sys"))
 
 
@@ -184,6 +188,12 @@ def bucket_object(uri: str, *, allowed: Collection[str]) -> tuple[str, str]:
     return scheme, f"{scheme}:{rest}"
 
 
+def named_root(uri: str, *, roots: Sequence[str]) -> str:
+    """The root that a file:// URI names, links not followed; "file://" where it names none. Raises FetchRefused."""
+    path = Path(os.fsdecode(_file_path(uri)))
+    return f"file://{next(filter(path.is_relative_to, roots), '')}"
+
+
 def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
     """Open the regular file of a file:// URI, unbuffered.
 
@@ -196,6 +206,7 @@ def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
         NotFound: there is no such file inside the roots.
         FetchFailed: it cannot be opened.
         MachineUnusable: the worker's machine lacks what opening it needs.
+        TransientError: the file system, or the whole folder of the roots, is not there now.
     """
     path = _file_path(uri)
     try:
@@ -203,7 +214,9 @@ def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         # Refuse before saying that it is missing: nobody can find out which files exist outside the roots.
-        _check_inside(Path(os.path.realpath(os.fsdecode(path))), roots, uri)
+        root = _check_inside(Path(os.path.realpath(os.fsdecode(path))), roots, uri)
+        if error.errno in _SERVER_AWAY or not root.exists():
+            raise TransientError(f"cannot be opened ({error.strerror}: {root})") from None
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise NotFound(f"{shown_uri(uri)} is not there; upload the track with the path of its file") from None
         problem = FetchFailed(f"{shown_uri(uri)} cannot be opened ({error.strerror}); check its permissions")
@@ -215,6 +228,8 @@ def open_inside(uri: str, *, roots: Sequence[Path]) -> IO[bytes]:
             raise FetchRefused(f"{shown_uri(uri)} is not a regular file; upload a file of audio")
         return descriptor.open("rb", buffering=0)
     except OSError as error:
+        if error.errno in _SERVER_AWAY:
+            raise TransientError(f"cannot be opened ({error.strerror})") from None
         problem = FetchFailed(f"{shown_uri(uri)} cannot be read ({error.strerror}); check its permissions")
         raise lacking(error) or problem from None
     finally:
@@ -237,8 +252,11 @@ def _file_path(uri: str) -> bytes:
     return path
 
 
-def _check_inside(path: Path, roots: Sequence[Path], uri: str) -> None:
-    if not any(map(path.is_relative_to, roots)) or any(map(path.is_relative_to, _KERNEL_FOLDERS)):
+def _check_inside(path: Path, roots: Sequence[Path], uri: str) -> Path:
+    """The root that a path lies in."""
+    root = next(filter(path.is_relative_to, roots), None)
+    if root is None or any(map(path.is_relative_to, _KERNEL_FOLDERS)):
         raise FetchRefused(
             f"{shown_uri(uri)} lies outside TASTEWAVE_FILE_ROOTS; move the file into one of them, or add its folder"
         )
+    return root

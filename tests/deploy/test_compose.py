@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from stream.cli import cli
-from stream.settings import SECTIONS
+from stream.settings import SECTIONS, WorkerSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -34,6 +34,14 @@ def test_every_port_is_bound_to_this_machine_alone(compose):
     ports = [port for service in compose["services"].values() for port in service.get("ports", ())]
     assert len(ports) == 2
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_a_prometheus_of_its_network_reaches_the_health_port_and_this_machine_does_not(compose):
+    tracks = compose["services"]["tracks"]
+    assert tracks["environment"]["TASTEWAVE_HEALTH_HOST"] == "0.0.0.0"
+    assert tracks["expose"] == [str(WorkerSettings.model_fields["health_port"].default)]
+    assert "ports" not in tracks
+    assert not {"network_mode", "networks"} & set(tracks)
 
 
 def test_images_from_elsewhere_have_a_version(compose):

@@ -300,7 +300,7 @@ def test_a_store_that_is_away_costs_no_backlog_and_holds_up_no_other(platform: P
     status, report = platform.health("/ready")
     assert (status, lost.origin in json.loads(report)["problems"]["fetch"]) == (503, True)
     for event in [platform.upload(f"{other.origin}/{number}.wav") for number in range(5)]:
-        assert platform.wait_for(event, timeout_s=20).status in ("tagged", "abstained")
+        assert platform.wait_for(event).status in ("tagged", "abstained")
     failed = platform.dead_letters()
     assert len(failed) < FEW  # those by which it was found out
     assert {letter["reason"] for letter in failed} == {"fetch_failed"}

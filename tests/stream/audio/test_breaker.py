@@ -1,15 +1,19 @@
 """Which servers of audio count as away, what their tracks do meanwhile, and that they hold up nobody for long."""
 
 import asyncio
+import errno
 import itertools
+import os
 import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import fsspec
 import pytest
 from aiohttp import web
 
-from models.errors import FetchFailed, NotFound
+from models.errors import FetchFailed, FetchRefused, NotFound
 from stream.audio.breaker import FEW, LISTED_PATIENCE_S, PATIENCE_S, Breaker, HostAway
 from stream.audio.fetch import Fetcher
 from stream.audio.gates import is_public
@@ -202,12 +206,15 @@ def clock() -> Clock:
 
 @pytest.fixture
 def fetcher(clock: Clock) -> Callable[..., Fetcher]:
+    """Makes Fetchers that share what they know of the servers."""
+    breaker = Breaker(monotonic=clock)
+
     def make(resolver: Resolver | None = None, **settings: object) -> Fetcher:
         return Fetcher(
             load_settings(**settings).fetch,
             resolver=resolver or Resolver(music_example=[PUBLIC], cdn_example=[PUBLIC]),
             is_public=lambda address: address == PUBLIC or is_public(address),
-            breaker=Breaker(monotonic=clock),
+            breaker=breaker,
             backoff_s=0.001,
         )
 
@@ -248,7 +255,7 @@ async def test_a_web_server_is_away_and_asked_once_in_a_while(
 ) -> None:
     public.answers = {"*": [trouble]}
     uris = [f"http://music.example:{public.port}/{number}?token=secret" for number in range(len(AWAY))]
-    async with fetcher(fetch_timeout_s=0.6) as fetch:
+    async with fetcher(**({"fetch_timeout_s": 0.4} if trouble is silent else {})) as fetch:
         assert await outcomes(fetch, uris) == AWAY
         with pytest.raises(HostAway, match=f"http://music.example:{public.port} is away") as caught:
             await fetch.fetch(uris[0])
@@ -257,8 +264,9 @@ async def test_a_web_server_is_away_and_asked_once_in_a_while(
         clock.now += 1
         assert await outcomes(fetch, uris[:2]) == ["HostAway"] * 2
         assert len(public.requests) == 1  # a server that is away is not asked four times
-        public.answers = {"*": [audio]}
-        clock.now += 2
+    public.answers = {"*": [audio]}
+    clock.now += 2
+    async with fetcher() as fetch:
         assert await outcomes(fetch, uris) == ["heard"] * len(uris)
 
 
@@ -270,6 +278,16 @@ async def test_what_a_server_says_about_a_track_is_an_answer(public: Site, fetch
             for number in range(3):
                 assert await outcomes(fetch, [f"{origin}/{number}", f"{origin}/{number}x"]) == ["FetchFailed"] * 2
                 await outcomes(fetch, [f"{origin}/{path}"])
+
+
+async def test_what_is_refused_is_no_answer(public: Site, fetcher: Callable[..., Fetcher]) -> None:
+    public.answers = {"*": [reply(503)]}
+    async with fetcher(file_roots="/srv", allowed_buckets="nosuchscheme://music") as fetch:
+        for number, expected in enumerate(AWAY):
+            assert await outcomes(fetch, [f"http://music.example:{public.port}/{number}"]) == [expected]
+            for refused in ("file:///etc/passwd", "file:///srv/../etc/passwd", "nosuchscheme://music/a", "ftp://x/a"):
+                with pytest.raises(FetchRefused):
+                    await fetch.fetch(refused)
 
 
 async def test_behind_a_redirect_the_server_that_fails_is_away_and_not_the_one_that_answers(
@@ -359,3 +377,55 @@ async def test_a_cancelled_question_is_asked_by_the_next(
         with pytest.raises(asyncio.CancelledError):
             await question
         assert await outcomes(fetch, uris) == ["heard"] * len(uris)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT])
+async def test_a_folder_whose_file_system_is_away_loses_no_track_and_holds_up_no_other(
+    number: int, tmp_path: Path, clock: Clock, fetcher: Callable[..., Fetcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = [tmp_path / "mounted", tmp_path / "local"]
+    uris = [[(root / f"{number}.mp3").as_uri() for number in range(len(AWAY))] for root in roots]
+    for root in roots:
+        root.mkdir()
+        for place in range(len(AWAY)):
+            (root / f"{place}.mp3").write_bytes(AUDIO)
+    plain_open = os.open
+
+    def failing(path: object, *arguments: object, **options: object) -> int:
+        if os.fsdecode(path).startswith(str(roots[0])):
+            raise OSError(number, os.strerror(number))
+        return plain_open(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", failing)
+    async with fetcher(file_roots=",".join(map(str, roots)), fetch_attempts=2) as fetch:
+        assert await outcomes(fetch, uris[0]) == AWAY
+        assert await outcomes(fetch, uris[1]) == ["heard"] * len(AWAY)
+        monkeypatch.setattr(os, "open", plain_open)
+        clock.now += 1
+        assert await outcomes(fetch, uris[0]) == ["heard"] * len(AWAY)
+
+
+async def test_a_folder_that_is_not_mounted_yet_is_waited_for(
+    tmp_path: Path, clock: Clock, fetcher: Callable[..., Fetcher]
+) -> None:
+    root = tmp_path / "mounted"
+    uris = [(root / f"{number}.mp3").as_uri() for number in range(len(AWAY))]
+    async with fetcher(file_roots=str(root)) as fetch:
+        assert await outcomes(fetch, uris) == AWAY
+        root.mkdir()
+        (root / "0.mp3").write_bytes(AUDIO)
+        clock.now += 1
+        assert await outcomes(fetch, uris[:2]) == ["heard", "NotFound"]
+
+
+async def test_a_folder_that_hangs_holds_up_no_other_work(
+    public: Site, fetcher: Callable[..., Fetcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr("stream.audio.gates.open_inside", lambda *_, **__: released.wait() and None)
+    async with fetcher(file_roots="/srv", fetch_timeout_s=3) as fetch:
+        hanging = [fetch.fetch(f"file:///srv/{number}.mp3") for number in range(100)]
+        ended = await asyncio.gather(*hanging, return_exceptions=True)
+        assert {type(error) for error in ended} == {FetchFailed, HostAway}
+        assert await outcomes(fetch, [f"http://music.example:{public.port}/a.mp3"]) == ["heard"]
+    released.set()
