@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.structs import ConsumerRecord
-from faust import SASLCredentials, SSLCredentials
+from faust import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.types import TP
 
 from stream.broker.faust_driver import LOGGER, BatchConsumer, BatchSchema, BatchTransport
 from stream.broker.in_hand import BatchesInHand, BatchHandler, InHand, LeftAlone, RecordHandler, RecordsInHand
+from stream.broker.tokens import aiokafka_arguments
 from stream.settings import KafkaSettings, Settings
 
 _RECORDS_PER_FETCH = 32
@@ -42,11 +43,19 @@ class BatchApp(faust.App):
     Args:
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
+        client_rack: where the worker runs, so that it may read from replicas that are there.
     """
 
     logger = LOGGER
 
-    def __init__(self, *args: Any, turns: int, on_away: Callable[[BaseException], None], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        turns: int,
+        on_away: Callable[[BaseException], None],
+        client_rack: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             *args,
             table_standby_replicas=0,  # with Faust's default of 1, a further worker gets no partitions
@@ -55,6 +64,7 @@ class BatchApp(faust.App):
             **kwargs,
         )
         self._on_away = on_away
+        self.client_rack = client_rack
         self._all_in_hand: list[InHand] = []
         self._consumed: set[str] = set()
         self._turns = asyncio.Semaphore(turns)
@@ -174,6 +184,7 @@ def batch_app(
         settings.topics.consumer_group(role=role, release=release),
         turns=turns,
         on_away=on_away,
+        client_rack=settings.kafka.client_rack,
         broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],
         broker_credentials=_credentials(settings.kafka),
         broker_commit_interval=1.0,
@@ -194,6 +205,8 @@ def batch_app(
 
 def _credentials(kafka: KafkaSettings) -> Any:
     context: Any = kafka.ssl_context()
+    if tokens := aiokafka_arguments(kafka).get("sasl_oauth_token_provider"):
+        return OAuthCredentials(oauth_cb=tokens, ssl_context=context)
     if kafka.security.startswith("SASL"):
         return SASLCredentials(
             username=kafka.username,

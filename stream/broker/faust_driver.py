@@ -85,6 +85,13 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     logger = LOGGER
 
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        """Overridden because Faust has no setting for where the worker runs; aiokafka reads it when it starts."""
+        app: Any = self.app
+        consumer = super()._create_worker_consumer(transport)
+        consumer._client_rack = app.client_rack
+        return consumer
+
     @property
     def method_queue(self) -> MethodQueue:
         # Faust's queue has two workers. While a broker hangs, a commit and a check of progress would take both, and

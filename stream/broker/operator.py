@@ -14,6 +14,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from models.errors import TastewaveError
+from stream.broker.tokens import kafka_python_arguments
 from stream.settings import KafkaSettings
 
 _BOOTSTRAP_TIMEOUT_S = 5.0
@@ -44,7 +45,7 @@ def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **option
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs each try, and every error that it raises as well
     try:
         client: Any = kind(
-            **settings.client_arguments(),
+            **kafka_python_arguments(settings),
             client_id="tastewave",
             bootstrap_timeout_ms=int(_BOOTSTRAP_TIMEOUT_S * 1000),
             **options,
