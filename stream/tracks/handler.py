@@ -183,21 +183,22 @@ class TrackHandler:
             content=f"{self._front_end}:{content_hash}",
             networks=self._networks,
         )
-        published = await self._store.published_features(event.track_id)
-        if published and published.event > due.event:  # by the workers of another release, which are ahead
-            return
-        if published and published.content == due.content and published.heard_by(due.networks):
-            due = msgspec.structs.replace(due, networks=published.networks)
-        else:
-            features = TrackFeatures(
-                track_id=event.track_id,
-                front_end=self._front_end,
-                content_hash=content_hash,
-                networks=self._networks,
-                windows=heard.windows,
-            )
-            await self._publisher.features(features)
-        await self._store.mark_features(event.track_id, due)
+        async with self._store.features_lock(event.track_id):
+            published = await self._store.published_features(event.track_id)
+            if published and published.event > due.event:  # by the workers of another release, which are ahead
+                return
+            if published and published.content == due.content and published.heard_by(due.networks):
+                due = msgspec.structs.replace(due, networks=published.networks)
+            else:
+                features = TrackFeatures(
+                    track_id=event.track_id,
+                    front_end=self._front_end,
+                    content_hash=content_hash,
+                    networks=self._networks,
+                    windows=heard.windows,
+                )
+                await self._publisher.features(features)
+            await self._store.mark_features(event.track_id, due)
 
     async def _fail(
         self, record: ConsumerRecord, event: TrackUploaded, error: TastewaveError, attempts: int = 1
