@@ -50,6 +50,11 @@ def features_key(track_id: str, *, prefix: str = KEY_PREFIX) -> str:
     return f"{prefix}:features:{{{track_id}}}"
 
 
+def features_lock_key(track_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of the lock on publishing a track's features. It is tastewave's own."""
+    return f"{prefix}:features:{{{track_id}}}:lock"
+
+
 def health_key(worker: str, *, prefix: str = KEY_PREFIX) -> str:
     """Redis key of a worker's heartbeat. It is tastewave's own."""
     return f"{prefix}:health:{worker}"

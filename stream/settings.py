@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import importlib
 import json
 import os
 import re
@@ -71,11 +72,19 @@ class KafkaSettings(Section):
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="how to log in with SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "SCRAM-SHA-512", description="how to log in with SASL: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
     )
     username: str | None = Field(None, description="user to log in as, with SASL")
     password: SecretStr | None = Field(None, description="password of that user; never printed or logged")
+    token_provider: str | None = Field(
+        None,
+        description="function that returns a token for OAUTHBEARER, as module:function",
+        pattern=r"^[\w.]+:\w+$",
+    )
+    client_rack: str | None = Field(
+        None, description="where the worker runs, such as its zone: it reads from replicas that are there too"
+    )
     ca_file: Path | None = Field(None, description="file of the certificates to trust; the system's when absent")
     cert_file: Path | None = Field(None, description="file of the client certificate, for mutual TLS")
     key_file: Path | None = Field(None, description="file of the client certificate's key")
@@ -99,19 +108,31 @@ class KafkaSettings(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Nothing that a protocol needs is missing, and nothing is given that it would not use."""
-        if self.security.startswith("SASL"):
-            if not (self.username and self.password):
-                raise ValueError(f"{self.security} needs {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD")
-        elif self.username or self.password:
+        protocol = f"{self.security} with {self.sasl_mechanism}" if self._is_sasl else self.security
+        with_password = self._is_sasl and not self._has_tokens
+        if with_password and not (self.username and self.password):
+            raise ValueError(f"{protocol} needs {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD")
+        if not with_password and (self.username or self.password):
             raise ValueError(
-                f"{self.security} uses no {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD; use SASL_SSL or unset them"
+                f"{protocol} uses no {PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD; use SASL_SSL with another "
+                "mechanism, or unset them"
             )
+        if self._has_tokens != bool(self.token_provider):
+            raise ValueError(f"{protocol} {'needs' if self._has_tokens else 'uses no'} {PREFIX}KAFKA_TOKEN_PROVIDER")
         files = {"CA_FILE": self.ca_file, "CERT_FILE": self.cert_file, "KEY_FILE": self.key_file}
         if not self._is_encrypted and (unused := [name for name, file in files.items() if file]):
             raise ValueError(
                 f"{self.security} uses no {PREFIX}KAFKA_{unused[0]}; use SSL or SASL_SSL, or unset the variable"
             )
         return self
+
+    @property
+    def _is_sasl(self) -> bool:
+        return self.security.startswith("SASL")
+
+    @property
+    def _has_tokens(self) -> bool:
+        return self._is_sasl and self.sasl_mechanism == "OAUTHBEARER"
 
     @property
     def _is_encrypted(self) -> bool:
@@ -133,17 +154,32 @@ class KafkaSettings(Section):
             ) from None
         return context
 
+    def token_function(self) -> Callable[[], str] | None:
+        """The function that gives tokens; None where none is used. Raises SettingsError where it cannot be imported."""
+        if not self._has_tokens:
+            return None
+        module, _, name = str(self.token_provider).partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except Exception as error:  # whatever the module raises
+            raise SettingsError(
+                f"{PREFIX}KAFKA_TOKEN_PROVIDER: {self.token_provider} cannot be imported ({type(error).__name__}: "
+                f"{error}); name a function as module:function, in a module on PYTHONPATH"
+            ) from error
+
     def client_arguments(self) -> dict[str, Any]:
-        """Connection arguments that kafka-python and aiokafka share. Raises SettingsError as ssl_context does."""
+        """Connection arguments that kafka-python and aiokafka share: all but tokens (stream.broker.tokens).
+
+        Raises SettingsError as ssl_context does.
+        """
         arguments: dict[str, Any] = {"bootstrap_servers": list(self.brokers), "security_protocol": self.security}
         if context := self.ssl_context():
             arguments["ssl_context"] = context
-        if self.security.startswith("SASL"):
-            arguments |= {
-                "sasl_mechanism": self.sasl_mechanism,
-                "sasl_plain_username": self.username,
-                "sasl_plain_password": self.password.get_secret_value() if self.password else None,
-            }
+        if self._is_sasl:
+            arguments["sasl_mechanism"] = self.sasl_mechanism
+        if self.username and self.password:
+            arguments["sasl_plain_username"] = self.username
+            arguments["sasl_plain_password"] = self.password.get_secret_value()
         return arguments
 
     def redacted(self, text: str) -> str:

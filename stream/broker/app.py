@@ -18,6 +18,7 @@ from faust.types import TP
 
 from stream.broker.faust_driver import LOGGER, BatchConsumer, BatchSchema, BatchTransport, NoTables
 from stream.broker.in_hand import BatchesInHand, BatchHandler, InHand, LeftAlone, RecordHandler, RecordsInHand
+from stream.broker.tokens import aiokafka_arguments
 from stream.settings import Settings
 
 _RECORDS_PER_FETCH = 32
@@ -43,6 +44,7 @@ class BatchApp(faust.App):
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
         client_arguments: of aiokafka, which its consumer and its producer share: brokers, TLS and login.
+        client_rack: where the worker runs, so that it may read from replicas that are there.
     """
 
     logger = LOGGER
@@ -53,6 +55,7 @@ class BatchApp(faust.App):
         turns: int,
         on_away: Callable[[BaseException], None],
         client_arguments: Mapping[str, Any],
+        client_rack: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -65,6 +68,7 @@ class BatchApp(faust.App):
         )
         self.client_arguments = client_arguments
         self._on_away = on_away
+        self.client_rack = client_rack
         self._all_in_hand: list[InHand] = []
         self._consumed: set[str] = set()
         self._turns = asyncio.Semaphore(turns)
@@ -194,7 +198,8 @@ def batch_app(
         settings.topics.consumer_group(role=role, release=release),
         turns=turns,
         on_away=on_away,
-        client_arguments=settings.kafka.client_arguments(),
+        client_arguments=aiokafka_arguments(settings.kafka),
+        client_rack=settings.kafka.client_rack,
         broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],
         broker_commit_interval=1.0,
         broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another

@@ -174,6 +174,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return aiokafka.AIOKafkaConsumer(
             **self.app.client_arguments,
             client_id=conf.broker_client_id,
+            client_rack=self.app.client_rack,
             group_id=conf.id,
             group_instance_id=conf.consumer_group_instance_id,
             partition_assignment_strategy=[RoundRobinPartitionAssignor],

@@ -14,6 +14,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from models.errors import TastewaveError
+from stream.broker.tokens import kafka_python_arguments
 from stream.settings import KafkaSettings
 
 _BOOTSTRAP_TIMEOUT_S = 5.0
@@ -46,7 +47,7 @@ def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **option
         options = {"isolation_level": "read_committed"} | options  # as workers and dumps read
     try:
         client: Any = kind(
-            **settings.client_arguments(),
+            **kafka_python_arguments(settings),
             client_id="tastewave",
             bootstrap_timeout_ms=int(_BOOTSTRAP_TIMEOUT_S * 1000),
             **options,

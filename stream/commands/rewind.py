@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import click
@@ -37,6 +37,7 @@ class Move(NamedTuple):
         partition: its number.
         from_offset: what the group has committed.
         to_offset: what it will have committed; the same where there is nothing to answer again.
+        by_offsets: whether it goes back further than the times of the records say, since these are not in order.
         oldest_ms: None where Kafka still holds the whole time. Where retention may have dropped a part of it: the
             Kafka time of the first record that is left, or 0 where none is left.
     """
@@ -44,6 +45,7 @@ class Move(NamedTuple):
     partition: int
     from_offset: int
     to_offset: int
+    by_offsets: bool
     oldest_ms: int | None
 
     @property
@@ -55,7 +57,8 @@ class Move(NamedTuple):
 def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = None, dry_run: bool = False) -> None:
     """Move the consumer group of tracks workers back to the first upload of the last minutes.
 
-    Kafka's time of a record counts, not its uploaded_at. No partition moves forward, or to before what Kafka holds.
+    Kafka's time of a record counts, not its uploaded_at. Where these times are not in order, all that follows the
+    newest record before that time counts too. No partition moves forward, or to before what Kafka holds.
 
     Args:
         settings: of the workers.
@@ -70,13 +73,14 @@ def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = Non
     """
     release = release or load_release(settings.worker.release).release_id
     group = settings.topics.consumer_group(role="tracks", release=release)
-    since_ms = time.time_ns() // 1_000_000 - minutes * 60_000
+    now_ms = time.time_ns() // 1_000_000
+    since_ms, credible_ms = now_ms - minutes * 60_000, now_ms - 2 * settings.topics.retention_h * 3_600_000
     with (
         kafka_client(KafkaAdminClient, settings.kafka) as admin,
         kafka_client(KafkaConsumer, settings.kafka, allow_auto_create_topics=False) as consumer,
     ):
         places = partitions_of(consumer, settings.topics.named(TRACKS_UPLOADED))
-        moves = plan(admin, group, places, since_ms=max(0, since_ms))
+        moves = plan(admin, group, places, since_ms=max(0, since_ms), credible_ms=credible_ms)
         if not moves:
             raise RewindRefused(
                 f"consumer group {group} has committed nothing, so there is nothing to answer again; "
@@ -87,7 +91,9 @@ def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = Non
     _print(moves, minutes=minutes, dry_run=dry_run)
 
 
-def plan(admin: Any, group: str, places: Iterable[TopicPartition], *, since_ms: int) -> list[Move]:
+def plan(
+    admin: Any, group: str, places: Iterable[TopicPartition], *, since_ms: int, credible_ms: int = 0
+) -> list[Move]:
     """The move of each partition in which the group has committed an offset. Raises KafkaError.
 
     Args:
@@ -95,6 +101,7 @@ def plan(admin: Any, group: str, places: Iterable[TopicPartition], *, since_ms: 
         group: the consumer group.
         places: partitions of its topic.
         since_ms: the time from which on uploads are to be answered again (ms, UTC, by Kafka's time).
+        credible_ms: a record that claims an earlier time did not come then, since Kafka would have dropped it.
     """
     committed = {
         place: held.offset
@@ -105,13 +112,37 @@ def plan(admin: Any, group: str, places: Iterable[TopicPartition], *, since_ms: 
         return []
     starts = admin.list_partition_offsets(dict.fromkeys(committed, OffsetSpec.EARLIEST))
     firsts = admin.list_partition_offsets(dict.fromkeys(committed, OffsetTimestamp(since_ms)))
-    return [
-        _move(place.partition, held, start=starts[place].offset, first=firsts[place])
-        for place, held in sorted(committed.items())
-    ]
+    newest = _newest_before(admin, firsts, since_ms=since_ms)
+    moves = []
+    for place, held in sorted(committed.items()):
+        start, before = starts[place].offset, newest.get(place)
+        # Whatever follows a record came later than it. What claims to be older nevertheless may be of the time.
+        certain = before.offset + 1 if before and before.timestamp >= credible_ms else start
+        moves.append(_move(place.partition, held, start=start, first=firsts[place], certain=certain))
+    return moves
 
 
-def _move(partition: int, held: int, *, start: int, first: Any) -> Move:
+def _newest_before(admin: Any, firsts: Mapping[TopicPartition, Any], *, since_ms: int) -> dict[TopicPartition, Any]:
+    """Of the records before the first one of the time, the one with the latest time: its offset and timestamp.
+
+    Kafka only tells the first record from a time on, so that time is searched by halves. Partitions without a record
+    before are left out.
+    """
+    newest: dict[TopicPartition, Any] = {}
+    lows, highs = dict.fromkeys(firsts, -1), dict.fromkeys(firsts, since_ms)
+    while asked := {
+        place: OffsetTimestamp((lows[place] + highs[place]) // 2) for place in firsts if highs[place] - lows[place] > 1
+    }:
+        for place, found in admin.list_partition_offsets(asked).items():
+            is_older = found.offset >= 0 and found.timestamp < since_ms  # a newer one may have come meanwhile
+            if is_older and (firsts[place].offset < 0 or found.offset < firsts[place].offset):
+                newest[place], lows[place] = found, found.timestamp
+            else:
+                highs[place] = asked[place]
+    return newest
+
+
+def _move(partition: int, held: int, *, start: int, first: Any, certain: int) -> Move:
     """The move of one partition.
 
     Args:
@@ -119,10 +150,14 @@ def _move(partition: int, held: int, *, start: int, first: Any) -> Move:
         held: the offset that the group has committed.
         start: the first offset that Kafka still holds.
         first: offset and timestamp of the first record of the time; the offset is -1 where there is none.
+        certain: the offset up to which all records are surely older.
     """
+    by_time = held if first.offset < 0 else min(first.offset, held)
+    to_offset = min(by_time, certain)
     if first.offset < 0:
-        return Move(partition, held, held, 0 if 0 < start == held else None)
-    return Move(partition, held, min(first.offset, held), first.timestamp if 0 < start == first.offset else None)
+        return Move(partition, held, to_offset, to_offset < by_time, 0 if 0 < start == held else None)
+    oldest_ms = first.timestamp if 0 < start == first.offset else None
+    return Move(partition, held, to_offset, to_offset < by_time, oldest_ms)
 
 
 def _commit(admin: Any, group: str, release: str, moves: Iterable[Move], topic: str) -> None:
@@ -158,6 +193,11 @@ def _print(moves: list[Move], *, minutes: int, dry_run: bool) -> None:
         click.echo(
             f"Kafka has dropped older uploads (retention), some of them perhaps of these {minutes} minutes, "
             f"in partition {places}; upload the tracks again whose answers Redis lost."
+        )
+    if odd := ", ".join(str(move.partition) for move in moves if move.by_offsets):
+        click.echo(
+            f"The Kafka times of the uploads are not in order in partition {odd}, which goes back by offsets: "
+            f"to the last upload that is surely older than {minutes} minutes."
         )
     if not total:
         click.echo(f"Nothing to rewind: no upload of the last {minutes} minutes has been answered.")

@@ -7,18 +7,27 @@ script of several keys until the slot has moved, and scripts of one key go on.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
-from models.contract import KEY_PREFIX, features_key, taggram_key, track_answer, track_fields, track_key
+from models.contract import (
+    KEY_PREFIX,
+    features_key,
+    features_lock_key,
+    taggram_key,
+    track_answer,
+    track_fields,
+    track_key,
+)
 from models.events import TrackTagged
 from stream.store.away import named
 from stream.store.scripts import rehearsal, script
 
 
-class PublishedFeatures(msgspec.Struct, frozen=True, kw_only=True):
+class PublishedFeatures(msgspec.Struct, frozen=True, array_like=True):
     """What the features of a track on their topic were computed from.
 
     Attributes:
@@ -42,6 +51,8 @@ class PublishedFeatures(msgspec.Struct, frozen=True, kw_only=True):
         return networks.items() <= self.networks.items()
 
 
+_LOCK_S = 15.0  # as long as a request to Kafka may take
+_LOCK_ASKED_EVERY_S = 0.02
 _mark = msgspec.json.Decoder(PublishedFeatures)
 
 
@@ -103,22 +114,34 @@ class TrackStore:
             keys.append(taggram_key(self._release, track_id, prefix=self._prefix))
         return keys
 
+    def features_lock(self, track_id: str) -> AbstractAsyncContextManager[Any]:
+        """Inside the block, no worker of any release but this one publishes features of the track.
+
+        Features replace each other on their topic, so that what was last found missing has to be what comes last. The
+        lock of a worker that was killed ends by itself.
+        """
+        return self._client.lock(
+            features_lock_key(track_id, prefix=self._prefix),
+            timeout=_LOCK_S,
+            sleep=_LOCK_ASKED_EVERY_S,
+            raise_on_release_error=False,
+        )
+
     async def published_features(self, track_id: str) -> PublishedFeatures | None:
         """What the features of a track were published from, by the workers of any release; None where nobody did."""
         key = features_key(track_id, prefix=self._prefix)
         with named(key):
             mark: bytes | None = await self._client.get(key)
         try:
-            return _mark.decode((mark or b"").partition(b" ")[2])
+            return _mark.decode(mark or b"")
         except msgspec.MsgspecError:  # none, or one that an earlier version wrote
             return None
 
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         """Remember what features were published from, unless those of a later upload were published since."""
-        mark = b"%d %b" % (published.event_time, msgspec.json.encode(published))
         key = features_key(track_id, prefix=self._prefix)
         with named(key):
-            await self._mark_features(keys=[key], args=[published.event_time, mark])
+            await self._mark_features(keys=[key], args=[published.event_time, msgspec.json.encode(published)])
 
 
 def _pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:

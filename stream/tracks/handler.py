@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -188,21 +187,17 @@ class TrackHandler:
             artist_id=event.artist_id,
         )
         with _stage("store"):
-            stored, published = await asyncio.gather(
-                self._store.put(answer, taggram=heard.taggram), self._store.published_features(event.track_id)
-            )
+            stored = await self._store.put(answer, taggram=heard.taggram)
             await self._publish(stored)
         if _place(stored) == _place(event):  # else a later upload was answered, and its features count
-            await self._publish_features(event, heard, content_hash, published)
+            await self._publish_features(event, heard, content_hash)
         if heard.lost_s:
             metrics.LOST_AUDIO_SECONDS.inc(heard.lost_s)
             log.warning("track.damaged", track_id=event.track_id, lost_s=round(heard.lost_s, 3))
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
 
-    async def _publish_features(
-        self, event: TrackUploaded, heard: Tagging, content_hash: str, published: PublishedFeatures | None
-    ) -> None:
+    async def _publish_features(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         """Publish what was heard unless the topic holds it already, and note that this was done for the event."""
         due = PublishedFeatures(
             event_time=event.uploaded_at,
@@ -210,20 +205,22 @@ class TrackHandler:
             content=f"{self._front_end}:{content_hash}",
             networks=self._networks,
         )
-        if published and published.event > due.event:  # by the workers of another release, which are ahead
-            return
-        if published and published.content == due.content and published.heard_by(due.networks):
-            due = msgspec.structs.replace(due, networks=published.networks)
-        else:
-            features = TrackFeatures(
-                track_id=event.track_id,
-                front_end=self._front_end,
-                content_hash=content_hash,
-                networks=self._networks,
-                windows=heard.windows,
-            )
-            await self._publisher.features(features)
-        await self._store.mark_features(event.track_id, due)
+        async with self._store.features_lock(event.track_id):
+            published = await self._store.published_features(event.track_id)
+            if published and published.event > due.event:  # by the workers of another release, which are ahead
+                return
+            if published and published.content == due.content and published.heard_by(due.networks):
+                due = msgspec.structs.replace(due, networks=published.networks)
+            else:
+                features = TrackFeatures(
+                    track_id=event.track_id,
+                    front_end=self._front_end,
+                    content_hash=content_hash,
+                    networks=self._networks,
+                    windows=heard.windows,
+                )
+                await self._publisher.features(features)
+            await self._store.mark_features(event.track_id, due)
 
     async def _fail(
         self, record: ConsumerRecord, event: TrackUploaded, error: TastewaveError, attempts: int = 1

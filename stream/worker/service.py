@@ -31,6 +31,7 @@ from models.errors import TastewaveError
 from models.release import Release
 from stream import metrics
 from stream.broker.app import BatchApp, batch_app
+from stream.broker.tokens import aiokafka_arguments
 from stream.settings import Settings
 from stream.store.away import is_redis_away, needs_another_setting
 from stream.store.client import async_client, unusable
@@ -246,7 +247,7 @@ async def _servers(settings: Settings, topics: Sequence[str], health: Health, li
 
 
 async def _check_topics(settings: Settings, topics: Sequence[str]) -> None:
-    client = AIOKafkaAdminClient(**settings.kafka.client_arguments())
+    client = AIOKafkaAdminClient(**aiokafka_arguments(settings.kafka))
     try:
         await client.start()
         existing = set(await client.list_topics())

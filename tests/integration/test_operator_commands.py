@@ -545,6 +545,27 @@ def test_a_rewind_goes_back_to_the_uploads_of_that_time_and_never_forward(
     assert "Nothing to rewind" in tastewave(*rewind, "99999999999")
 
 
+def test_a_rewind_takes_uploads_along_whose_kafka_times_are_odd(
+    tastewave: Shell, settings: Settings, producer: KafkaProducer
+) -> None:
+    """Partition 0: uploads of the last days, then a backfill that has the dates of its tracks, and one of now."""
+    tastewave("topics", "create")
+    now_ms = time.time_ns() // 1_000_000
+    ago = [now_ms - minutes * MINUTE_MS for minutes in (3000, 90, 60)]
+    backfill = [now_ms - days * 1440 * MINUTE_MS for days in (3, 1000, 2, 5000)]
+    for at in (*ago, *backfill, now_ms):
+        send(producer, settings, TRACKS_UPLOADED, b"t", b"{}", partition=0, timestamp_ms=at)
+    for at in (0, now_ms - 5000 * 1440 * MINUTE_MS):
+        send(producer, settings, TRACKS_UPLOADED, b"t", b"{}", partition=1, timestamp_ms=at)
+    topic = settings.topics.named(TRACKS_UPLOADED)
+    offsets = {TopicPartition(topic, number): OffsetAndMetadata(held, "", -1) for number, held in ((0, 8), (1, 2))}
+    with_admin(settings, lambda admin: admin.alter_group_offsets(settings.topics.named(GROUP), offsets))
+    told = tastewave("rewind", "tracks", "--release", RELEASE, "--minutes", "10")
+    assert moves(told) == [["0", "8", "3", "5"], ["1", "2", "0", "2"]]
+    assert "The Kafka times of the uploads are not in order in partition 0, 1, which goes back by offsets" in told
+    assert committed(settings) == [3, 0]
+
+
 def test_a_rewind_tells_what_retention_has_dropped_of_the_time(
     tastewave: Shell, settings: Settings, uploads: str
 ) -> None:

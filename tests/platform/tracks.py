@@ -64,11 +64,15 @@ class Platform:
 
     def run(self, *arguments: str) -> str:
         """Run `tastewave` with these arguments, and return what it printed."""
-        done = subprocess.run(
-            [TASTEWAVE, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
+        done = self.try_to_run(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def try_to_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `tastewave` with these arguments, whether it succeeds or not."""
+        return subprocess.run(
+            [TASTEWAVE, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
+        )
 
     def start_worker(self, *, program: Sequence[str] = (str(TASTEWAVE),), **settings: str) -> subprocess.Popen[bytes]:
         """Start a worker without waiting for it; settings are those of the environment, in lower case."""

@@ -113,6 +113,7 @@ def test_overrides_win_over_the_environment_where_they_are_given(monkeypatch: py
         ("KAFKA_BROKERS", "[::1"),
         ("KAFKA_SECURITY", "SASL_SSL"),
         ("KAFKA_SECURITY", "TLS"),
+        ("KAFKA_TOKEN_PROVIDER", "module.function"),
         ("REDIS_KEY_PREFIX", "{tw}"),
         ("REDIS_KEY_PREFIX", ""),
         ("TOPIC_PREFIX", "no/slash"),
@@ -137,8 +138,24 @@ def test_a_value_that_cannot_be_used_is_one_sentence_that_names_it(
         ("PLAINTEXT", {"username": "u", "password": PASSWORD}, "PLAINTEXT uses no TASTEWAVE_KAFKA_USERNAME"),
         ("PLAINTEXT", {"password": PASSWORD}, "PLAINTEXT uses no TASTEWAVE_KAFKA_USERNAME"),
         ("SSL", {"username": "u"}, "SSL uses no TASTEWAVE_KAFKA_USERNAME"),
-        ("SASL_SSL", {"username": "u"}, "SASL_SSL needs TASTEWAVE_KAFKA_USERNAME and TASTEWAVE_KAFKA_PASSWORD"),
+        (
+            "SASL_SSL",
+            {"username": "u"},
+            "SASL_SSL with SCRAM-SHA-512 needs TASTEWAVE_KAFKA_USERNAME and TASTEWAVE_KAFKA_PASSWORD",
+        ),
         ("PLAINTEXT", {"ca_file": "ca.pem"}, "PLAINTEXT uses no TASTEWAVE_KAFKA_CA_FILE"),
+        ("SASL_SSL", {"sasl_mechanism": "OAUTHBEARER"}, "OAUTHBEARER needs TASTEWAVE_KAFKA_TOKEN_PROVIDER"),
+        (
+            "SASL_SSL",
+            {"sasl_mechanism": "OAUTHBEARER", "password": PASSWORD},
+            "OAUTHBEARER uses no TASTEWAVE_KAFKA_USER",
+        ),
+        ("PLAINTEXT", {"token_provider": "a:b"}, "PLAINTEXT uses no TASTEWAVE_KAFKA_TOKEN_PROVIDER"),
+        (
+            "SASL_SSL",
+            {"username": "u", "password": PASSWORD, "token_provider": "a:b"},
+            "SCRAM-SHA-512 uses no TASTEWAVE_KAFKA_TOKEN_PROVIDER",
+        ),
         (
             "SASL_PLAINTEXT",
             {"username": "u", "password": PASSWORD, "key_file": "key.pem"},
@@ -220,6 +237,18 @@ def test_kafka_clients_share_one_set_of_connection_arguments() -> None:
     assert secure["sasl_mechanism"] == "SCRAM-SHA-512"
     assert (secure["sasl_plain_username"], secure["sasl_plain_password"]) == ("u", PASSWORD)
     assert secure["ssl_context"].check_hostname
+
+
+def test_a_token_provider_that_cannot_be_imported_is_one_sentence() -> None:
+    for provider, told in (
+        ("no_such_module:token", "ModuleNotFoundError"),
+        ("json:no_such_function", "AttributeError"),
+    ):
+        settings = load_settings(
+            kafka_security="SASL_SSL", kafka_sasl_mechanism="OAUTHBEARER", kafka_token_provider=provider
+        )
+        with pytest.raises(SettingsError, match=f"KAFKA_TOKEN_PROVIDER: {provider} cannot be imported .{told}"):
+            settings.kafka.token_function()
 
 
 def test_a_certificate_file_that_is_missing_is_one_sentence(tmp_path) -> None:

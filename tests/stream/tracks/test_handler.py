@@ -50,6 +50,10 @@ class Servers:
             self.held = answer
         return self.held
 
+    @asynccontextmanager
+    async def features_lock(self, track_id: str):
+        yield
+
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         self.did.append("mark features")
         self.published = published
