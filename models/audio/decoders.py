@@ -17,8 +17,9 @@ class AudioFile:
     """A Reader (models.audio.blocks) of a file in any format.
 
     libsndfile believes the header of a compressed file, knows nothing of what was joined to it, and ends at the first
-    damage or change of format. So FFmpeg counts the file's packets: where some are missing or it comes to another
-    length, it decodes the file; and where libsndfile ends before it should, FFmpeg goes on from there.
+    damage or change of format. So FFmpeg counts the packets of a file for whose length only the header speaks: where
+    some are missing or it comes to another length, it decodes the file. And where libsndfile ends before it should,
+    FFmpeg goes on from there.
 
     Args:
         file: open, and able to seek.
@@ -30,30 +31,30 @@ class AudioFile:
     """
 
     def __init__(self, file: BinaryIO, *, max_duration_s: float) -> None:
-        self._other: PyavReader | None = None  # reads what libsndfile does not
-        self._reader = self._opened(file, max_duration_s)
+        self._file = file
+        self._max_duration_s = max_duration_s
+        self._reader = self._opened()
         self.sample_rate = self._reader.sample_rate
         self.channels = self._reader.channels
         self.frames = self._reader.frames
 
-    def _opened(self, file: BinaryIO, max_duration_s: float) -> SndfileReader | PyavReader:
+    def _opened(self) -> SndfileReader | PyavReader:
         try:
-            reader = SndfileReader(file, max_duration_s=max_duration_s)
+            reader = SndfileReader(self._file, max_duration_s=self._max_duration_s)
         except Unfit:
-            return PyavReader(file, max_duration_s=max_duration_s)
-        if not reader.is_compressed:
-            return reader
-        try:
-            other = PyavReader(file, max_duration_s=max_duration_s, sample_rate=reader.sample_rate)
-        except NotAudio:
-            return reader
-        limit = max_duration_s * reader.sample_rate
-        if not other.is_whole:
+            return PyavReader(self._file, max_duration_s=self._max_duration_s)
+        other = None if reader.is_sure else self._other(reader.sample_rate)
+        limit = self._max_duration_s * reader.sample_rate
+        slack = _SLACK_S * reader.sample_rate
+        if other and (not other.is_whole or abs(min(reader.frames, limit) - min(other.frames, limit)) > slack):
             return other
-        if abs(min(reader.frames, limit) - min(other.frames, limit)) > _SLACK_S * reader.sample_rate:
-            return other
-        self._other = other
         return reader
+
+    def _other(self, sample_rate: int) -> PyavReader | None:
+        try:
+            return PyavReader(self._file, max_duration_s=self._max_duration_s, sample_rate=sample_rate)
+        except NotAudio:
+            return None
 
     @property
     def lost_s(self) -> float:
@@ -66,6 +67,13 @@ class AudioFile:
         for block in self._reader.blocks(start, frames):
             position += len(block)
             yield block
-        if self._other and end - position > _SLACK_S * self.sample_rate:
-            self._reader, self._other = self._other, None
+        if end - position > _SLACK_S * self.sample_rate and self._takes_over():
             yield from self._reader.blocks(position, end - position)
+
+    def _takes_over(self) -> bool:
+        """Whether there is another decoder; from now on it reads the file."""
+        if isinstance(self._reader, PyavReader) or not self._reader.is_compressed:
+            return False
+        other = self._other(self.sample_rate)
+        self._reader = other or self._reader
+        return other is not None

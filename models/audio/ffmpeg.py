@@ -91,29 +91,24 @@ class PyavReader:
             yield container
 
     @contextmanager
-    def _open(self, index: int) -> Generator[tuple[InputContainer, AudioStream]]:
+    def _open(self) -> Generator[tuple[InputContainer, AudioStream]]:
         with self._container() as container:
-            stream: Any = container.streams[index]
-            stream.codec_context.thread_count = 1
-            if stream.codec_context.name == "flac":  # without it, damage is decoded to noise
-                stream.codec_context.options = {"err_detect": "crccheck+explode"}
-            yield container, stream
+            yield container, _ready(container.streams[self._index])
 
     def _first_frame(self) -> tuple[int, float, AudioFrame]:
         """The first stream that can be decoded: its index, and when its first frame begins, and that frame."""
-        with self._container() as container:
-            best = container.streams.best("audio")
-            streams = sorted(container.streams.audio, key=lambda stream: stream is not best)
-            names = {stream.index: stream.codec_context.name for stream in streams if stream.codec_context}
-            form = container.format.name
-        usable = [index for index, name in names.items() if name in _CODECS.split(",")]
-        if not usable:
-            raise NotAudio(f"the {form} file has no audio that can be decoded; {ADVICE}")
-        for index in usable[:_MAX_STREAMS]:
-            with self._open(index) as (container, stream):
+        message = ""
+        for place in range(_MAX_STREAMS):
+            with self._container() as container:
+                streams = _usable(container)
+                if place >= len(streams):
+                    message = message or f"the {container.format.name} file has no audio that can be decoded"
+                    break
+                stream = _ready(streams[place])
                 for begins_s, frame in self._decoded(container, stream, 0.0):
-                    return index, begins_s, frame
-        raise NotAudio(f"no {names[usable[0]]} frame of the file can be decoded; {ADVICE}")
+                    return stream.index, begins_s, frame
+                message = message or f"no {stream.codec_context.name} frame of the file can be decoded"
+        raise NotAudio(f"{message}; {ADVICE}")
 
     def _scan(self, limit_s: float) -> tuple[float | None, float]:
         """The time that the first packet states, None where the times are not to be relied on; the end of the last one.
@@ -121,13 +116,14 @@ class PyavReader:
         Counting stops at the limit.
         """
         end_s, begins_s = 0.0, None
-        with self._open(self._index) as (container, stream):
-            sought, tick_s = container.format.name in _INDEXED, float(stream.time_base or 0)
+        with self._open() as (container, stream):
+            tick_s = float(stream.time_base or 0)
+            sought, gapless = container.format.name in _INDEXED, container.format.name in _GAPLESS
             for packet, time_s, length_s in _timed(container, stream):
                 if sought and packet.pts is not None:
                     begins_s = packet.pts * tick_s - time_s if begins_s is None else begins_s
                     sought = abs(packet.pts * tick_s - time_s - begins_s) < _SLACK_S
-                if container.format.name in _GAPLESS and time_s > end_s + _GAP_S:
+                if gapless and time_s > end_s + _GAP_S:
                     self.is_whole = False
                 end_s = max(end_s, time_s + length_s)
                 if end_s >= limit_s:
@@ -136,7 +132,7 @@ class PyavReader:
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
         """See Reader."""
-        with self._open(self._index) as (container, stream):
+        with self._open() as (container, stream):
             decoded = self._decoded(container, stream, start / self.sample_rate + self._origin_s - PRE_ROLL_S)
             first = next(decoded, None)
             if first is None:
@@ -161,26 +157,42 @@ class PyavReader:
     ) -> Iterator[tuple[float, AudioFrame]]:
         """When a frame begins, and the frame, from about from_s on; damage is passed over, and added to lost_s."""
         tick_s = float(stream.time_base or 0)
+        joins, gapless = container.format.name == "ogg", container.format.name in _GAPLESS
         if self._begins_s is not None and from_s > 0:
             with _skipping_damage():  # where the seek fails, everything before is read
-                container.seek(round((self._begins_s + from_s) / tick_s), stream=stream)
+                container.seek(min(round((self._begins_s + from_s) / tick_s), 2**63 - 1), stream=stream)
         known_to_s, gap_s = None, _GAP_S  # what lies further behind known_to_s than gap_s is lost
         for packet, time_s, length_s in _timed(container, stream, begins_s=self._begins_s):
             if known_to_s is not None and time_s > known_to_s + gap_s:
                 self.lost_s += time_s - known_to_s
             known_to_s = None
-            if time_s + length_s < from_s and not _sets_up(container, packet):
+            if time_s + length_s < from_s and not (joins and not length_s):  # Ogg sets up decoders in empty packets
                 continue
             frames: list[AudioFrame] = []
             known_to_s, gap_s = time_s, 0.0
             with _skipping_damage():
                 frames = [frame for frame in packet.decode() if 1 <= frame.layout.nb_channels <= MAX_CHANNELS]
                 heard_s = sum(frame.samples / frame.sample_rate for frame in frames)
-                known_to_s = time_s + max(length_s, heard_s) if container.format.name in _GAPLESS else None
+                known_to_s = time_s + max(length_s, heard_s) if gapless else None
                 gap_s = _GAP_S
             for frame in frames:
                 offset = 0 if frame.pts is None or packet.pts is None else frame.pts - packet.pts
                 yield time_s + offset * tick_s, frame
+
+
+def _usable(container: InputContainer) -> list[AudioStream]:
+    """The streams whose codec is allowed, the one that FFmpeg would choose before the others."""
+    best = container.streams.best("audio")
+    streams = sorted(container.streams.audio, key=lambda stream: stream is not best)
+    allowed = _CODECS.split(",")
+    return [stream for stream in streams if stream.codec_context and stream.codec_context.name in allowed]
+
+
+def _ready(stream: Any) -> AudioStream:
+    stream.codec_context.thread_count = 1
+    if stream.codec_context.name == "flac":  # without it, damage is decoded to noise
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    return stream
 
 
 @contextmanager
@@ -206,25 +218,20 @@ def _timed(
     """
     tick_s = float(stream.time_base or 0)
     time_s = length_s = 0.0
-    last: int | None = None
+    last_s: float | None = None
     with _skipping_damage():
         for packet in container.demux(stream):
-            pts = packet.pts
-            if pts is not None and last is not None and 0 <= (pts - last) * tick_s <= _LONGEST_STEP_S:
-                time_s += (pts - last) * tick_s
-            elif pts is not None and last is None and begins_s is not None:
-                time_s = pts * tick_s - begins_s
+            stated_s = None if packet.pts is None else packet.pts * tick_s
+            if stated_s is not None and last_s is not None and 0 <= stated_s - last_s <= _LONGEST_STEP_S:
+                time_s += stated_s - last_s
+            elif stated_s is not None and last_s is None and begins_s is not None:
+                time_s = stated_s - begins_s
             else:
                 time_s += length_s
-            last = last if pts is None else pts
+            last_s = last_s if stated_s is None else stated_s
             length_s = (packet.duration or 0) * tick_s
             length_s = length_s if 0 <= length_s <= _LONGEST_STEP_S else 0.0
             yield packet, time_s, length_s
-
-
-def _sets_up(container: InputContainer, packet: Packet[AudioStream]) -> bool:
-    """Whether the packet may set up the decoder for joined audio: Ogg sends such packets among those of audio."""
-    return not packet.duration and container.format.name == "ogg"
 
 
 def _samples(frame: AudioFrame) -> Float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ from models.audio.blocks import PRE_ROLL_S, Float32, cut, mono, nameless
 
 _FORMATS = {"AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX"}
 _COMPRESSED = {"FLAC", "MP3", "OGG"}
+_MP3_BIT_RATES = (7_000, 350_000)
+_TAG_BYTES = 4096  # at the end of an MP3 file
 _BLOCK_SAMPLES = 2**15  # of all channels together; where libsndfile meets damage, the whole block is lost
 
 
@@ -40,7 +43,8 @@ class SndfileReader:
         max_duration_s: where the file is not as long as its header says, frames are counted to a little more than this.
 
     Attributes:
-        is_compressed: whether the length is what the header says, and no more than that.
+        is_compressed: whether libsndfile may end before the audio does, at damage or where joined audio begins.
+        is_sure: whether more than the header speaks for the length.
 
     Raises:
         Unfit: another decoder should read the file.
@@ -59,12 +63,18 @@ class SndfileReader:
                 raise Unfit("not a format of music")
             if sound.frames == 0:
                 raise Unfit("the header was never finished")
-            if sound.format == "MP3" and not _states_length(file):
+            stated_bytes, held_bytes = _mp3_bytes(file) if sound.format == "MP3" else (0, 0)
+            if stated_bytes is None:
                 raise Unfit("libsndfile guesses the length from the first frame, and reads no more than that")
             self.sample_rate: int = sound.samplerate
             self.channels: int = sound.channels
             self.is_compressed = sound.format in _COMPRESSED
             self.frames: int = sound.frames
+            bit_rate = 8 * stated_bytes * self.sample_rate / self.frames
+            is_all_of_it = (
+                abs(held_bytes - stated_bytes) < _TAG_BYTES and _MP3_BIT_RATES[0] < bit_rate < _MP3_BIT_RATES[1]
+            )
+            self.is_sure = not self.is_compressed or is_all_of_it
         limit = int(max_duration_s * self.sample_rate) + 1
         if not self.is_compressed and not any(map(len, self.blocks(min(self.frames, limit) - 1, 1))):
             self.frames = sum(map(len, self.blocks(0, limit)))
@@ -84,11 +94,22 @@ class SndfileReader:
                 yield mono(block.T)
 
 
-def _states_length(file: BinaryIO) -> bool:
-    """Whether an MP3 file starts with the frame in which encoders note its length (Xing, LAME, Fraunhofer)."""
+def _mp3_bytes(file: BinaryIO) -> tuple[int | None, int]:
+    """How many bytes of audio an MP3 file states, and how many it has.
+
+    Encoders note the length in the first frame (Xing, LAME, Fraunhofer). None where there is no such note, and 0 where
+    it says nothing of bytes.
+    """
+    file_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(10)
+    begin = 0
     if head[:3] == b"ID3":  # a tag comes first; its length is written with 7 bits a byte
-        file.seek(10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)))
+        begin = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    file.seek(begin)
     first_frame = file.read(1500)
-    return any(mark in first_frame for mark in (b"Xing", b"Info", b"VBRI"))
+    for mark in (b"Xing", b"Info"):
+        _, found, note = first_frame.partition(mark)
+        if found:  # flags, then the number of frames, then that of bytes
+            return int.from_bytes(note[8:12]) if len(note) >= 12 and note[3] & 3 == 3 else 0, file_bytes - begin
+    return 0 if b"VBRI" in first_frame else None, 0

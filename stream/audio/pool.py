@@ -19,16 +19,13 @@ import msgspec
 import structlog
 
 from models.errors import (
+    AudioError,
     FetchFailed,
-    NotAudio,
     OutOfMemory,
     ProcessCrashed,
     ProcessTimedOut,
     ReleaseError,
-    Silent,
     TastewaveError,
-    TooLong,
-    TooShort,
 )
 from models.tagging import Tagging
 from stream.audio import sandbox
@@ -39,9 +36,7 @@ log = structlog.get_logger(__name__)
 
 CRASH_TRIES = 2
 _MAX_MESSAGE_BYTES = 16 * 2**20
-_ERRORS = {
-    error.__name__: error for error in (FetchFailed, NotAudio, OutOfMemory, ReleaseError, Silent, TooLong, TooShort)
-}
+_ERRORS = {error.__name__: error for error in (FetchFailed, OutOfMemory, ReleaseError, *AudioError.__subclasses__())}
 _ENVIRONMENT = ("PATH", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON")  # starts of the variables that are passed on
 
 

@@ -85,6 +85,27 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
         assert f'tastewave_guard{{guard="{guard}"}} 1.0' in scraped
 
 
+def test_damage_is_told_in_the_log_and_in_a_metric_and_a_file_that_is_mostly_damaged_fails(platform: Platform) -> None:
+    intact = write_music(platform.folder / "intact.flac", seconds=30).read_bytes()
+    little, much = bytearray(intact), bytearray(intact)
+    little[len(intact) // 2] ^= 8
+    for place in range(len(intact) // 4, len(intact), 1000):
+        much[place] ^= 8
+    (platform.folder / "little.flac").write_bytes(little)
+    (platform.folder / "much.flac").write_bytes(much)
+    platform.start_worker()
+    heard = platform.upload((platform.folder / "little.flac").as_uri())
+    failed = platform.upload((platform.folder / "much.flac").as_uri())
+    assert platform.wait_for(heard).status != "failed"
+    answer = platform.wait_for(failed)
+    assert answer.reason == "damaged", platform.worker_log()[-3000:]
+    scraped = platform.health("/metrics")[1]
+    (lost,) = [line for line in scraped.splitlines() if line.startswith("tastewave_lost_audio_seconds_total ")]
+    assert 0.05 < float(lost.split()[1]) < 3
+    (told,) = [line for line in platform.worker_log().splitlines() if "track.damaged" in line]
+    assert heard.track_id in told
+
+
 def test_what_cannot_be_tagged_is_a_dead_letter_with_its_reason_and_its_neighbours_are_tagged(
     platform: Platform, web: str
 ) -> None:

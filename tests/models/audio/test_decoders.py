@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
+from models.audio import decoders
 from models.audio.decoders import AudioFile
 from models.audio.windows import WindowPlan
 from models.errors import Damaged, NotAudio
@@ -112,6 +113,15 @@ class TestDamage:
         heard = windows_of(DAMAGE[name](), plan=ONE_WINDOW)
         assert len(heard.waveforms[0]) > 19 * RATE
         assert (0 if name in SMALL else 0.02) <= heard.lost_s < 1.5
+
+    def test_an_intact_mp3_needs_no_second_decoder(self, monkeypatch):
+        data = mp3(music(5))
+        tagged = b"ID3\x04\0\0\0\0\x02\x00" + bytes(256) + data + b"TAG" + bytes(125)
+        monkeypatch.setattr(decoders, "PyavReader", None)
+        for intact in (data, mp3(music(5), bitrate_mode="VARIABLE"), tagged):
+            assert len(whole_of(intact)) == pytest.approx(5 * RATE, abs=0.1 * RATE)
+        with pytest.raises(TypeError):
+            whole_of(data + data)
 
     def test_an_intact_file_has_lost_nothing(self):
         for data in (mp3(music(21)), flac(music(21)), vorbis(music(21)), ffmpeg(music(21), "ipod", "aac")):
