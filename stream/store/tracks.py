@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import msgspec
+
 from models.contract import taggram_key, track_answer, track_fields, track_key
 from models.events import TrackTagged
 from stream.store.away import named
@@ -53,9 +55,12 @@ class TrackStore:
         Raises:
             What stream.store.away.is_redis_away knows, where Redis would refuse an answer.
         """
-        first = [1, 0, "taggram", "status", "tagged", "event_time", 0, "genre", "one"]
-        later = [1, 1, "", "status", "abstained", "event_time", 1, "title", "another"]  # and no genre
-        await self._put_rehearsal(keys=self._keys(self._nobody), args=first + later)
+        first = TrackTagged(
+            track_id=self._nobody, release=self._release, status="tagged", event_time=0, tagged_at=0, genre="any"
+        )
+        later = msgspec.structs.replace(first, event_time=1, genre=None, title="any")  # which takes the genre away
+        arguments = [*_arguments(first, b"taggram"), *_arguments(later, b"")]
+        await self._put_rehearsal(keys=self._keys(self._nobody), args=arguments)
         await self._mark_rehearsal(keys=[_features_key(self._nobody)], args=[0, "0 content", 1, "1 content"])
 
     async def get(self, track_id: str) -> TrackTagged | None:
@@ -68,10 +73,8 @@ class TrackStore:
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
         keys = self._keys(answer.track_id)
-        arguments = [int(answer.status != "failed"), answer.event_time, taggram]
-        arguments += [part for field in track_fields(answer).items() for part in field]
         with named(" or ".join(keys)):
-            held = await self._put(keys=keys, args=arguments)
+            held = await self._put(keys=keys, args=_arguments(answer, taggram))
             return track_answer(answer.track_id, self._release, _pairs(held))
 
     def _keys(self, track_id: str) -> list[str]:
@@ -94,6 +97,12 @@ class TrackStore:
         mark = f"{published.event_time} {published.content}"
         with named(_features_key(track_id)):
             await self._mark_features(keys=[_features_key(track_id)], args=[published.event_time, mark])
+
+
+def _arguments(answer: TrackTagged, taggram: bytes) -> list[Any]:
+    """The arguments of put_track.lua."""
+    fields = [part for field in track_fields(answer).items() for part in field]
+    return [int(answer.status != "failed"), answer.event_time, taggram, *fields]
 
 
 def _features_key(track_id: str) -> str:
