@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,14 @@ def test_a_broker_that_refuses_to_take_what_a_record_needs_is_away(guarded: Plat
     assert [letter["reason"] for letter in guarded.dead_letters()] == ["not_found"]
     assert len(guarded.read(TRACKS_FEATURES)) == 1
     assert "Traceback" not in guarded.worker_log()
+
+
+def test_a_broker_that_speaks_no_tls_is_waited_for_with_what_to_do(platform: Platform) -> None:
+    platform.start_worker(kafka_security="SSL")
+    assert "correct TASTEWAVE_KAFKA_BROKERS, TASTEWAVE_KAFKA_SECURITY" in until(lambda: problem(platform, "kafka"))
+    platform.workers[0].send_signal(signal.SIGTERM)
+    assert platform.workers[0].wait(60) == 0
+    assert "Traceback" not in platform.worker_log()
 
 
 @pytest.fixture
