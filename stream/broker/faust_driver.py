@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import faust
 from aiokafka.structs import ConsumerRecord
@@ -93,6 +93,19 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             self._method_queue = MethodQueue(num_workers=_CALLS_AT_ONCE, loop=self.thread_loop, beacon=self.beacon)
         return self._method_queue
 
+    async def check_group(self) -> None:
+        """Raise what Kafka has refused this member of the group with, if anything, and have aiokafka try again.
+
+        aiokafka keeps such an error for whoever asks next for records, and does nothing until then. Faust asks for none
+        before it has partitions, so that a worker that may not join would wait without a word.
+        """
+        if coordinator := self._ensure_consumer()._coordinator:
+
+            async def check() -> None:
+                coordinator.check_errors()
+
+            await self.call_thread(check)
+
 
 class BatchConsumer(driver.Consumer):
     """Hands out whole fetches, and commits up to the first record that is not done."""
@@ -104,6 +117,10 @@ class BatchConsumer(driver.Consumer):
         self._inflight: defaultdict[TP, deque[Batch]] = defaultdict(deque)
         self._handed_out: dict[TP, int] = {}
         self.joined = False
+
+    async def check_group(self) -> None:
+        """Raise aiokafka's KafkaError where Kafka refuses this worker its place in the group."""
+        await cast(_ConsumerThread, self._thread).check_group()
 
     def next_offset(self, tp: TP) -> int | None:
         """Offset of the first record that is not done; None before the first batch of an assignment."""

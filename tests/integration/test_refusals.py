@@ -51,10 +51,10 @@ def guarded(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
 
 
 @contextlib.contextmanager
-def without_right_to_write(platform: Platform, topic: str) -> Iterator[None]:
-    everybody, pattern = "User:ANONYMOUS", ResourcePattern(ResourceType.TOPIC, platform.settings.topics.named(topic))
+def without_right(platform: Platform, operation: ACLOperation, kind: ResourceType, name: str) -> Iterator[None]:
+    everybody, pattern = "User:ANONYMOUS", ResourcePattern(kind, platform.settings.topics.named(name))
     allowed = ACL(everybody, "*", ACLOperation.ALL, ACLPermissionType.ALLOW, pattern)
-    denied = ACL(everybody, "*", ACLOperation.WRITE, ACLPermissionType.DENY, pattern)
+    denied = ACL(everybody, "*", operation, ACLPermissionType.DENY, pattern)
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))) as admin:
         admin.create_acls([allowed, denied])
         yield
@@ -66,7 +66,7 @@ def test_a_broker_that_refuses_to_take_what_a_record_needs_is_away(guarded: Plat
     file = write_music(guarded.folder / "track.wav")
     guarded.start_worker()
     guarded.until_ready()
-    with without_right_to_write(guarded, topic):
+    with without_right(guarded, ACLOperation.WRITE, ResourceType.TOPIC, topic):
         event = guarded.upload(file.as_uri())
         broken = guarded.upload((guarded.folder / "missing.wav").as_uri())
         said = until(lambda: problem(guarded, "kafka"))
@@ -77,6 +77,19 @@ def test_a_broker_that_refuses_to_take_what_a_record_needs_is_away(guarded: Plat
     assert guarded.output().keys() == {event.track_id, broken.track_id}
     assert [letter["reason"] for letter in guarded.dead_letters()] == ["not_found"]
     assert len(guarded.read(TRACKS_FEATURES)) == 1
+    assert "Traceback" not in guarded.worker_log()
+
+
+def test_a_worker_that_may_not_join_its_group_says_so_and_joins_when_it_may(guarded: Platform) -> None:
+    event = guarded.upload(write_music(guarded.folder / "track.wav").as_uri())
+    group = f"tastewave.tracks.{guarded.release}"
+    with without_right(guarded, ACLOperation.READ, ResourceType.GROUP, group):
+        guarded.start_worker()
+        said = until(lambda: problem(guarded, "kafka"))
+        assert "GroupAuthorizationFailed" in said
+        assert "grant its user the rights of deploy/docs/production.md" in said
+    assert guarded.wait_for(event).status != "failed"
+    guarded.until_ready()
     assert "Traceback" not in guarded.worker_log()
 
 
