@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from deploy.local import Kafka
-from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
+from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from tests.platform.clock import until
 from tests.platform.music import write_music
 from tests.platform.tracks import Platform, worker_environment
@@ -78,6 +78,32 @@ def test_a_broker_that_refuses_to_take_what_a_record_needs_is_away(guarded: Plat
     assert [letter["reason"] for letter in guarded.dead_letters()] == ["not_found"]
     assert len(guarded.read(TRACKS_FEATURES)) == 1
     assert "Traceback" not in guarded.worker_log()
+
+
+def test_the_documented_rights_are_enough(guarded: Platform) -> None:
+    event = guarded.upload(write_music(guarded.folder / "track.wav").as_uri())
+    missing = guarded.upload((guarded.folder / "missing.wav").as_uri())
+    read, write = (ACLOperation.READ, ACLOperation.DESCRIBE), (ACLOperation.WRITE, ACLOperation.DESCRIBE)
+    rights = {
+        (ResourceType.TOPIC, TRACKS_UPLOADED): read,
+        (ResourceType.GROUP, f"tastewave.tracks.{guarded.release}"): read,
+        **{(ResourceType.TOPIC, topic): write for topic in (TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)},
+    }
+    acls = [
+        ACL("User:ANONYMOUS", "*", operation, ACLPermissionType.ALLOW,
+            ResourcePattern(kind, guarded.settings.topics.named(name)))
+        for (kind, name), operations in rights.items()
+        for operation in operations
+    ]  # fmt: skip
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(guarded.settings.kafka.brokers))) as admin:
+        admin.create_acls(acls)
+        guarded.start_worker()
+        assert guarded.wait_for(event).status != "failed"
+        guarded.until_ready()
+        until(lambda: guarded.lag() == 0)
+        admin.delete_acls(acls)
+    assert guarded.output().keys() == {event.track_id, missing.track_id}
+    assert len(guarded.dead_letters()) == len(guarded.read(TRACKS_FEATURES)) == 1
 
 
 def test_a_worker_that_may_not_join_its_group_says_so_and_joins_when_it_may(guarded: Platform) -> None:
