@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,16 @@ def test_a_worker_that_may_not_join_its_group_says_so_and_joins_when_it_may(guar
     assert guarded.wait_for(event).status != "failed"
     guarded.until_ready()
     assert "Traceback" not in guarded.worker_log()
+
+
+def test_a_worker_that_ends_by_itself_leaves_no_note_of_what_it_was_hearing(guarded: Platform) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # what fetches from it is in hand
+        guarded.upload(f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp3")
+        worker = guarded.start_worker()
+        until(lambda: guarded.redis.keys("tw:*:hearing:*uploaded*"))
+        with without_right(guarded, ACLOperation.READ, ResourceType.TOPIC, TRACKS_UPLOADED):
+            assert worker.wait(60) == 1
+    assert guarded.redis.keys("tw:*:hearing:*") == []
 
 
 def test_a_broker_that_speaks_no_tls_is_waited_for_with_what_to_do(platform: Platform) -> None:
