@@ -58,11 +58,11 @@ class AudioFile:
 
     @property
     def lost_s(self) -> float:
-        """As of Reader."""
+        """See Reader."""
         return self._reader.lost_s
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
-        """As of Reader."""
+        """See Reader."""
         position, end = start, min(start + frames, self.frames)
         for block in self._reader.blocks(start, frames):
             position += len(block)

@@ -157,6 +157,7 @@ class BatchApp(faust.App):
         A worker without a partition asks the broker as well, so that it notices when Kafka is away.
         """
         consumer = cast(BatchConsumer, self.consumer)
+        await consumer.check_group()
         tps = consumer.assignment()
         ends = await consumer.highwaters(*(tps or {TP(topic, 0) for topic in self._consumed}))
         progress = {}

@@ -17,7 +17,7 @@ import datetime
 import logging
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import aiokafka
 import faust
@@ -230,6 +230,19 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             consumer.seek(tp, held.begin)
         return held
 
+    async def check_group(self) -> None:
+        """Raise what Kafka has refused this member of the group with, if anything, and have aiokafka try again.
+
+        aiokafka keeps such an error for whoever asks next for records, and does nothing until then. Faust asks for none
+        before it has partitions, so that a worker that may not join would wait without a word.
+        """
+        if coordinator := self._ensure_consumer()._coordinator:
+
+            async def check() -> None:
+                coordinator.check_errors()
+
+            await self.call_thread(check)
+
 
 class BatchConsumer(driver.Consumer):
     """Hands out whole fetches, and commits up to the first record that is not done."""
@@ -245,6 +258,10 @@ class BatchConsumer(driver.Consumer):
         """Whether the consumer group has given this worker its partitions, which may be none."""
         self.flows = False
         """Whether records come: from the resumption after an assignment to the next rebalance."""
+
+    async def check_group(self) -> None:
+        """Raise aiokafka's KafkaError where Kafka refuses this worker its place in the group."""
+        await cast(_ConsumerThread, self._thread).check_group()
 
     def next_offset(self, tp: TP) -> int | None:
         """Offset of the first record that is not done; None until the seek that follows an assignment."""

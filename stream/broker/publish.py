@@ -35,6 +35,10 @@ _ADVICE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         "correct TASTEWAVE_KAFKA_USERNAME and TASTEWAVE_KAFKA_PASSWORD",
     ),
     ((aiokafka.errors.UnknownTopicOrPartitionError,), "run `tastewave topics create`"),
+    (
+        (aiokafka.errors.KafkaConnectionError,),
+        "start it, or correct TASTEWAVE_KAFKA_BROKERS, TASTEWAVE_KAFKA_SECURITY or the certificates",
+    ),
 )  # fmt: skip
 
 

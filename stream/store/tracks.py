@@ -83,12 +83,20 @@ class TrackStore:
         Raises:
             What stream.store.away.is_redis_away knows, where Redis would refuse an answer.
         """
-        first = [1, 0, "id", "taggram", "status", "tagged", "event_time", 0, "genre", "one"]
-        later = [1, 1, "id", "", "status", "abstained", "event_time", 1, "title", "another"]  # and no genre
-        await self._put_rehearsal(keys=self._keys(self._nobody), args=first + later)
-        await self._mark_rehearsal(
-            keys=[features_key(self._nobody, prefix=self._prefix)], args=[0, "0 content", 1, "1 content"]
+        first = TrackTagged(
+            track_id=self._nobody,
+            release=self._release,
+            status="tagged",
+            event_time=0,
+            event_id="any",
+            tagged_at=0,
+            genre="any",
         )
+        later = msgspec.structs.replace(first, event_time=1, genre=None, title="any")  # which takes the genre away
+        arguments = [*_arguments(first, b"taggram"), *_arguments(later, b"")]
+        await self._put_rehearsal(keys=self._keys(self._nobody), args=arguments)
+        key = features_key(self._nobody, prefix=self._prefix)
+        await self._mark_rehearsal(keys=[key], args=[0, "[0,", 1, "[1,"])
 
     async def get(self, track_id: str) -> TrackTagged | None:
         """The answer that is held for a track, or None."""
@@ -100,10 +108,8 @@ class TrackStore:
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
         keys = self._keys(answer.track_id)
-        arguments = [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram]
-        arguments += [part for field in track_fields(answer).items() for part in field]
         with named(" or ".join(keys)):
-            held = await self._put(keys=keys, args=arguments)
+            held = await self._put(keys=keys, args=_arguments(answer, taggram))
             return track_answer(answer.track_id, self._release, _pairs(held))
 
     def _keys(self, track_id: str) -> list[str]:
@@ -142,6 +148,12 @@ class TrackStore:
         key = features_key(track_id, prefix=self._prefix)
         with named(key):
             await self._mark_features(keys=[key], args=[published.event_time, msgspec.json.encode(published)])
+
+
+def _arguments(answer: TrackTagged, taggram: bytes) -> list[Any]:
+    """The arguments of put_track.lua."""
+    fields = [part for field in track_fields(answer).items() for part in field]
+    return [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram, *fields]
 
 
 def _pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:

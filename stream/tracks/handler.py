@@ -19,7 +19,7 @@ from stream.audio.machine import lacking
 from stream.audio.pool import PoolUnusable, TaggerPool
 from stream.broker.publish import Publisher, is_kafka_away
 from stream.store.away import is_redis_away
-from stream.store.hearings import MOST_KILLED, Hearings, KilledWorkers
+from stream.store.hearings import MOST_KILLED, KilledWorkers
 from stream.store.tracks import PublishedFeatures, TrackStore
 
 if TYPE_CHECKING:
@@ -64,9 +64,8 @@ class TrackHandler:
         fetcher: brings the audio here.
         pool: hears it.
         store: keeps the answers.
-        hearings: finds the records that kill workers.
         publisher: sends them.
-        turn: fetching and hearing waits for it (BatchApp.turn).
+        turn: fetching and hearing waits for it (BatchApp.turn, and Hearings.of, which finds what kills workers).
         top_k: genres and tags kept in an answer.
         future_tolerance_ms: how far ahead of the clock an upload may be dated.
         now_ms: the clock.
@@ -81,7 +80,6 @@ class TrackHandler:
         fetcher: Fetcher,
         pool: TaggerPool,
         store: TrackStore,
-        hearings: Hearings,
         publisher: Publisher,
         turn: Callable[[ConsumerRecord], AbstractAsyncContextManager[None]],
         top_k: int,
@@ -94,7 +92,6 @@ class TrackHandler:
         self._fetcher = fetcher
         self._pool = pool
         self._store = store
-        self._hearings = hearings
         self._publisher = publisher
         self._turn = turn
         self._top_k = top_k
@@ -126,7 +123,7 @@ class TrackHandler:
             metrics.EVENTS.labels(AGENT, "cached", "").inc()
             return
         try:
-            async with self._turn(record), self._hearings.of(record):
+            async with self._turn(record):
                 heard, content_hash = await self._hear(event)
             await self._answer(event, heard, content_hash)
         except (FetchError, AudioError, ProcessingError) as error:

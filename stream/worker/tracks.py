@@ -24,6 +24,8 @@ from stream.logs import configure_logs
 from stream.settings import Settings
 
 if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord
+
     from stream.broker.app import BatchApp
     from stream.worker.health import Check
 
@@ -97,6 +99,11 @@ class TracksRole:
             await store.rehearse()
             await hearings.rehearse()
 
+        @contextlib.asynccontextmanager
+        async def turn(record: ConsumerRecord) -> AsyncIterator[None]:
+            async with app.turn(record), hearings.of(record):
+                yield
+
         async with Fetcher(self._settings.fetch) as fetcher:
             handler = TrackHandler(
                 release=release_id,
@@ -105,9 +112,8 @@ class TracksRole:
                 fetcher=fetcher,
                 pool=self._pool,
                 store=store,
-                hearings=hearings,
                 publisher=Publisher(app.producer, topics, release=release_id),
-                turn=app.turn,
+                turn=turn,
                 top_k=worker.top_k,
                 future_tolerance_ms=int(worker.future_tolerance_s * 1000),
             )

@@ -21,7 +21,7 @@ from models.contract import LIVE_KEY, track_key
 from stream.settings import load_settings
 from stream.store.away import is_redis_away
 from stream.store.client import async_client, sync_client
-from tests.platform.clock import until
+from tests.platform.clock import now_ms, until
 from tests.platform.load import uploading
 from tests.platform.music import write_catalogue, write_music
 from tests.platform.tracks import Platform, worker_environment
@@ -78,6 +78,12 @@ def logged(platform: Platform, event: str) -> list[dict]:
 
 def not_ready(platform: Platform) -> bool:
     return platform.health("/ready")[0] == 503
+
+
+def until_heartbeat(platform: Platform) -> None:
+    """Return after the next heartbeat: a loss that none falls into goes unnoticed, as the documents say."""
+    since = now_ms()
+    until(lambda: any(int(platform.redis.get(key) or 0) > since for key in platform.redis.scan_iter("tw:health:*")))
 
 
 def shut_down(server: Redis) -> None:
@@ -146,6 +152,7 @@ def test_a_power_cut_that_takes_the_end_of_the_append_only_file_is_healed_by_a_r
         before = fragile.tracks_held()
         until_more(fragile, 10)
     fragile.settled()
+    until_heartbeat(fragile)
     lost = fragile.tracks_held() - before
     redis_server.kill()
     os.truncate(file, written)  # with appendfsync everysec, the last second may not be on the disk
@@ -166,6 +173,7 @@ def test_answers_that_a_failover_lost_are_healed_by_a_rewind(
                 copied = len([*client.scan_iter("tw:*:track:*", count=1000)])
             until_more(fragile, 10)
         fragile.settled()
+        until_heartbeat(fragile)
         before = fragile.tracks_held()
         redis_server.kill()
         with ask(replica) as client:

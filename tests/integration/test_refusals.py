@@ -4,6 +4,8 @@ import contextlib
 import functools
 import http.server
 import json
+import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from deploy.local import Kafka
-from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
+from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from tests.platform.clock import until
 from tests.platform.music import write_music
 from tests.platform.tracks import Platform, worker_environment
@@ -50,10 +52,10 @@ def guarded(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
 
 
 @contextlib.contextmanager
-def without_right_to_write(platform: Platform, topic: str) -> Iterator[None]:
-    everybody, pattern = "User:ANONYMOUS", ResourcePattern(ResourceType.TOPIC, platform.settings.topics.named(topic))
+def without_right(platform: Platform, operation: ACLOperation, kind: ResourceType, name: str) -> Iterator[None]:
+    everybody, pattern = "User:ANONYMOUS", ResourcePattern(kind, platform.settings.topics.named(name))
     allowed = ACL(everybody, "*", ACLOperation.ALL, ACLPermissionType.ALLOW, pattern)
-    denied = ACL(everybody, "*", ACLOperation.WRITE, ACLPermissionType.DENY, pattern)
+    denied = ACL(everybody, "*", operation, ACLPermissionType.DENY, pattern)
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))) as admin:
         admin.create_acls([allowed, denied])
         yield
@@ -65,7 +67,7 @@ def test_a_broker_that_refuses_to_take_what_a_record_needs_is_away(guarded: Plat
     file = write_music(guarded.folder / "track.wav")
     guarded.start_worker()
     guarded.until_ready()
-    with without_right_to_write(guarded, topic):
+    with without_right(guarded, ACLOperation.WRITE, ResourceType.TOPIC, topic):
         event = guarded.upload(file.as_uri())
         broken = guarded.upload((guarded.folder / "missing.wav").as_uri())
         said = until(lambda: problem(guarded, "kafka"))
@@ -77,6 +79,63 @@ def test_a_broker_that_refuses_to_take_what_a_record_needs_is_away(guarded: Plat
     assert [letter["reason"] for letter in guarded.dead_letters()] == ["not_found"]
     assert len(guarded.read(TRACKS_FEATURES)) == 1
     assert "Traceback" not in guarded.worker_log()
+
+
+def test_the_documented_rights_are_enough(guarded: Platform) -> None:
+    event = guarded.upload(write_music(guarded.folder / "track.wav").as_uri())
+    missing = guarded.upload((guarded.folder / "missing.wav").as_uri())
+    read, write = (ACLOperation.READ, ACLOperation.DESCRIBE), (ACLOperation.WRITE, ACLOperation.DESCRIBE)
+    rights = {
+        (ResourceType.TOPIC, TRACKS_UPLOADED): read,
+        (ResourceType.GROUP, f"tastewave.tracks.{guarded.release}"): read,
+        **{(ResourceType.TOPIC, topic): write for topic in (TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)},
+    }
+    acls = [
+        ACL("User:ANONYMOUS", "*", operation, ACLPermissionType.ALLOW,
+            ResourcePattern(kind, guarded.settings.topics.named(name)))
+        for (kind, name), operations in rights.items()
+        for operation in operations
+    ]  # fmt: skip
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(guarded.settings.kafka.brokers))) as admin:
+        admin.create_acls(acls)
+        guarded.start_worker()
+        assert guarded.wait_for(event).status != "failed"
+        guarded.until_ready()
+        until(lambda: guarded.lag() == 0)
+        admin.delete_acls(acls)
+    assert guarded.output().keys() == {event.track_id, missing.track_id}
+    assert len(guarded.dead_letters()) == len(guarded.read(TRACKS_FEATURES)) == 1
+
+
+def test_a_worker_that_may_not_join_its_group_says_so_and_joins_when_it_may(guarded: Platform) -> None:
+    event = guarded.upload(write_music(guarded.folder / "track.wav").as_uri())
+    group = f"tastewave.tracks.{guarded.release}"
+    with without_right(guarded, ACLOperation.READ, ResourceType.GROUP, group):
+        guarded.start_worker()
+        said = until(lambda: problem(guarded, "kafka"))
+        assert "GroupAuthorizationFailed" in said
+        assert "grant its user the rights of deploy/docs/production.md" in said
+    assert guarded.wait_for(event).status != "failed"
+    guarded.until_ready()
+    assert "Traceback" not in guarded.worker_log()
+
+
+def test_a_worker_that_ends_by_itself_leaves_no_note_of_what_it_was_hearing(guarded: Platform) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # what fetches from it is in hand
+        guarded.upload(f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp3")
+        worker = guarded.start_worker()
+        until(lambda: guarded.redis.keys("tw:*:hearing:*uploaded*"))
+        with without_right(guarded, ACLOperation.READ, ResourceType.TOPIC, TRACKS_UPLOADED):
+            assert worker.wait(60) == 1
+    assert guarded.redis.keys("tw:*:hearing:*") == []
+
+
+def test_a_broker_that_speaks_no_tls_is_waited_for_with_what_to_do(platform: Platform) -> None:
+    platform.start_worker(kafka_security="SSL")
+    assert "correct TASTEWAVE_KAFKA_BROKERS, TASTEWAVE_KAFKA_SECURITY" in until(lambda: problem(platform, "kafka"))
+    platform.workers[0].send_signal(signal.SIGTERM)
+    assert platform.workers[0].wait(60) == 0
+    assert "Traceback" not in platform.worker_log()
 
 
 @pytest.fixture
