@@ -12,7 +12,7 @@ TastewaveError
 │   ├── NotAudio          not_audio          no decoder reads it
 │   ├── TooShort          too_short          under 3 s of decodable audio
 │   ├── TooLong           too_long           over the set length
-│   └── Silent            silent             digital silence
+│   └── Silent            silent             under 3 s of sound
 ├── ProcessingError                          the pool process that worked on it did not come back
 │   ├── ProcessCrashed    process_crashed    it died (signal, crash of a decoder), and again when tried anew
 │   ├── ProcessTimedOut   process_timed_out  it ran past its time and was ended
@@ -102,7 +102,7 @@ class TooLong(AudioError):
 
 
 class Silent(AudioError):
-    """Digital silence."""
+    """Under 3 s of it are louder than -70 dB of full scale."""
 
     reason = "silent"
 

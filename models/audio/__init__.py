@@ -1,1 +1,1 @@
-"""A music file -> windows of waveform: `windows` is the way in, `sndfile` and `ffmpeg` decode, on top of `blocks`."""
+"""A music file -> windows of waveform. `windows` is the way in; `silence` and `loudness` judge what decoders give."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from models.audio.blocks import ADVICE, PRE_ROLL_S, Float32, cut, joined, mono, nameless
+from models.audio.blocks import ADVICE, PRE_ROLL_S, Float32, Mono, cut, joined, nameless
 from models.errors import NotAudio
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class PyavReader:
 
     def blocks(self, start: int, frames: int) -> Iterator[Float32]:
         """As of Reader."""
+        mono = Mono()
         with self._open() as (container, stream):
             seek_s = start / self.sample_rate - PRE_ROLL_S
             if seek_s > 0:

@@ -5,11 +5,14 @@ libsndfile decodes what it can (wav, aiff, flac, ogg vorbis and opus, mp3 ...), 
 sounds as librosa.load(path, sr=...) would have it: FFmpeg's own down-mix is 3 dB louder than the mean.
 
 What a file says about itself is a first guess and no more: its length is checked against what can be decoded.
+Windows are taken where there is sound: where one of them meets a long silence, the whole track is looked through, and
+heard as if its long silences were not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,10 +20,9 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from models.audio.blocks import ADVICE, Float32, Reader, resampled
 from models.audio.ffmpeg import PyavReader
+from models.audio.silence import Levels, WithoutSilence
 from models.audio.sndfile import SndfileReader, Unfit
 from models.errors import NotAudio, SettingsError, Silent, TooLong, TooShort
 
@@ -31,15 +33,18 @@ MIN_DURATION_S = 3.0
 """Less cannot be tagged: musicnn hears 3 s at a time."""
 
 SUFFIXES = frozenset(
-    [".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"]
-)
+    [
+        ".3gp", ".aac", ".aif", ".aifc", ".aiff", ".asf", ".au", ".bwf", ".caf", ".flac", ".m4a",
+        ".m4b", ".m4r", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus",
+        ".rf64", ".snd", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
+    ]
+)  # fmt: skip
 """How the names of music files in a folder end. A file that is named on its own may have any name."""
 
 SAMPLE_RATES_HZ = (1_000, 768_000)
 """Lowest and highest sample rate of a file that is decoded."""
 
 MAX_CHANNELS = 64
-_SILENCE = 2.0**-16  # half a step of 16 bits
 _SLACK_S = 0.5  # a window that ends up shorter by more shows that the track is not as long as its header says
 
 
@@ -84,7 +89,7 @@ class Windows:
 
     Attributes:
         waveforms: (samples,) float32 each, mono, finite, full scale +-1 and clipped at about +-16; of the plan's
-            length where the track has as much, and at least 3 s.
+            length where the track has as much, and at least 3 s. Long silences may be left out of them.
         starts_ms: where each starts in the track.
         duration_s: length of the whole track.
         sample_rate: of the waveforms, Hz.
@@ -116,7 +121,7 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
         NotAudio: no decoder reads it, or it has no audio, or a sample rate or channels beyond all use.
         TooShort: under 3 s can be decoded. A truncated file with more is audio.
         TooLong: over max_duration_s can be decoded.
-        Silent: no sample of any window reaches half a step of 16 bits.
+        Silent: under 3 s of it are louder than -70 dB of full scale.
         MemoryError: the file asks for more memory than there is, or than FFmpeg ever takes.
         OSError: the path cannot be opened.
     """
@@ -124,19 +129,12 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
         waveforms, frames = _windows_and_length(
             reader, plan=plan, sample_rate=sample_rate, max_duration_s=max_duration_s
         )
+        waveforms = _long_enough(waveforms, sample_rate)
+        if _disappoint(waveforms.values(), sample_rate):
+            waveforms = _long_enough(_read_sound(reader, plan, frames, sample_rate), sample_rate)
         duration_s = frames / reader.sample_rate
-    long_enough = {
-        start_s: waveform for start_s, waveform in waveforms.items() if len(waveform) >= MIN_DURATION_S * sample_rate
-    }
-    if not long_enough:
-        raise _too_short(max(map(len, waveforms.values())) / sample_rate)
-    if max(np.abs(waveform).max() for waveform in long_enough.values()) < _SILENCE:
-        raise Silent(f"all {len(long_enough)} windows of the track are digital silence; upload a track that sounds")
     return Windows(
-        waveforms=tuple(long_enough.values()),
-        starts_ms=tuple(1000 * start_s for start_s in long_enough),
-        duration_s=duration_s,
-        sample_rate=sample_rate,
+        waveforms=tuple(waveforms.values()), starts_ms=tuple(waveforms), duration_s=duration_s, sample_rate=sample_rate
     )
 
 
@@ -173,7 +171,8 @@ def _too_long(max_duration_s: float) -> TooLong:
 def _too_short(duration_s: float) -> TooShort | NotAudio:
     if duration_s == 0:
         return NotAudio(f"not a sample of audio can be decoded; {ADVICE}")
-    return TooShort(f"{duration_s:.2f} s of audio can be decoded, a track needs {MIN_DURATION_S:g} s; {ADVICE}")
+    shown_s = math.floor(duration_s * 100) / 100  # rounded, 2.9999 s would be the 3 s that are needed
+    return TooShort(f"{shown_s:.2f} s of audio can be decoded, a track needs {MIN_DURATION_S:g} s; {ADVICE}")
 
 
 @contextmanager
@@ -198,7 +197,7 @@ def _reader(source: Source) -> Generator[Reader]:
 def _windows_and_length(
     reader: Reader, *, plan: WindowPlan, sample_rate: int, max_duration_s: float
 ) -> tuple[dict[int, Float32], int]:
-    """The plan's windows by their starts in seconds, and the track's length in frames.
+    """The plan's windows by their starts in milliseconds, and the track's length in frames.
 
     The length that the file claims is taken where the windows that follow from it are as long as they should be.
     Otherwise the frames are counted, which may read the whole file.
@@ -219,9 +218,38 @@ def _windows_and_length(
 
 
 def _read_windows(reader: Reader, plan: WindowPlan, frames: int, sample_rate: int) -> dict[int, Float32]:
-    """The plan's windows of a track of so many frames, by their starts in seconds."""
+    """The plan's windows of a track of so many frames, by their starts in milliseconds."""
     rate = reader.sample_rate
     return {
-        start_s: resampled(reader, start=start_s * rate, frames=plan.window_s * rate, sample_rate=sample_rate)
+        1000 * start_s: resampled(reader, start=start_s * rate, frames=plan.window_s * rate, sample_rate=sample_rate)
         for start_s in plan.starts_s(frames / rate)
     }
+
+
+def _long_enough(waveforms: dict[int, Float32], sample_rate: int) -> dict[int, Float32]:
+    """The windows of at least 3 s. Raises TooShort where there is none."""
+    longest_s = max(map(len, waveforms.values())) / sample_rate
+    if longest_s < MIN_DURATION_S:
+        raise _too_short(longest_s)
+    return {
+        start_ms: waveform for start_ms, waveform in waveforms.items() if len(waveform) >= MIN_DURATION_S * sample_rate
+    }
+
+
+def _disappoint(waveforms: Iterable[Float32], sample_rate: int) -> bool:
+    """Whether one of the windows has a long silence, or all of them have less sound than a track needs."""
+    levels = [Levels([waveform], sample_rate=sample_rate) for waveform in waveforms]
+    return any(level.has_long_silence for level in levels) or sum(level.sounding_s for level in levels) < MIN_DURATION_S
+
+
+def _read_sound(reader: Reader, plan: WindowPlan, frames: int, sample_rate: int) -> dict[int, Float32]:
+    """The plan's windows of the track without its long silences, by their starts in the track, in milliseconds."""
+    rate = reader.sample_rate
+    sound = WithoutSilence(reader, frames)
+    if sound.sounding_s < MIN_DURATION_S:
+        raise Silent(
+            f"{sound.sounding_s:.1f} s of the track are louder than -70 dB of full scale, a track needs "
+            f"{MIN_DURATION_S:g} s; upload a track that sounds"
+        )
+    windows = _read_windows(sound, plan, sound.count(frames), sample_rate)
+    return {1000 * sound.position(start_ms * rate // 1000) // rate: waveform for start_ms, waveform in windows.items()}
