@@ -13,7 +13,7 @@ TastewaveError
 │   ├── Damaged           damaged            most of it is damage
 │   ├── TooShort          too_short          under 3 s of decodable audio
 │   ├── TooLong           too_long           over the set length
-│   └── Silent            silent             digital silence
+│   └── Silent            silent             under 3 s of sound
 ├── ProcessingError                          the pool process that worked on it did not come back
 │   ├── ProcessCrashed    process_crashed    it died (signal, crash of a decoder), and again when tried anew
 │   │   └── KilledWorkers (stream.store.hearings)   several workers were killed while they heard it
@@ -112,7 +112,7 @@ class TooLong(AudioError):
 
 
 class Silent(AudioError):
-    """Digital silence."""
+    """Under 3 s of it are louder than -70 dB of full scale."""
 
     reason = "silent"
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -45,6 +45,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         genre_head: file of the genre head.
         genres: its class names.
         embedding_dim: dimensions of the taste space; None where the release has none.
+        loudness_lufs: how loud what is heard is made first (models.audio.loudness), -70 to 0 LUFS;
+            UNSET where it is heard as loud as it is.
     """
 
     front_end: str
@@ -56,6 +58,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     genre_head: str
     genres: tuple[str, ...]
     embedding_dim: int | None = None
+    loudness_lufs: Annotated[float, msgspec.Meta(ge=-70, le=0)] | msgspec.UnsetType = msgspec.UNSET  # not in old ids
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

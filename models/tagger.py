@@ -1,21 +1,23 @@
-"""A track from its file to its genre: decode -> log-mel -> musicnn -> genre head, with what a release carries."""
+"""A track from its file to its genre: decode -> loudness -> log-mel -> musicnn -> genre head, as its release says."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.audio.loudness import made_as_loud
 from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
 from models.contract import encode_taggram
 from models.errors import ReleaseError
 from models.features import pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
 from models.musicnn import OUTPUTS, TAGS
-from models.release import Release
+from models.release import Configuration, Release
 from models.tagging import Tagging
 
 Float32 = NDArray[np.float32]
@@ -47,6 +49,7 @@ class Tagger:
         self._max_duration_s = max_duration_s
         self._networks = {model: release.network(model) for model in configuration.run}
         self._head = release.genre_head()
+        self._configuration = configuration
 
     def tag(self, source: Source) -> Tagging:
         """Hear a track.
@@ -62,8 +65,9 @@ class Tagger:
             audio = decode_windows(
                 source, plan=self._plan, sample_rate=MUSICNN.sample_rate, max_duration_s=self._max_duration_s
             )
+            waveforms = _as_loud_as_heard(self._configuration, audio.waveforms)
         with _timed(timings_ms, "log_mel"):
-            log_mels = [musicnn_log_mel(waveform) for waveform in audio.waveforms]
+            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms]
         with _timed(timings_ms, "network"):
             heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
         with _timed(timings_ms, "genre"):
@@ -116,13 +120,33 @@ def whole_features(release: Release, source: Source, *, max_duration_s: float = 
         ReleaseError: as Tagger.
         NotAudio, TooShort, TooLong, OSError: as models.audio.windows.decode_whole.
     """
-    _check_front_end(release)
-    waveform = decode_whole(source, sample_rate=MUSICNN.sample_rate, max_duration_s=max_duration_s)
-    arrays = {"log_mel": musicnn_log_mel(waveform)}
+    arrays = {"log_mel": whole_log_mel(release, source, max_duration_s=max_duration_s)}
     for model in release.configuration.networks:
         heard = release.network(model)(arrays["log_mel"])
         arrays |= {f"{model}_{what}": getattr(heard, what) for what in ("taggram", *OUTPUTS)}
     return arrays
+
+
+def whole_log_mel(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> Float32:
+    """The log-mel spectrogram of a whole file, without windows, as loud as the release hears it.
+
+    Returns:
+        (frames, 96).
+
+    Raises:
+        As whole_features.
+    """
+    _check_front_end(release)
+    waveform = decode_whole(source, sample_rate=MUSICNN.sample_rate, max_duration_s=max_duration_s)
+    return musicnn_log_mel(_as_loud_as_heard(release.configuration, [waveform])[0])
+
+
+def _as_loud_as_heard(configuration: Configuration, waveforms: Sequence[Float32]) -> Sequence[Float32]:
+    """The waveforms at the loudness at which the release hears."""
+    lufs = configuration.loudness_lufs
+    if lufs is msgspec.UNSET:
+        return waveforms
+    return made_as_loud(waveforms, lufs=lufs, sample_rate=configuration.sample_rate)
 
 
 def _check_front_end(release: Release) -> None:

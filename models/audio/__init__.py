@@ -1,1 +1,1 @@
-"""A music file -> windows of waveform: `windows` is the way in, `decoders` chooses, `sndfile` and `ffmpeg` decode."""
+"""A music file -> windows of waveform: `windows` is the way in, `decoders` chooses who decodes, `silence` what counts."""

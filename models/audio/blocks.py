@@ -30,6 +30,8 @@ SAMPLE_RATES_HZ = (1_000, 768_000)
 MAX_CHANNELS = 64
 
 _LARGEST_SAMPLE = 16.0  # +24 dB over full scale
+_SOUNDING_ENERGY = 1e-4  # of the loudest channel's
+_CANCELLED_ENERGY = 1e-2  # of the loudest channel's
 
 
 class Reader(Protocol):
@@ -77,11 +79,57 @@ def nameless(file: Any) -> Any:
     return SimpleNamespace(read=file.read, readinto=file.readinto, seek=seek, tell=file.tell)
 
 
-def mono(samples: Float32) -> Float32:
-    """The mean over the channels: (channels, frames) -> (frames,)."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total: Any = sum(samples)  # 20 times as fast as mean(axis=0) on interleaved channels
-        return total / np.float32(len(samples))
+class Mono:
+    """The channels of one read of a file as mono, block by block: the mean of the channels that sound.
+
+        mono = Mono()
+        for samples in decoded:  # (channels, frames) each
+            yield mono(samples)  # (frames,)
+
+    A channel sounds that has had more than -40 dB of the loudest one's energy so far: stereo in a 5.1 layout is as loud
+    as stereo. Where the mean has had less than -20 dB of the loudest channel's energy, the channels cancel each other
+    (one is the other turned over), and the loudest is heard alone.
+    """
+
+    def __init__(self) -> None:
+        self._energies: list[float] = []
+        self._mean_energy = 0.0
+
+    def __call__(self, samples: Float32) -> Float32:
+        """(channels, frames) -> (frames,). The number of channels may change: what was heard of them is forgotten."""
+        if len(samples) == 1:
+            return samples[0]
+        if len(samples) != len(self._energies):
+            self._energies, self._mean_energy = [0.0] * len(samples), 0.0
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._energies = [
+                before + _energy(channel) for before, channel in zip(self._energies, samples, strict=True)
+            ]
+            loudest = max(self._energies)
+            sounding = [
+                channel
+                for channel, energy in zip(samples, self._energies, strict=True)
+                if energy >= loudest * _SOUNDING_ENERGY
+            ]
+            total: Any = sum(sounding)  # 20 times as fast as mean(axis=0) on interleaved channels
+            mean: Float32 = total / np.float32(len(sounding))
+            self._mean_energy += _energy(mean)
+        if self._mean_energy < loudest * _CANCELLED_ENERGY:
+            return samples[self._energies.index(loudest)]
+        return mean
+
+
+def _energy(channel: Float32) -> float:
+    """The sum of the squares; 0 where it is no number."""
+    energy = float(np.dot(channel, channel))
+    return energy if math.isfinite(energy) else 0.0
+
+
+def sound_of(block: Float32) -> Float32:
+    """A copy that is finite: NaN samples become silence, and samples beyond +-16 are clipped there."""
+    clipped = np.clip(block, -_LARGEST_SAMPLE, _LARGEST_SAMPLE)
+    clipped[np.isnan(clipped)] = 0.0
+    return clipped
 
 
 def cut(blocks: Iterator[Float32], position: int, start: int, frames: int) -> Iterator[Float32]:
@@ -125,9 +173,7 @@ def resampled(reader: Reader, *, start: int, frames: int, sample_rate: int) -> F
     frames_read, chunks = 0, list[Float32]()
     for block in reader.blocks(start, frames):
         frames_read += len(block)
-        clipped = np.clip(block, -_LARGEST_SAMPLE, _LARGEST_SAMPLE)
-        clipped[np.isnan(clipped)] = 0.0
-        chunks.append(resampler.resample_chunk(clipped))
+        chunks.append(resampler.resample_chunk(sound_of(block)))
     chunks.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     waveform = np.concatenate(chunks)
     length = math.ceil(frames_read * sample_rate / reader.sample_rate)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import soxr  # pyright: ignore[reportMissingTypeStubs]
 
-from models.audio.blocks import ADVICE, MAX_CHANNELS, PRE_ROLL_S, Float32, cut, joined, mono, nameless
+from models.audio.blocks import ADVICE, MAX_CHANNELS, PRE_ROLL_S, Float32, Mono, cut, joined, nameless
 from models.errors import NotAudio
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class PyavReader:
             yield from cut(blocks, position, max(start, position), frames)  # beyond damage, where the part begins in it
 
     def _at_one_rate(self, frames: Iterator[AudioFrame]) -> Iterator[Float32]:
+        mono = Mono()
         for rate, alike in groupby(frames, lambda frame: frame.sample_rate):
             blocks = joined((mono(_samples(frame)) for frame in alike), samples=_JOINED_SAMPLES)
             if rate == self.sample_rate:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import soundfile  # pyright: ignore[reportMissingTypeStubs]
 
-from models.audio.blocks import PRE_ROLL_S, Float32, cut, mono, nameless
+from models.audio.blocks import PRE_ROLL_S, Float32, Mono, cut, nameless
 
 _FORMATS = {"AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX"}
 _COMPRESSED = {"FLAC", "MP3", "OGG"}
@@ -88,6 +88,7 @@ class SndfileReader:
         yield from cut(self._blocks_from(begin), begin, start, frames)
 
     def _blocks_from(self, start: int) -> Iterator[Float32]:
+        mono = Mono()
         with self._open() as sound, suppress(soundfile.LibsndfileError):  # the audio ends where the decoder gives up
             sound.seek(start)
             while len(block := sound.read(_BLOCK_SAMPLES // self.channels, dtype="float32", always_2d=True)):

@@ -4,12 +4,15 @@ libsndfile decodes what it can (wav, aiff, flac, ogg vorbis and opus, mp3 ...), 
 (aac, m4a, webm, wma, joined and damaged files ...). Mono is the mean of the channels and soxr's HQ converts the rate,
 so that a file sounds as librosa.load(path, sr=...) would have it: FFmpeg's own down-mix is 3 dB louder than the mean.
 
-What a file says about itself is not relied on: its length is that of its packets.
+What a file says about itself is not relied on: its length is that of its packets. Windows are taken where there is
+sound: where one of them meets a long silence, the whole track is looked through, and heard as if its long silences were
+not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,10 +20,9 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from models.audio.blocks import ADVICE, MAX_CHANNELS, SAMPLE_RATES_HZ, Float32, Reader, resampled
 from models.audio.decoders import AudioFile
+from models.audio.silence import Levels, WithoutSilence
 from models.errors import Damaged, NotAudio, SettingsError, Silent, TooLong, TooShort
 
 Source = str | PathLike[str] | bytes | BinaryIO
@@ -30,11 +32,13 @@ MIN_DURATION_S = 3.0
 """Less cannot be tagged: musicnn hears 3 s at a time."""
 
 SUFFIXES = frozenset(
-    [".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma"]
-)
+    [
+        ".3gp", ".aac", ".aif", ".aifc", ".aiff", ".asf", ".au", ".bwf", ".caf", ".flac", ".m4a",
+        ".m4b", ".m4r", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus",
+        ".rf64", ".snd", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
+    ]
+)  # fmt: skip
 """How the names of music files in a folder end. A file that is named on its own may have any name."""
-
-_SILENCE = 2.0**-16  # half a step of 16 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,7 @@ class Windows:
 
     Attributes:
         waveforms: (samples,) float32 each, mono, finite, full scale +-1 and clipped at about +-16; of the plan's
-            length where the track has as much, and at least 3 s.
+            length where the track has as much, and at least 3 s. Long silences may be left out of them.
         starts_ms: where each starts in the track.
         duration_s: length of the whole track.
         sample_rate: of the waveforms, Hz.
@@ -113,7 +117,7 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
         Damaged: more audio was found damaged than could be heard.
         TooShort: under 3 s can be decoded. A truncated file with more is audio.
         TooLong: over max_duration_s can be decoded.
-        Silent: no sample of any window reaches half a step of 16 bits.
+        Silent: under 3 s of it are louder than -70 dB of full scale.
         MemoryError: the file asks for more memory than there is, or than FFmpeg ever takes.
         OSError: the path cannot be opened.
     """
@@ -121,21 +125,18 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
         duration_s = reader.frames / reader.sample_rate
         if duration_s > max_duration_s:
             raise _too_long(max_duration_s)
-        waveforms = _read_windows(reader, plan, reader.frames, sample_rate)
-        lost_s = reader.lost_s
-    heard_s = sum(map(len, waveforms.values())) / sample_rate
-    if lost_s > heard_s:
-        raise Damaged(f"{lost_s:.1f} s of the track are damaged, {heard_s:.1f} s can be heard; upload an intact file")
-    long_enough = {
-        start_s: waveform for start_s, waveform in waveforms.items() if len(waveform) >= MIN_DURATION_S * sample_rate
-    }
-    if not long_enough:
-        raise _too_short(max(map(len, waveforms.values())) / sample_rate)
-    if max(np.abs(waveform).max() for waveform in long_enough.values()) < _SILENCE:
-        raise Silent(f"all {len(long_enough)} windows of the track are digital silence; upload a track that sounds")
+        waveforms = _read_windows(reader, plan, sample_rate)
+        heard_s, lost_s = sum(map(len, waveforms.values())) / sample_rate, reader.lost_s
+        if lost_s > heard_s:
+            raise Damaged(
+                f"{lost_s:.1f} s of the track are damaged, {heard_s:.1f} s can be heard; upload an intact file"
+            )
+        waveforms = _long_enough(waveforms, sample_rate)
+        if _disappoint(waveforms.values(), sample_rate):
+            waveforms = _long_enough(_read_sound(reader, plan, sample_rate), sample_rate)
     return Windows(
-        waveforms=tuple(long_enough.values()),
-        starts_ms=tuple(1000 * start_s for start_s in long_enough),
+        waveforms=tuple(waveforms.values()),
+        starts_ms=tuple(waveforms),
         duration_s=duration_s,
         sample_rate=sample_rate,
         lost_s=lost_s,
@@ -175,8 +176,8 @@ def _too_long(max_duration_s: float) -> TooLong:
 def _too_short(duration_s: float) -> TooShort | NotAudio:
     if duration_s == 0:
         return NotAudio(f"not a sample of audio can be decoded; {ADVICE}")
-    floor_s = int(duration_s * 100) / 100  # 2.9999 s are not "3.00 s, and 3 s are needed"
-    return TooShort(f"{floor_s:.2f} s of audio can be decoded, a track needs {MIN_DURATION_S:g} s; {ADVICE}")
+    shown_s = math.floor(duration_s * 100) / 100  # rounded, 2.9999 s would be the 3 s that are needed
+    return TooShort(f"{shown_s:.2f} s of audio can be decoded, a track needs {MIN_DURATION_S:g} s; {ADVICE}")
 
 
 @contextmanager
@@ -195,10 +196,39 @@ def _reader(source: Source, *, max_duration_s: float) -> Generator[Reader]:
     yield reader
 
 
-def _read_windows(reader: Reader, plan: WindowPlan, frames: int, sample_rate: int) -> dict[int, Float32]:
-    """The plan's windows of a track of so many frames, by their starts in seconds."""
+def _read_windows(reader: Reader, plan: WindowPlan, sample_rate: int) -> dict[int, Float32]:
+    """The plan's windows of a track, by their starts in milliseconds."""
     rate = reader.sample_rate
     return {
-        start_s: resampled(reader, start=start_s * rate, frames=plan.window_s * rate, sample_rate=sample_rate)
-        for start_s in plan.starts_s(frames / rate)
+        1000 * start_s: resampled(reader, start=start_s * rate, frames=plan.window_s * rate, sample_rate=sample_rate)
+        for start_s in plan.starts_s(reader.frames / rate)
     }
+
+
+def _long_enough(waveforms: dict[int, Float32], sample_rate: int) -> dict[int, Float32]:
+    """The windows of at least 3 s. Raises TooShort where there is none."""
+    longest_s = max(map(len, waveforms.values())) / sample_rate
+    if longest_s < MIN_DURATION_S:
+        raise _too_short(longest_s)
+    return {
+        start_ms: waveform for start_ms, waveform in waveforms.items() if len(waveform) >= MIN_DURATION_S * sample_rate
+    }
+
+
+def _disappoint(waveforms: Iterable[Float32], sample_rate: int) -> bool:
+    """Whether one of the windows has a long silence, or all of them have less sound than a track needs."""
+    levels = [Levels([waveform], sample_rate=sample_rate) for waveform in waveforms]
+    return any(level.has_long_silence for level in levels) or sum(level.sounding_s for level in levels) < MIN_DURATION_S
+
+
+def _read_sound(reader: Reader, plan: WindowPlan, sample_rate: int) -> dict[int, Float32]:
+    """The plan's windows of the track without its long silences, by their starts in the track, in milliseconds."""
+    rate = reader.sample_rate
+    sound = WithoutSilence(reader)
+    if sound.sounding_s < MIN_DURATION_S:
+        raise Silent(
+            f"{sound.sounding_s:.1f} s of the track are louder than -70 dB of full scale, a track needs "
+            f"{MIN_DURATION_S:g} s; upload a track that sounds"
+        )
+    windows = _read_windows(sound, plan, sample_rate)
+    return {1000 * sound.position(start_ms * rate // 1000) // rate: waveform for start_ms, waveform in windows.items()}

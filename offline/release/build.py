@@ -62,7 +62,7 @@ def run(settings: BuildRelease) -> Outcome:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
         (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
-        write_manifest(folder / MANIFEST, _manifest(folder, trained, _describe(settings.training, tracks, trained)))
+        write_manifest(folder / MANIFEST, _manifest(folder, trained, settings, tracks))
         load_release(folder).genre_head()
     return Outcome(release=load_release(out))
 
@@ -92,7 +92,7 @@ def _describe(training: GenreTraining, tracks: LabelledTaggrams, trained: Traine
     }
 
 
-def _manifest(folder: Path, trained: Trained, training: dict[str, Any]) -> Manifest:
+def _manifest(folder: Path, trained: Trained, settings: BuildRelease, tracks: LabelledTaggrams) -> Manifest:
     """The manifest of the files in a folder, which are those of a release."""
     plan = WindowPlan()
     configuration = Configuration(
@@ -104,6 +104,7 @@ def _manifest(folder: Path, trained: Trained, training: dict[str, Any]) -> Manif
         run=("msd",),
         genre_head=GENRE_HEAD,
         genres=trained.head.classes,
+        loudness_lufs=msgspec.UNSET if settings.loudness_lufs is None else settings.loudness_lufs,
     )
     files = describe_files(folder)
     return Manifest(
@@ -113,6 +114,6 @@ def _manifest(folder: Path, trained: Trained, training: dict[str, Any]) -> Manif
         code_version=version("tastewave"),
         configuration=configuration,
         files=files,
-        training=training,
+        training=_describe(settings.training, tracks, trained),
         metrics={name: round(value, 4) for name, value in trained.metrics.items()},
     )

@@ -29,4 +29,12 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = None
 
+    loudness_lufs: Annotated[
+        Annotated[float, Meta(ge=-70, le=0)] | None,
+        Meta(
+            description="Loudness (LUFS) that the audio was given before the taggrams were taken; workers give it to "
+            "tracks too. Absent where the audio was as loud as it was."
+        ),
+    ] = None
+
     training: Annotated[GenreTraining, Meta(description="How the genre head is trained.")] = GenreTraining()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Literal
 
 import click
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
-from models.errors import FetchFailed, NotFound, SettingsError, TastewaveError
+from models.errors import FetchFailed, NotFound, SettingsError, TastewaveError, TooLarge
 from stream.commands.audio_files import audio_in
 from stream.commands.tables import length, print_table
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 120.0
 _MEMORY_MB = 1024
+_PIPE_MAX_BYTES = 2 * 10**9
+_PIPE_PART_BYTES = 2**20
 _PLOT_COLUMN_FRAMES = 62  # 1 s
 _PLOT_COLUMNS = 400
 
@@ -62,7 +65,7 @@ def tag_files(
     """Tag files, and the audio files in folders; print a table, or a JSON line for each file as soon as it is tagged.
 
     Args:
-        audio: files and folders.
+        audio: files, pipes and folders.
         release: folder or URL of the release; the shipped one when None.
         top_k: how many genres and tags to print.
         as_json: print lines of TaggedFile instead of the table.
@@ -73,6 +76,7 @@ def tag_files(
         SettingsError: a folder has no audio, there is more than one file to plot, or an output cannot be written.
         ReleaseError: the release cannot be used.
         AudioError: the file for the features cannot be decoded.
+        TooLarge: a pipe does not end.
         TaggingFailed: after everything was printed, when a file could not be tagged.
     """
     # Read when numpy is imported. The threads of OpenBLAS would compete for the cores, and make nothing faster here.
@@ -85,21 +89,22 @@ def tag_files(
     loaded = load_release(release)
     answers: list[TaggedFile] = []
 
-    def tell(file: Path, tagging: Tagging | TastewaveError) -> None:
-        answers.append(_answer(file, tagging, loaded.release_id, top_k))
+    def tell(tagging: Tagging | TastewaveError) -> None:
+        answers.append(_answer(files[len(answers)], tagging, loaded.release_id, top_k))
         if as_json:
             click.echo(msgspec.json.encode(answers[-1]))
 
-    if len(files) == 1:
-        _tag_here(files[0], loaded, tell)
-    else:
-        _tag_side_by_side(files, loaded, tell, show_progress=not (as_json and sys.stdout.isatty()))
-    if not as_json:
-        _print_table(answers)
-    if features:
-        _write_features(features, loaded, files[0])
-    if plot and answers[0].status != "failed":
-        _draw(plot, loaded, files[0], answers[0])
+    with _seekable(files) as sources:
+        if len(files) == 1:
+            _tag_here(sources[0], loaded, tell)
+        else:
+            _tag_side_by_side(sources, loaded, tell, show_progress=not (as_json and sys.stdout.isatty()))
+        if not as_json:
+            _print_table(answers)
+        if features:
+            _write_features(features, loaded, sources[0])
+        if plot and answers[0].status != "failed":
+            _draw(plot, loaded, sources[0], answers[0])
     if failed := sum(answer.status == "failed" for answer in answers):
         raise TaggingFailed(f"{failed} of {len(answers)} files could not be tagged; see the reasons above")
 
@@ -112,21 +117,39 @@ def _find(audio: Iterable[str]) -> list[Path]:
     return files
 
 
-def _tag_here(file: Path, release: Release, tell: Callable[[Path, Tagging | TastewaveError], None]) -> None:
+@contextmanager
+def _seekable(files: Iterable[Path]) -> Generator[list[Path]]:
+    """The files, with copies in the place of pipes, as `tag <(cat a.mp3)` names them: decoders must seek."""
+    with ExitStack() as copies:
+        yield [copies.enter_context(_copied(file)) if file.is_fifo() else file for file in files]
+
+
+@contextmanager
+def _copied(pipe: Path) -> Generator[Path]:
+    with pipe.open("rb") as source, NamedTemporaryFile(prefix="tastewave-") as copy:
+        while part := source.read(_PIPE_PART_BYTES):
+            copy.write(part)
+            if copy.tell() > _PIPE_MAX_BYTES:
+                raise TooLarge(f"{_shown(pipe)} gives more than {_PIPE_MAX_BYTES} bytes; write it to a file first")
+        copy.flush()
+        yield Path(copy.name)
+
+
+def _tag_here(file: Path, release: Release, tell: Callable[[Tagging | TastewaveError], None]) -> None:
     from models.tagger import Tagger
 
     try:
         tagging = Tagger(release).tag(file)
     except (TastewaveError, OSError) as error:
-        tell(file, _failure(file, error))
+        tell(_failure(file, error))
     else:
-        tell(file, tagging)
+        tell(tagging)
 
 
 def _tag_side_by_side(
     files: Sequence[Path],
     release: Release,
-    tell: Callable[[Path, Tagging | TastewaveError], None],
+    tell: Callable[[Tagging | TastewaveError], None],
     *,
     show_progress: bool,
 ) -> None:
@@ -169,8 +192,8 @@ def _tag_side_by_side(
     async def tag_all() -> None:
         await pool.ready()
         taggings = [asyncio.create_task(tag(file)) for file in files]
-        for file, tagging in zip(files, taggings, strict=True):
-            tell(file, await tagging)
+        for tagging in taggings:
+            tell(await tagging)
 
     open_files = asyncio.Semaphore(2 * pool.processes)
     with progress:
@@ -249,13 +272,12 @@ def _write_features(path: Path, release: Release, file: Path) -> None:
 
 def _draw(path: Path, release: Release, file: Path, answer: TaggedFile) -> None:
     """Draw the whole file: a column for each second, or for longer stretches where that would be over 400 columns."""
-    from models.audio.windows import decode_whole
-    from models.mel import MUSICNN, musicnn_log_mel
+    from models.mel import MUSICNN
     from models.musicnn import TAGS
-    from models.tagger import MAX_DURATION_S
+    from models.tagger import whole_log_mel
     from stream.commands.plot import draw_taggram
 
-    log_mel = musicnn_log_mel(decode_whole(file, sample_rate=MUSICNN.sample_rate, max_duration_s=MAX_DURATION_S))
+    log_mel = whole_log_mel(release, file)
     hop = max(_PLOT_COLUMN_FRAMES, len(log_mel) // _PLOT_COLUMNS)
     model = release.configuration.run[0]
     taggram = release.network(model)(log_mel, hop=hop).taggram

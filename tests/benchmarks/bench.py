@@ -1,7 +1,8 @@
 """`make bench`: a line per figure, and build/bench.json. Ratios come from one run; no figure here is a test.
 
 python tests/benchmarks/bench.py            # everything
-python tests/benchmarks/bench.py hear       # one part: hear, tag, start, path, guards, redelivery, queue
+python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue
+python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import click
 import tracks_path
+from robustness import robustness
 from tracks_path import TASTEWAVE, Figures, write_mp3
 
 BUILD = Path(__file__).parents[2] / "build"
@@ -83,16 +85,19 @@ def tag(folder: Path) -> Figures:
     return {"tag_s": took, "help_s": helped}
 
 
-PARTS = {"hear": hear, "tag": tag} | tracks_path.PARTS
+PARTS = {"hear": hear, "tag": tag, "robustness": robustness} | tracks_path.PARTS
 
 
 @click.command(help=__doc__)
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
-def main(parts: tuple[str, ...]) -> None:
+@click.option("--audio", type=click.Path(exists=True, file_okay=False, path_type=Path), help="For robustness alone.")
+def main(parts: tuple[str, ...], audio: Path | None) -> None:
     """Run the parts, each in a process of its own."""
+    if audio and parts != ("robustness",):
+        raise click.UsageError("--audio is for robustness alone; name no other part")
     if len(parts) == 1:
         with tempfile.TemporaryDirectory() as folder:
-            figures = PARTS[parts[0]](Path(folder))
+            figures = PARTS[parts[0]](Path(folder), *([audio] if audio else []))
         BUILD.mkdir(exist_ok=True)
         kept = BUILD / "bench.json"
         whole = json.loads(kept.read_text()) if kept.exists() else {}

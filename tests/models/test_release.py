@@ -94,6 +94,21 @@ def test_the_id_does_not_depend_on_the_order_of_files(folder: Path):
     assert release_id(manifest.configuration, turned) == manifest.release_id
 
 
+def test_a_loudness_is_part_of_the_id_and_without_one_the_id_is_that_of_releases_from_before(tmp_path: Path):
+    without = load_release(write_release(tmp_path / "a"))
+    loud = load_release(write_release(tmp_path / "b", loudness_lufs=-14.0))
+    assert loud.configuration.loudness_lufs == -14
+    assert loud.release_id != without.release_id
+    assert "loudness_lufs" not in (without.folder / MANIFEST).read_text()
+    assert load_release().release_id == "1b8e5dc6732d"
+
+
+@pytest.mark.parametrize("lufs", [3.0, -71.0])
+def test_a_loudness_that_no_audio_has_is_refused(tmp_path: Path, lufs: float):
+    with pytest.raises(ReleaseError, match="loudness_lufs"):
+        load_release(write_release(tmp_path / "release", loudness_lufs=lufs))
+
+
 @pytest.mark.parametrize("name", ["musicnn-msd.onnx", "genre.npz"])
 def test_a_changed_file_is_refused(folder: Path, name: str):
     content = bytearray((folder / name).read_bytes())

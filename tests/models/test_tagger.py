@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from models.audio.loudness import made_as_loud
 from models.audio.windows import WindowPlan, decode_whole, decode_windows
 from models.contract import decode_taggram, encode_taggram
 from models.errors import NotAudio, ReleaseError, Silent, TooLong, TooShort
@@ -133,6 +134,26 @@ class TestTagger:
         assert [window.start_ms for window in tagging.windows["msd"]] == [20000, 70000]
         assert decode_taggram(tagging.taggram).shape == (6, 50)
 
+    @pytest.mark.parametrize("db", [-24, -12, 6])
+    def test_with_a_set_loudness_the_level_of_a_track_changes_nothing(self, track, db):
+        tagger = Tagger(ChangedRelease(loudness_lufs=-14.0))
+        tagging, louder = tagger.tag(track), tagger.tag(wav(music(100) * 10 ** (db / 20)))
+        assert dict(louder.tags) == pytest.approx(dict(tagging.tags), abs=1e-3)
+        assert dict(louder.genres) == pytest.approx(dict(tagging.genres), abs=1e-3)
+
+    def test_with_a_set_loudness_all_windows_are_heard_at_it_together(self, track):
+        windows = decode_windows(track, plan=WindowPlan(), sample_rate=RATE, max_duration_s=1000)
+        as_loud = made_as_loud(windows.waveforms, lufs=-30, sample_rate=RATE)
+        release = ChangedRelease(loudness_lufs=-30.0)
+        network = release.network("msd")
+        taggram = np.concatenate([network(musicnn_log_mel(waveform)).taggram for waveform in as_loud])
+        assert Tagger(release).tag(track).taggram == encode_taggram(taggram)
+
+    def test_without_one_a_track_is_heard_as_loud_as_it_is(self, release, track, tagging):
+        assert release.configuration.loudness_lufs is msgspec.UNSET
+        quieter = Tagger(release).tag(wav(music(100) / 4))
+        assert max(abs(score - dict(tagging.tags)[tag]) for tag, score in quieter.tags) > 0.01
+
     def test_what_cannot_be_heard_is_an_error_of_its_own(self, release):
         tagger = Tagger(release, max_duration_s=20)
         for data, error in (
@@ -171,6 +192,12 @@ class TestWholeFeatures:
             assert np.array_equal(arrays[f"{model}_penultimate"], heard.penultimate)
             assert np.allclose(arrays[f"{model}_tags"], arrays[f"{model}_taggram"].mean(axis=0))
         assert not np.allclose(arrays["msd_max_pool"], arrays["mtt_max_pool"])
+
+    def test_they_are_of_the_audio_at_the_loudness_of_the_release(self):
+        waveform = music(8)
+        heard = whole_features(ChangedRelease(loudness_lufs=-30.0), wav(waveform))
+        as_loud = made_as_loud([waveform], lufs=-30, sample_rate=RATE)[0]
+        assert np.allclose(heard["log_mel"], musicnn_log_mel(as_loud), atol=1e-3)
 
     def test_a_file_over_the_set_length_is_refused(self, release):
         with pytest.raises(TooLong):

@@ -5,17 +5,63 @@ import numpy as np
 import pytest
 import soxr
 
-from models.audio.blocks import cut, joined, mono, nameless
+from models.audio.blocks import Mono, cut, joined, nameless
 from models.errors import Silent
 from tests.models.audio.music_files import RATE, music, sndfile, windows_of
 
 
-@pytest.mark.parametrize("channels", [1, 3, 6, 64])
-def test_mono_is_the_mean_of_all_channels(channels):
+def in_channels(channels: int, *sounding: np.ndarray) -> bytes:
+    """A wav file of 16 kHz in which the first channels sound and the others are digital silence."""
     x = np.zeros((5 * RATE, channels), np.float32)
-    x[:, -1] = music(5, RATE)[:, 0]
-    heard = windows_of(sndfile(x, RATE, format="WAV", subtype="FLOAT")).waveforms[0]
-    assert np.allclose(heard, x[: len(heard), -1] / channels, atol=1e-6)
+    x[:, : len(sounding)] = np.stack(sounding, axis=1)
+    return sndfile(x, RATE, format="WAV", subtype="FLOAT")
+
+
+LEFT, RIGHT = music(5, RATE).T
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 64])
+def test_one_sounding_channel_is_heard_as_mono(channels):
+    heard = windows_of(in_channels(channels, LEFT)).waveforms[0]
+    assert np.allclose(heard, LEFT[: len(heard)], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [2, 6, 8])
+def test_stereo_in_a_layout_of_more_channels_is_heard_as_stereo(channels):
+    heard = windows_of(in_channels(channels, LEFT, RIGHT)).waveforms[0]
+    assert np.allclose(heard, ((LEFT + RIGHT) / 2)[: len(heard)], atol=1e-6)
+
+
+def test_all_channels_that_sound_are_averaged_quiet_ones_too():
+    six = [LEFT, RIGHT, *(0.05 * LEFT * level for level in (1, 2, 3, 4))]
+    heard = windows_of(in_channels(6, *six)).waveforms[0]
+    assert np.allclose(heard, (sum(six) / 6)[: len(heard)], atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_channels_that_cancel_each_other_are_heard_by_the_louder_one(noise):
+    turned = -0.9 * LEFT + noise * np.random.default_rng(1).standard_normal(len(LEFT)).astype(np.float32)
+    heard = windows_of(in_channels(2, LEFT, turned)).waveforms[0]
+    assert np.allclose(heard, LEFT[: len(heard)], atol=1e-6)
+
+
+def test_partly_opposite_channels_are_averaged():
+    right = -0.5 * LEFT + 0.5 * RIGHT
+    heard = windows_of(in_channels(2, LEFT, right)).waveforms[0]
+    assert np.allclose(heard, ((LEFT + right) / 2)[: len(heard)], atol=1e-6)
+
+
+def test_a_channel_that_joins_later_counts_from_there_on() -> None:
+    mono, left, right = Mono(), np.full(4, 0.2, np.float32), np.full(4, 0.4, np.float32)
+    assert mono(np.stack([left, 0 * left])).tolist() == left.tolist()
+    assert np.allclose(mono(np.stack([left, right])), 0.3)
+    assert np.allclose(mono(np.stack([left, 0 * left])), 0.1)
+
+
+def test_the_number_of_channels_may_change() -> None:
+    mono, channel = Mono(), np.full(4, 0.2, np.float32)
+    for channels in (2, 1, 6, 2):
+        assert np.allclose(mono(np.stack([channel] * channels)), 0.2)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 32000, 96000, 192_000, 384_000])
@@ -44,7 +90,7 @@ def test_samples_far_over_full_scale_are_held():
 
 
 def test_mono_is_the_mean_of_each_frame() -> None:
-    assert mono(np.array([[1.0, 2.0, -1.0], [3.0, 0.0, -1.0]], np.float32)).tolist() == [2.0, 1.0, -1.0]
+    assert Mono()(np.array([[1.0, 2.0, -1.0], [3.0, 0.0, -1.0]], np.float32)).tolist() == [2.0, 1.0, -1.0]
 
 
 def blocks_of(*lengths: int):

@@ -1,5 +1,6 @@
 import os
 import tracemalloc
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.audio.windows import WindowPlan
+from models.audio.sndfile import SndfileReader
+from models.audio.windows import SUFFIXES, WindowPlan
 from models.errors import AudioError, NotAudio, SettingsError, Silent, TooLong, TooShort
 from tests.models.audio.music_files import (
     DURATION_S,
@@ -18,6 +20,7 @@ from tests.models.audio.music_files import (
     RATE,
     SHORT_WINDOWS,
     encoded,
+    ffmpeg,
     music,
     sndfile,
     wav_bytes,
@@ -122,6 +125,47 @@ class TestSources:
             windows_of(tmp_path / "none.wav")
 
 
+WRITERS = {
+    **{
+        suffix: partial(sndfile, format=name, subtype="PCM_16")
+        for name, suffixes in {
+            "AIFF": (".aif", ".aifc", ".aiff"),
+            "AU": (".au", ".snd"),
+            "CAF": (".caf",),
+            "FLAC": (".flac",),
+            "RF64": (".rf64",),
+            "W64": (".w64",),
+            "WAV": (".bwf", ".wav", ".wave"),
+        }.items()
+        for suffix in suffixes
+    },
+    ".mp3": partial(sndfile, format="MP3"),
+    ".oga": partial(sndfile, format="OGG", subtype="VORBIS"),
+    ".ogg": partial(sndfile, format="OGG", subtype="VORBIS"),
+    ".opus": partial(sndfile, rate=48_000, format="OGG", subtype="OPUS"),
+    **{suffix: partial(ffmpeg, container="ipod", codec="aac") for suffix in (".m4a", ".m4b", ".m4r")},
+    **{suffix: partial(ffmpeg, container="matroska", codec="aac") for suffix in (".mka", ".mkv")},
+    **{suffix: partial(ffmpeg, container="webm", codec="libopus", rate=48_000) for suffix in (".weba", ".webm")},
+    **{suffix: partial(ffmpeg, container="asf", codec="wmav2") for suffix in (".asf", ".wma")},
+    ".3gp": partial(ffmpeg, container="3gp", codec="aac"),
+    ".aac": partial(ffmpeg, container="adts", codec="aac"),
+    ".mov": partial(ffmpeg, container="mov", codec="aac"),
+    ".mp4": partial(ffmpeg, container="mp4", codec="aac"),
+    ".wv": partial(ffmpeg, container="wv", codec="wavpack"),
+}
+
+
+class TestSuffixes:
+    def test_each_has_a_file_here(self):
+        assert WRITERS.keys() == SUFFIXES
+
+    @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+    def test_a_file_of_each_is_heard(self, suffix):
+        write = WRITERS[suffix]
+        heard = windows_of(write(music(5, write.keywords.get("rate", 44_100))))
+        assert heard.duration_s == pytest.approx(5, abs=0.15)
+
+
 class TestWindowPlan:
     @pytest.mark.parametrize(
         ("duration_s", "starts_s"),
@@ -176,6 +220,96 @@ class TestWindowPlan:
             assert np.allclose(waveform, expected, atol=1e-6)
 
 
+def silence(duration_s):
+    return np.zeros((round(duration_s * 44100), 2), np.float32)
+
+
+class TestSilence:
+    """What is heard of a track with long silences is what is heard of the same track without them."""
+
+    @pytest.mark.parametrize(
+        ("parts", "starts_ms"),
+        [
+            ([silence(1.2), music(4.5)], (1200,)),
+            ([silence(10), music(4)], (10_000,)),
+            ([music(21), silence(300)], (1000, 8000, 15_000)),
+            ([music(8), silence(60), music(13)], (1000, 68_000, 75_000)),
+            ([silence(70), music(10), silence(70), music(11), silence(5)], (71_000, 78_000, 155_000)),
+            ([music(11), silence(1.2), music(10)], (1000, 8000, 16_200)),
+        ],
+    )
+    def test_it_is_left_out(self, parts, starts_ms):
+        data = sndfile(np.concatenate(parts), format="WAV", subtype="FLOAT")
+        sound = np.concatenate([part for part in parts if part.any()])
+        heard, expected = windows_of(data), windows_of(sndfile(sound, format="WAV", subtype="FLOAT"))
+        assert heard.starts_ms == starts_ms
+        assert heard.duration_s == pytest.approx(sum(map(len, parts)) / 44100)
+        assert len(heard.waveforms) == len(expected.waveforms)
+        for waveform, as_expected in zip(heard.waveforms, expected.waveforms, strict=True):
+            assert np.allclose(waveform, as_expected, atol=1e-6)
+
+    @EVERY_FORMAT
+    def test_it_is_left_out_of_every_format(self, name):
+        encode, rate = (FORMATS | FORMATS_48K)[name][1], 48_000 if name in FORMATS_48K else 44_100
+        song = music(DURATION_S, rate)
+        heard = windows_of(encode(np.concatenate([song, np.zeros((40 * rate, 2), np.float32)])))
+        assert heard.starts_ms == pytest.approx((1000, 8000, 15_000), abs=150)
+        for waveform, expected in zip(heard.waveforms, windows_of(encoded(name)[0]).waveforms, strict=True):
+            assert len(waveform) == pytest.approx(4 * RATE, abs=0.05 * RATE)
+            assert relative_error(waveform, expected, max_shift_s=0.15) < 0.3
+
+    def test_a_track_of_hours_is_looked_through_in_pieces(self, monkeypatch):
+        read = 0
+
+        class Counted(SndfileReader):
+            def blocks(self, start, frames):
+                nonlocal read
+                for block in super().blocks(start, frames):
+                    read += len(block)
+                    yield block
+
+        monkeypatch.setattr("models.audio.windows.SndfileReader", Counted)
+        x = np.zeros((2 * 3600 * 1000, 1), np.float32)
+        song = music(200, 1000)[:, :1]
+        x[1000 * 1000 :][: len(song)] = song
+        x[6000 * 1000 :][: len(song)] = song
+        heard = windows_of(sndfile(x, 1000, format="WAV", subtype="PCM_16"))
+        assert all(1000 <= start_ms / 1000 < 1200 or 6000 <= start_ms / 1000 < 6200 for start_ms in heard.starts_ms)
+        assert [len(waveform) for waveform in heard.waveforms] == [4 * RATE] * 3
+        assert all(np.sqrt(np.mean(waveform**2)) > 0.1 for waveform in heard.waveforms)
+        assert read / 1000 < 1200 + 3 * (4 + 4 + 60)
+
+    def test_hiss_below_the_gate_is_silence_too(self):
+        hiss = 1e-4 * np.random.default_rng(5).standard_normal((60 * 44100, 2)).astype(np.float32)
+        data = sndfile(np.concatenate([hiss, music(21)]), format="WAV", subtype="FLOAT")
+        assert windows_of(data).starts_ms == (61_000, 68_000, 75_000)
+
+    def test_a_rest_of_the_music_is_heard(self):
+        x = music(8)
+        x[2 * 44100 : 3 * 44100] = 0
+        heard = windows_of(wav_bytes(x), plan=WindowPlan())
+        assert len(heard.waveforms[0]) == 8 * RATE
+
+    @pytest.mark.parametrize(("duration_s", "reads"), [(90, 3), (21, 3)])
+    def test_a_track_that_sounds_is_read_no_further_than_its_windows(self, monkeypatch, duration_s, reads):
+        parts = []
+
+        class Watched(SndfileReader):
+            def blocks(self, start, frames):
+                parts.append((start, frames))
+                return super().blocks(start, frames)
+
+        monkeypatch.setattr("models.audio.windows.SndfileReader", Watched)
+        windows_of(wav_bytes(music(duration_s)))
+        assert len(parts) == reads
+        assert {frames for _, frames in parts} == {4 * 44100}
+
+    def test_a_sound_in_one_window_is_a_sound(self):
+        x = np.zeros((20 * 44100, 2), np.float32)
+        x[9 * 44100 : 13 * 44100] = music(4)
+        assert windows_of(wav_bytes(x)).starts_ms == (9000,)
+
+
 class TestWhatCannotBeHeard:
     @pytest.mark.parametrize(
         "data",
@@ -208,25 +342,32 @@ class TestWhatCannotBeHeard:
         with pytest.raises(TooShort, match=r"^2\.99 s .* needs 3 s"):  # rounded, it would be 3.00
             windows_of(wav_bytes(music(2.9999)))
 
+    def test_just_under_three_seconds_are_not_told_as_three(self):
+        with pytest.raises(TooShort, match=r"2\.99 s of audio can be decoded, a track needs 3 s"):
+            whole_of(wav_bytes(music(3.0)[:-4]))
+
     def test_digital_silence_is_silent(self):
-        with pytest.raises(Silent):
+        with pytest.raises(Silent, match=r"0\.0 s of the track are louder than -70 dB of full scale"):
             windows_of(wav_bytes(np.zeros((20 * 44100, 2))))
         with pytest.raises(Silent):
             windows_of(sndfile(np.zeros((20 * 44100, 2)), format="MP3"))
 
-    def test_opposite_channels_cancel_out(self):
-        left = music(5)[:, :1]
-        with pytest.raises(Silent):
-            windows_of(sndfile(np.concatenate([left, -left], axis=1), format="WAV", subtype="FLOAT"))
+    @pytest.mark.parametrize(("dbfs", "heard"), [(-80, False), (-72, False), (-60, True)])
+    def test_hiss_is_heard_above_the_gate_alone(self, dbfs, heard):
+        hiss = 10 ** (dbfs / 20) * np.random.default_rng(5).standard_normal((20 * RATE, 2))
+        data = sndfile(np.repeat(hiss[:, :1], 2, axis=1), RATE, format="WAV", subtype="PCM_24")
+        if heard:
+            assert len(windows_of(data).waveforms) == 3
+        else:
+            with pytest.raises(Silent):
+                windows_of(data)
 
-    def test_a_sound_in_one_window_is_a_sound(self):
-        x = np.zeros((20 * 44100, 2), np.float32)
-        x[9 * 44100 : 10 * 44100] = music(1)
-        assert len(windows_of(wav_bytes(x)).waveforms) == 3
-
-    def test_the_faintest_sound_of_sixteen_bits_is_a_sound(self):
-        x = np.where(np.arange(5 * RATE) // 20 % 2, 1 / 32768, 0)[:, None]
-        assert windows_of(sndfile(x, RATE, format="WAV", subtype="PCM_16")).waveforms
+    @pytest.mark.parametrize("name", ["wav-16", "flac-16", "mp3", "vorbis", "aac-m4a"])
+    def test_under_three_seconds_of_sound_in_a_long_silence_are_silent(self, name):
+        x = np.zeros((60 * 44100, 2), np.float32)
+        x[40 * 44100 : 40 * 44100 + 2 * 44100] = music(2)
+        with pytest.raises(Silent, match=r"[12]\.\d s of the track"):
+            windows_of(FORMATS[name][1](x))
 
     def test_a_day_of_audio_is_refused_without_reading_it(self, tmp_path):
         day_bytes = 24 * 3600 * RATE * 2

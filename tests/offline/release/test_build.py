@@ -91,6 +91,18 @@ def test_a_rebuild_gives_the_same_id_and_other_data_another(tmp_path: Path, tagg
     }
 
 
+def test_the_loudness_of_the_training_audio_is_that_of_the_release(
+    tmp_path: Path, taggrams_dir: Path, networks_dir: Path
+):
+    settings = BuildRelease(
+        taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), training=CONFIG,
+        loudness_lufs=-17.0,
+    )  # fmt: skip
+    assert run(settings).release.configuration.loudness_lufs == -17
+    as_it_is = build_release(taggrams_dir, out=tmp_path / "as-it-is", networks_dir=networks_dir)
+    assert as_it_is.configuration.loudness_lufs is msgspec.UNSET
+
+
 def test_a_release_is_replaced_in_place_with_its_own_networks(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
     out = tmp_path / "release"
     first = build_release(taggrams_dir, out=out, networks_dir=networks_dir)

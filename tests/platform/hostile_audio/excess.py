@@ -125,7 +125,7 @@ def extreme_signals() -> Iterator[Hostile]:
     yield signal_of("some-nan", lambda: np.where(np.arange(size) % 100, music(seconds=4), np.nan), HEARD)
     yield signal_of("clipping", lambda: np.clip(1000 * music(seconds=4), -1, 1), HEARD, "PCM_16")
     yield signal_of("zeros", partial(np.zeros, size), SILENT, "PCM_16")
-    yield signal_of("one-click", lambda: np.eye(1, size, size // 2)[0], HEARD, "PCM_16")
+    yield signal_of("one-click", lambda: np.eye(1, size, size // 2)[0], SILENT, "PCM_16")
     noise = partial(np.random.default_rng(1).uniform, -1, 1)
     yield signal_of("noise", partial(noise, size), HEARD, "PCM_16")
     yield signal_of("64-channels", lambda: np.tile(music(seconds=4)[:, None], 64), HEARD, "PCM_16")

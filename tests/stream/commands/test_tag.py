@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from models.errors import NotAudio, ReleaseError, SettingsError
+from models.errors import NotAudio, ReleaseError, SettingsError, TooLarge
 from models.release import load_release
 from stream.cli import cli, main
 from stream.commands.tag import TaggingFailed, tag_files
@@ -110,6 +110,30 @@ class TestOneFile:
         assert isinstance(run(song, "--release", tmp_path / "none").exception, ReleaseError)
 
 
+class TestPipes:
+    def test_a_pipe_is_heard_like_the_file_behind_it(self, song, tmp_path):
+        pipe, plot = tmp_path / "pipe", tmp_path / "plot.png"
+        os.mkfifo(pipe)
+        with subprocess.Popen(["dd", f"if={song}", f"of={pipe}", "status=none"]):
+            (heard,) = lines(run(pipe, "--json", "--plot", plot, "--features", tmp_path / "features.npz"))
+        assert heard == lines(run(song, "--json"))[0] | {"file": str(pipe)}
+        assert plot.exists()
+
+    def test_as_a_shell_names_it(self, song):
+        command = f"{sys.executable} -c 'from stream.cli import main; main()' tag --json <(cat {song}) {song}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        piped, named = map(json.loads, done.stdout.splitlines())
+        assert piped["file"].startswith("/dev/fd/")
+        assert piped | {"file": ""} == named | {"file": ""}
+
+    def test_a_pipe_that_does_not_end_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("stream.commands.tag._PIPE_MAX_BYTES", 3 * 2**20)
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with subprocess.Popen(["dd", "if=/dev/zero", f"of={pipe}", "status=none"]), pytest.raises(TooLarge):
+            tag_files([str(pipe)])
+
+
 class TestManyFiles:
     def test_a_broken_file_does_not_stop_the_others_and_their_order_stays(self, library, song, tmp_path):
         result = run(song, library, tmp_path / "none.wav", "--json")
@@ -136,6 +160,16 @@ class TestManyFiles:
         alone = lines(run(song, "--json"))
         both = lines(run(song, library / "b.wav", "--json"))
         assert both[0] == alone[0]
+
+    def test_hidden_files_of_a_folder_are_left_out_and_named_ones_are_not(self, library, song):
+        (library / "._b.wav").write_bytes(b"\0\5\x16\7 what macOS leaves on foreign disks")
+        (library / ".trash").mkdir()
+        song.rename(library / ".trash" / "old.wav")
+        hidden = song.parent / ".hidden" / "library"
+        hidden.parent.mkdir()
+        library.rename(hidden)
+        assert [Path(line["file"]).name for line in lines(run(hidden, "--json"))] == ["b.wav", "broken.mp3", "a.FLAC"]
+        assert lines(run(hidden / ".trash" / "old.wav", "--json"))[0]["duration_s"] == 8.0
 
     def test_a_folder_without_audio_is_refused(self, tmp_path):
         (tmp_path / "notes.txt").write_text("nothing to hear")
