@@ -30,6 +30,16 @@ def test_the_length_of_a_live_webm_is_counted():
     assert heard.starts_ms == (1000, 8000, 15000)
 
 
+def test_the_length_in_an_mp4_header_is_not_believed():
+    data = bytearray(ffmpeg(music(21), "ipod", "aac"))
+    stated = data.index(b"mdhd") + 4 + 16  # after version, two dates and the time scale
+    assert int.from_bytes(data[stated : stated + 4]) == pytest.approx(21 * 44100, abs=4096)
+    data[stated : stated + 4] = (7 * 44100).to_bytes(4)
+    heard = windows_of(bytes(data))
+    assert heard.duration_s == pytest.approx(21, abs=0.1)
+    assert heard.starts_ms == (1000, 8000, 15000)
+
+
 def test_text_in_no_known_encoding_is_no_obstacle():
     data = ffmpeg(music(5), "ipod", "aac", metadata={"title": "PLACEHOLDER"})
     assert b"PLACEHOLDER" in data
