@@ -320,9 +320,16 @@ class BatchConsumer(driver.Consumer):
         self._read_to[tp] = held.begin
 
     async def perform_seek(self) -> None:
-        """Overridden because Faust drops batches that begin below the offset that it knows as committed.
+        """Overridden to do nothing: Faust seeks when a fetch ends after the flow was stopped.
 
-        Everything in hand is read again, so its batches are marked as revoked.
+        After a rebalance `begin_again` seeks; a drain reads no more, and commits what it finishes.
+        """
+
+    async def begin_again(self) -> None:
+        """Seek to the committed offsets after an assignment.
+
+        Everything in hand is read again, so its batches are marked as revoked. Faust's own seek would have it drop
+        batches that begin below the offset that it knows as committed.
         """
         for tp, offset in (await self._thread.seek_to_committed()).items():
             self._forget([tp])
@@ -454,7 +461,7 @@ class NoTables(TableManager):
         consumer: BatchConsumer = self.app.consumer
         while assigned:
             try:
-                await consumer.perform_seek()
+                await consumer.begin_again()
                 break
             except KafkaError as error:
                 if rebalance != self.app.rebalancing_count:

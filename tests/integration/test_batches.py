@@ -267,6 +267,20 @@ async def test_a_drain_finishes_what_is_in_hand_and_commits_it_so_that_nothing_c
     assert Counter(seen).most_common(1)[0][1] == 1
 
 
+async def test_a_drain_that_outlasts_the_fetch_that_is_under_way_commits_what_it_finishes(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(6)])
+    release, seen = asyncio.Event(), []
+
+    async def handle(record) -> None:
+        await release.wait()
+        seen.append(record.value)
+
+    async with running(platform.app(handle)) as app:
+        await until(lambda: app.in_hand == 6)
+        asyncio.get_running_loop().call_later(2.5, release.set)  # a fetch takes at most 1.5 s
+    assert len(seen) == await asyncio.to_thread(platform.committed) == 6
+
+
 async def test_after_an_end_without_drain_nothing_is_missing(platform: Platform) -> None:
     platform.produce([b"%d" % number for number in range(300)])
     seen: list[bytes] = []
