@@ -22,7 +22,7 @@ MOST_KILLED = 5
 """So many workers may have been killed while they heard a record; then it is given up."""
 
 _HEARD_ALONE_AFTER = 2
-_TTL_S = 86_400
+_TTL_S, _TTL_GIVEN_UP_S = 86_400, 600
 
 
 class Record(Protocol):
@@ -73,7 +73,8 @@ class Hearings:
         """Around the hearing of a record.
 
         Raises:
-            KilledWorkers: MOST_KILLED workers were killed while they heard it. The notes are gone afterwards.
+            KilledWorkers: MOST_KILLED workers were killed while they heard it. The notes are gone soon afterwards, and
+                not at once, so that nobody hears it again before it is a dead letter.
             What stream.store.away.is_redis_away knows.
         """
         key = self._key(f"{record.topic}/{record.partition}/{record.offset}")
@@ -83,7 +84,7 @@ class Hearings:
                 await stack.enter_async_context(self._alone)
                 killed = await self._note(key, too_many=MOST_KILLED)
             if killed >= MOST_KILLED:
-                await self._client.delete(key)
+                await self._client.expire(key, _TTL_GIVEN_UP_S)
                 raise KilledWorkers(
                     f"{killed} workers were killed while they fetched or heard the track; see whether their machine "
                     "lacks memory, and check the file"

@@ -284,7 +284,7 @@ async def hear(hearings: Hearings, place: Place) -> None:
         pass
 
 
-async def test_a_record_is_given_up_when_it_has_killed_five_workers_and_may_then_be_tried_anew(client) -> None:
+async def test_a_record_is_given_up_when_it_has_killed_five_workers_and_may_be_tried_anew_later(client) -> None:
     for _ in range(5):
         await hear(Hearings(Killed(client), RELEASE), Place())
     (key,) = await client.keys()
@@ -292,8 +292,11 @@ async def test_a_record_is_given_up_when_it_has_killed_five_workers_and_may_then
     worker = Hearings(client, RELEASE)
     await hear(worker, Place(offset=8))
     await hear(Hearings(client, "another12345"), Place())
-    with pytest.raises(KilledWorkers, match="5 workers were killed"):
-        await hear(worker, Place())
+    for _ in range(2):  # a dead letter that could not be sent is tried again
+        with pytest.raises(KilledWorkers, match="5 workers were killed"):
+            await hear(worker, Place())
+    assert 0 < await client.ttl(key) <= 600
+    await client.delete(key)  # as it is ten minutes later
     await hear(worker, Place())
 
 

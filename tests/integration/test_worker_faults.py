@@ -91,7 +91,8 @@ def test_a_track_that_kills_every_worker_becomes_a_dead_letter_and_those_beside_
     (letter,) = platform.dead_letters()
     assert (letter["attempts"], letter["reason"]) == ("5", "process_crashed")
     assert "5 workers were killed" in letter["message"]
-    assert platform.redis.keys("tw:*:hearing:*") == []
+    assert platform.redis.keys("tw:*:hearing:*") == [key.encode()]
+    assert platform.redis.ttl(key) <= 600
 
 
 def test_sigterm_in_mid_batch_again_and_again_leaves_no_duplicates_and_exits_in_time(
