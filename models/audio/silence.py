@@ -19,7 +19,7 @@ _GATE = 1e-7  # mean square of -70 dB
 _STEPS_PER_S = 10
 _REST_S = 0.4  # the length of BS.1770's gating blocks, which bridge shorter rests
 _SCANNED_S = 1200  # of longer tracks, no more than this is looked through, in pieces
-_PIECE_S = 20
+_PIECE_S = 60  # more and shorter ones cost more: some files are read from their beginning up to each
 _SOUGHT_S = 60  # a longer gap is sought over, a shorter one is decoded and dropped
 
 
@@ -65,7 +65,7 @@ class Levels:
 class WithoutSilence:
     """A Reader (models.audio.blocks) of the same track without its long silences.
 
-    The track is decoded once to find them. Of a track of over 20 minutes only that much is decoded, in 60 pieces that
+    The track is decoded once to find them. Of a track of over 20 minutes only that much is decoded, in 20 pieces that
     are spread over it, and what lies between the pieces is left out too.
 
     Attributes:

@@ -290,19 +290,18 @@ class TestSilence:
         heard = windows_of(wav_bytes(x), plan=WindowPlan())
         assert len(heard.waveforms[0]) == 8 * RATE
 
-    @pytest.mark.parametrize(("duration_s", "reads"), [(90, 3), (21, 3)])
-    def test_a_track_that_sounds_is_read_no_further_than_its_windows(self, monkeypatch, duration_s, reads):
-        parts = []
+    @pytest.mark.parametrize("duration_s", [21, 90])
+    def test_a_track_that_sounds_is_read_no_further_than_its_windows(self, monkeypatch, duration_s):
+        read = []
 
         class Watched(SndfileReader):
             def blocks(self, start, frames):
-                parts.append((start, frames))
+                read.append(frames)
                 return super().blocks(start, frames)
 
         monkeypatch.setattr("models.audio.windows.SndfileReader", Watched)
         windows_of(wav_bytes(music(duration_s)))
-        assert len(parts) == reads
-        assert {frames for _, frames in parts} == {4 * 44100}
+        assert sum(read) == pytest.approx(3 * 4 * 44100, abs=10)
 
     def test_a_sound_in_one_window_is_a_sound(self):
         x = np.zeros((20 * 44100, 2), np.float32)
