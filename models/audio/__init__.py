@@ -1,1 +1,1 @@
-"""A music file -> windows of waveform: `windows` is the way in, `decoders` picks a decoder, `silence` finds the sound."""
+"""A music file -> windows of waveform: `windows` is the way in, `decoders` picks a decoder, `silence` finds sound."""

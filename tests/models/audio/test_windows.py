@@ -268,7 +268,7 @@ class TestSilence:
                     read += len(block)
                     yield block
 
-        monkeypatch.setattr("models.audio.windows.SndfileReader", Counted)
+        monkeypatch.setattr("models.audio.decoders.SndfileReader", Counted)
         x = np.zeros((2 * 3600 * 1000, 1), np.float32)
         song = music(200, 1000)[:, :1]
         x[1000 * 1000 :][: len(song)] = song
@@ -299,7 +299,7 @@ class TestSilence:
                 read.append(frames)
                 return super().blocks(start, frames)
 
-        monkeypatch.setattr("models.audio.windows.SndfileReader", Watched)
+        monkeypatch.setattr("models.audio.decoders.SndfileReader", Watched)
         windows_of(wav_bytes(music(duration_s)))
         assert sum(read) == pytest.approx(3 * 4 * 44100, abs=10)
 

@@ -82,16 +82,10 @@ async def turn(record):
     yield
 
 
-class Hearings:
-    """Nobody was killed while he heard the record."""
-
-    of = staticmethod(turn)
-
-
 async def handled(servers: Servers) -> list[str]:
     handler = TrackHandler(
         release="r", front_end="front-1", networks=NETWORKS, fetcher=servers, pool=servers, store=servers,
-        hearings=Hearings(), publisher=servers, turn=turn, top_k=5, future_tolerance_ms=1000,
+        publisher=servers, turn=turn, top_k=5, future_tolerance_ms=1000,
         now_ms=lambda: UPLOADED_AT + 10,
     )  # fmt: skip
     event = TrackUploaded(event_id="e", track_id="t", uri="file:///t.mp3", uploaded_at=UPLOADED_AT)
