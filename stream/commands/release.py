@@ -34,12 +34,14 @@ def show_release(where: str | None, *, as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         return
     configuration = manifest.configuration
+    lufs = configuration.loudness_lufs
+    loudness = "as loud as it is" if lufs is msgspec.UNSET else f"made {lufs:g} LUFS loud"
     print_facts(
         {
             "contract": str(manifest.contract),
             "created": f"{manifest.created} by tastewave {manifest.code_version}",
             "hears": f"up to {configuration.windows} windows of {configuration.window_s} s, "
-            f"front end {configuration.front_end}",
+            f"front end {configuration.front_end}, {loudness}",
             "networks": f"{', '.join(configuration.networks)}; workers run {', '.join(configuration.run)}",
             "genres": ", ".join(configuration.genres),
             "taste space": f"{configuration.embedding_dim}-d" if configuration.embedding_dim else "none",
