@@ -31,7 +31,7 @@ class Fetcher:
 class Pool:
     async def tag(self, _: object) -> Tagging:
         return Tagging(status="abstained", genre=None, confidence=0.3, genres=(), tags=(), taggram=b"", windows={},
-                       duration_s=30.0, timings_ms={})  # fmt: skip
+                       duration_s=30.0, lost_s=0.0, timings_ms={})  # fmt: skip
 
 
 class Publisher:
@@ -79,7 +79,9 @@ async def test_the_topic_ends_on_the_features_of_all_networks_whoever_is_slow(
     slow, quick = Publisher(topic), Publisher(topic)
     quick.may.set()
     handling = asyncio.create_task(handler(client, "aaaaaaaaaaaa", first, slow).handle(RECORD))
-    await slow.asked.wait()
+    asked = asyncio.create_task(slow.asked.wait())
+    await asyncio.wait([handling, asked], return_when=asyncio.FIRST_COMPLETED)
+    assert not handling.done(), handling.exception()
     other = asyncio.create_task(handler(client, "bbbbbbbbbbbb", second, quick).handle(RECORD))
     await asyncio.wait([other], timeout=0.3)  # it would be done by now if it did not wait for the slow one
     slow.may.set()

@@ -100,7 +100,7 @@ def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tm
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"score": "dot"}, "score=dot makes no tower to deploy"),
+        ({"score": "dot"}, "score=dot gives vectors without unit norm"),
         ({"out": "."}, "holds files of something else; name a new folder"),
     ],
 )
