@@ -23,7 +23,7 @@ def cli() -> None:
 
 @cli.group()
 def synth() -> None:
-    """Make synthetic music, and a made-up music platform with listeners."""
+    """Make synthetic music, or a whole made-up platform."""
 
 
 def _time_ms(text: str) -> int:
@@ -42,6 +42,7 @@ SYNTH_JOBS = (
         run="offline.synth.music:run",
         arguments=(Argument("out", "OUT_DIR", FOLDER),),
         options=(Option("--tracks"), Option("--seconds"), Option("--seed"), Option("--format", "audio_format")),
+        short="Write short pieces of synthetic music.",
         help="""Write short pieces of music in different styles to OUT_DIR: blues, classical, country, disco and so on.
 
         Equal options give equal music.
@@ -68,6 +69,7 @@ SYNTH_JOBS = (
             Option("--no-audio"),
             Option("--seed"),
         ),
+        short="Make up a music platform with listeners.",
         help="""Make up a music platform in OUT_DIR: tracks with audio, their listeners' log, and the truth behind it.
 
         OUT_DIR gets tracks.parquet, audio/, listens/*.parquet (ordered by time) and truth/ (tastes and their drift).
@@ -89,6 +91,7 @@ JOBS = (
         run="offline.user_tower.train:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
         options=(Option("--split"),),
+        short="Train a user tower on a log of listens.",
         help="""Train a user tower on LOG: it takes the newest listens of a person and gives a place in taste space.
 
         LOG is a Parquet file, a folder of them, a glob or an fsspec URL. It has the columns user_id, track_id and at
@@ -110,6 +113,7 @@ JOBS = (
         settings="offline.musicnn.convert:ConvertMusicnn",
         run="offline.musicnn.convert:run",
         arguments=(Argument("out", "OUT_DIR", FOLDER),),
+        short="Convert the musicnn networks to ONNX.",
         help="""Convert the published musicnn checkpoints to musicnn-msd.onnx and musicnn-mtt.onnx in OUT_DIR.
 
         When OUT_DIR is left out, it is the release that ships with the project. The checkpoints come from the
@@ -127,6 +131,7 @@ JOBS = (
         run="offline.cli:evaluate",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
         options=(Option("--tower", "towers", "DIR", FOLDER_THAT_IS), Option("--split")),
+        short="Judge user towers on held-back listens.",
         help="""Judge user towers on what was held back of LOG, against popularity, Markov chain, item kNN and EASE.
 
         LOG is a Parquet file of listens, a folder of them, a glob, or an fsspec URL of one of these. For every example
@@ -146,6 +151,7 @@ JOBS = (
         run="offline.user_tower.ladder:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
         options=(Option("--split"),),
+        short="Measure what the form of towers costs.",
         help="""Measure on LOG what a tower of the contract's form loses against less restricted ones.
 
         The contract's form is a cosine in 40 dimensions of the newest 50 listens.
@@ -165,6 +171,7 @@ JOBS = (
         run="offline.release.build:run",
         arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER_THAT_IS),),
         options=(Option("--out", shown="DIR", type=FOLDER), Option("--networks", shown="DIR", type=FOLDER_THAT_IS)),
+        short="Train a genre head and write a release.",
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
 
         Takes less than a minute. The same data give the same release id on the same machine.
@@ -182,6 +189,7 @@ JOBS = (
         run="offline.genre.score:run",
         arguments=(Argument("file", "FILE", click.Path(exists=True, dir_okay=False)),),
         options=(Option("--release"),),
+        short="Score a genre head on labelled tracks.",
         help="""Score the genre head of a release on the labelled musicnn MSD taggrams of FILE (an npz with X, Y, IDS).
 
         X holds the patches, (patches, 50); Y the number of each patch's genre, in the order of the head's genres; IDS
@@ -209,6 +217,7 @@ JOBS = (
             Option("--client-config", "client"),
             Option("--events-per-file"),
         ),
+        short="Write the listens on Kafka to Parquet.",
         help="""Write the listens on Kafka to OUT_DIR: Parquet files, which together are an interaction log.
 
         Without a range the command writes all that Kafka holds when it starts. Run it again when there are new

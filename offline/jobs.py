@@ -6,6 +6,7 @@
         run="offline.user_tower.ladder:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR")),
         options=(Option("--split"),),
+        short="Compare the deployed form of towers with freer ones.",
         help="Print what the 40-d cosine costs on LOG.",
     )
     cli.add_command(JobCommand(LADDER))
@@ -86,6 +87,7 @@ class Job:
         name: of the command.
         settings: the frozen struct of its settings, as `module:class`; --help imports this module.
         run: the function that takes the settings and returns an Outcome, as `module:function`.
+        short: a few words for the list of commands.
         help: text of --help, with examples.
         arguments: settings that are given by their place.
         options: settings that have options of their own; KEY=VALUE and --config set these too.
@@ -94,6 +96,7 @@ class Job:
     name: str
     settings: str
     run: str
+    short: str
     help: str
     arguments: tuple[Argument, ...] = ()
     options: tuple[Option, ...] = ()
@@ -103,7 +106,7 @@ class JobCommand(click.Command):
     """The command of a job."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(job.name, help=job.help)
+        super().__init__(job.name, help=job.help, short_help=job.short)
         self.job = job
 
     def describe(self) -> dict[str, Setting]:

@@ -61,7 +61,7 @@ class BatchApp(faust.App):
         super().__init__(
             *args,
             table_standby_replicas=0,  # with Faust's default of 1, a further worker gets no partitions
-            topic_disable_leader=True,
+            topic_disable_leader=True,  # or Faust makes a topic of its own to elect a leader, which nobody needs
             TableManager=NoTables,
             stream_wait_empty=False,  # a rebalance need not wait for the records in hand: their batches are revoked
             **kwargs,

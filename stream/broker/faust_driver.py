@@ -42,7 +42,7 @@ from mode.threads import MethodQueue, WorkerThread
 
 from stream import metrics
 
-LOGGER = logging.getLogger("faust.batches")
+LOGGER = logging.getLogger("faust.batches")  # one name for what Faust logs of the classes that are changed here
 log = structlog.get_logger(__name__)
 
 PRODUCER_STATE_LOST = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerEpoch)
@@ -252,7 +252,7 @@ class BatchConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._inflight: defaultdict[TP, deque[Batch]] = defaultdict(deque)
+        self._uncommitted: defaultdict[TP, deque[Batch]] = defaultdict(deque)
         self._read_to: dict[TP, int] = {}
         self.joined = False
         """Whether the consumer group has given this worker its partitions, which may be none."""
@@ -265,7 +265,7 @@ class BatchConsumer(driver.Consumer):
 
     def next_offset(self, tp: TP) -> int | None:
         """Offset of the first record that is not done; None until the seek that follows an assignment."""
-        for batch in self._inflight.get(tp, ()):
+        for batch in self._uncommitted.get(tp, ()):
             if not batch.done:
                 return batch.committable
         return self._read_to.get(tp)
@@ -288,7 +288,7 @@ class BatchConsumer(driver.Consumer):
         for tp, records in fetched.records.items():
             if records and tp in self._read_to:  # else the partition was taken away meanwhile
                 batches[tp] = [Batch(tp, records, self.app.consumer_generation_id)]
-                self._inflight[tp] += batches[tp]
+                self._uncommitted[tp] += batches[tp]
         self._read_to.update((tp, offset) for tp, offset in fetched.read_to.items() if tp in self._read_to)
         return batches
 
@@ -315,7 +315,7 @@ class BatchConsumer(driver.Consumer):
             metrics.LOG_CUTS.inc()
             log.error("kafka.log_was_cut", **place, begin=held.begin, end=held.end,
                       advice="Kafka lost records that had been read; what it still holds is handled again")  # fmt: skip
-            self._inflight.pop(tp, None)  # what is in hand goes on, but its offsets are no longer those of the log
+            self._uncommitted.pop(tp, None)  # what is in hand goes on, but its offsets are no longer those of the log
         self._read_offset[tp] = None
         self._read_to[tp] = held.begin
 
@@ -377,15 +377,15 @@ class BatchConsumer(driver.Consumer):
             return False
         for tp, offset in offsets.items():
             self._committed_offset[tp] = offset
-            inflight = self._inflight[tp]
-            while inflight and inflight[0].done and inflight[0].committable <= offset:
-                inflight.popleft()
+            uncommitted = self._uncommitted[tp]
+            while uncommitted and uncommitted[0].done and uncommitted[0].committable <= offset:
+                uncommitted.popleft()
         return True
 
     def _forget(self, tps: Any) -> None:
         for tp in list(tps):
             self._read_to.pop(tp, None)
-            for batch in self._inflight.pop(tp, ()):
+            for batch in self._uncommitted.pop(tp, ()):
                 batch.revoked = True
 
     async def commit_within(self, timeout_s: float) -> None:

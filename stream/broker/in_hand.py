@@ -3,6 +3,17 @@
 What an agent does with records is a handler, of one of two shapes. A RecordHandler gets one record at a time; records
 of one key wait for each other, all others are handled side by side. A BatchHandler gets a whole fetched batch;
 batches of one partition follow each other, partitions are handled side by side.
+
+    class Counter:  # a BatchHandler, for app.consume_batches(topic, Counter(...), in_hand=8)
+
+        async def handle_batch(self, records: Sequence[ConsumerRecord]) -> None:
+            await self._redis.sadd("seen", *(f"{record.partition}/{record.offset}" for record in records))
+
+        def is_away(self, error: BaseException) -> bool:
+            return is_redis_away(error)
+
+        async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
+            await self._publisher.dead_letter(record, Uncountable(str(error)), attempts=tries)
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from stream.store.away import redis_advice
 
 _CONNECT_TIMEOUT_S = 3.0
 _ANSWER_TIMEOUT_S = 5.0
-_CONNECTIONS = 1000  # to one server, more than a worker has records in flight: without a free one, redis-py raises
+_CONNECTIONS = 1000  # to one server, more than a worker has records in hand: without a free one, redis-py raises
 
 
 class RedisUnusable(TastewaveError):
@@ -112,7 +112,7 @@ class _AsyncCluster(redis.asyncio.RedisCluster):
             node = redis.asyncio.cluster.ClusterNode(
                 host, int(number), redis.cluster.PRIMARY, **manager.connection_kwargs
             )
-            manager.set_nodes(manager.nodes_cache, {node.name: node})
+            manager.set_nodes(manager.nodes_cache, {node.name: node})  # the client looks nodes up there, by name
         return _AskedNode(node)
 
 
