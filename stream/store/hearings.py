@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
+
+from aiokafka.structs import ConsumerRecord
 
 from models.contract import KEY_PREFIX
 from models.errors import ProcessCrashed
@@ -23,17 +25,6 @@ MOST_KILLED = 5
 
 _HEARD_ALONE_AFTER = 2
 _TTL_S, _TTL_GIVEN_UP_S = 86_400, 600
-
-
-class Record(Protocol):
-    """The place of a record in Kafka."""
-
-    @property
-    def topic(self) -> str: ...  # noqa: D102
-    @property
-    def partition(self) -> int: ...  # noqa: D102
-    @property
-    def offset(self) -> int: ...  # noqa: D102
 
 
 class KilledWorkers(ProcessCrashed):
@@ -69,7 +60,7 @@ class Hearings:
         await self._client.delete(key)
 
     @contextlib.asynccontextmanager
-    async def of(self, record: Record) -> AsyncIterator[None]:
+    async def of(self, record: ConsumerRecord) -> AsyncIterator[None]:
         """Around the hearing of a record.
 
         Raises:

@@ -37,3 +37,8 @@ def test_every_metric_that_it_names_exists() -> None:
 def test_every_alarm_leads_to_a_section(anchor: str) -> None:
     headings = re.findall(r"^### (.+)$", RUNBOOK, re.MULTILINE)
     assert anchor in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_sections_are_numbered_one_after_the_other() -> None:
+    numbers = [int(number) for number in re.findall(r"^### (\d+)\. ", RUNBOOK, re.MULTILINE)]
+    assert numbers == list(range(1, 12))
