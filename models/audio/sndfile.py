@@ -110,7 +110,7 @@ def _mp3_bytes(file: BinaryIO) -> tuple[int | None, int]:
     file.seek(begin)
     first_frame = file.read(1500)
     for mark in (b"Xing", b"Info"):
-        _, found, note = first_frame.partition(mark)
-        if found:  # flags, then the number of frames, then that of bytes
+        _, mark_there, note = first_frame.partition(mark)
+        if mark_there:  # flags, then the number of frames, then that of bytes
             return int.from_bytes(note[8:12]) if len(note) >= 12 and note[3] & 3 == 3 else 0, file_bytes - begin
     return 0 if b"VBRI" in first_frame else None, 0

@@ -29,8 +29,8 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     towers: Annotated[
         tuple[str, ...],
         Meta(
-            description="Folders of trained towers. When none is given, those in <out>/towers are judged, where the "
-            "command first trains both poolings with their defaults."
+            description="Folder of a trained tower; may be given more than once. Without one, the command first trains "
+            "a tower of each pooling, in the folder towers of OUT_DIR."
         ),
     ] = ()
 

@@ -133,10 +133,10 @@ def _newest_before(admin: Any, firsts: Mapping[TopicPartition, Any], *, since_ms
     while asked := {
         place: OffsetTimestamp((lows[place] + highs[place]) // 2) for place in firsts if highs[place] - lows[place] > 1
     }:
-        for place, found in admin.list_partition_offsets(asked).items():
-            is_older = found.offset >= 0 and found.timestamp < since_ms  # a newer one may have come meanwhile
-            if is_older and (firsts[place].offset < 0 or found.offset < firsts[place].offset):
-                newest[place], lows[place] = found, found.timestamp
+        for place, first in admin.list_partition_offsets(asked).items():
+            is_older = first.offset >= 0 and first.timestamp < since_ms  # a newer one may have come meanwhile
+            if is_older and (firsts[place].offset < 0 or first.offset < firsts[place].offset):
+                newest[place], lows[place] = first, first.timestamp
             else:
                 highs[place] = asked[place]
     return newest
