@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from models.events import TrackTagged
+from models.events import TrackTagged, UserEmbedded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ LISTENS = "tastewave.listens"
 TRACKS_TAGGED = "tastewave.tracks.tagged"
 USERS_EMBEDDED = "tastewave.users.embedded"
 TRACKS_FEATURES = "tastewave.tracks.features"
+FORGOTTEN = "tastewave.forgotten"
 DEAD_LETTER = "tastewave.dead-letter"
 
 KEY_PREFIX = "tw"
@@ -43,6 +44,36 @@ def track_key(release: str, track_id: str, *, prefix: str = KEY_PREFIX) -> str:
 def taggram_key(release: str, track_id: str, *, prefix: str = KEY_PREFIX) -> str:
     """Redis key of a track's taggram."""
     return f"{prefix}:{release}:taggram:{{{track_id}}}"
+
+
+def user_key(release: str, user_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of a user's embedding."""
+    return f"{prefix}:{release}:user:{{{user_id}}}"
+
+
+def history_key(user_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of a user's listening history. It is tastewave's own."""
+    return f"{prefix}:history:{{{user_id}}}"
+
+
+def feedback_key(user_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of what a user likes, dislikes and has excluded. It is tastewave's own."""
+    return f"{prefix}:feedback:{{{user_id}}}"
+
+
+def forgotten_user_key(user_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of the time up to which a user was forgotten. It is tastewave's own."""
+    return f"{prefix}:forgotten:{{{user_id}}}"
+
+
+def forgotten_track_key(track_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of the time up to which a track was forgotten. It is tastewave's own."""
+    return f"{prefix}:forgotten-track:{{{track_id}}}"
+
+
+def releases_key(*, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of the set of releases whose workers have written. It is tastewave's own."""
+    return f"{prefix}:releases"
 
 
 def features_key(track_id: str, *, prefix: str = KEY_PREFIX) -> str:
@@ -117,6 +148,49 @@ def track_answer(track_id: str, release: str, fields: Mapping[bytes, bytes]) -> 
     if (embedding := fields.get(b"embedding")) is not None:
         values["embedding"] = struct.unpack(f"<{len(embedding) // 4}f", embedding)
     return TrackTagged(track_id=track_id, release=release, **values)  # type: ignore[arg-type]
+
+
+_USER_NUMBERS = ("listens", "event_time", "revision", "refreshed_at")
+
+
+def user_fields(answer: UserEmbedded) -> dict[str, bytes]:
+    """The fields of the Redis hash for a user.
+
+        redis.hset(user_key(answer.release, answer.user_id), mapping=user_fields(answer))
+
+    Returns:
+        Field to bytes: source as text, numbers as decimal text, the embedding as float32.
+    """
+    fields = {name: str(getattr(answer, name)).encode() for name in _USER_NUMBERS}
+    fields["source"] = answer.source.encode()
+    fields["embedding"] = struct.pack(f"<{len(answer.embedding)}f", *answer.embedding)
+    return fields
+
+
+def user_answer(user_id: str, release: str, fields: Mapping[bytes, bytes]) -> UserEmbedded:
+    """The user in a Redis hash: the inverse of user_fields.
+
+        fields = redis.hgetall(user_key(release, "u1"))
+        if fields:
+            user = user_answer("u1", release, fields)
+            user.source, user.listens  # "history", 64
+
+    Args:
+        user_id: of the user.
+        release: release_id that the embedding is from.
+        fields: of the hash, as redis-py gives them without decode_responses. Fields that are not known are ignored.
+
+    Raises:
+        KeyError: a field is missing, as in the empty hash of an unknown user.
+    """
+    embedding = fields[b"embedding"]
+    return UserEmbedded(
+        user_id=user_id,
+        release=release,
+        embedding=struct.unpack(f"<{len(embedding) // 4}f", embedding),
+        source=fields[b"source"].decode(),  # type: ignore[arg-type]
+        **{name: int(fields[name.encode()]) for name in _USER_NUMBERS},
+    )
 
 
 _TAGGRAM_HEADER = struct.Struct("<4sBBH")  # magic, version, tags, patches

@@ -24,7 +24,7 @@ SourceTime = Annotated[
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Status = Literal["tagged", "abstained", "failed"]
-Kind = Literal["play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add"]
+Kind = Literal["play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add", "remove", "exclude"]
 
 
 def _check_ids(**ids: str) -> None:
@@ -55,7 +55,12 @@ class TrackUploaded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 
 
 class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A person listened, liked, skipped ...; played_ms and duration_ms are required for play and skip."""
+    """A person listened, liked, skipped ...; played_ms and duration_ms are required for play and skip.
+
+    remove takes back the listen of the same track and `at`. exclude takes back every listen of the track up to `at`.
+    excluded: the platform knows that this listen must not shape the person's taste (a private session, a shared
+    speaker, a bot): it is never stored and never trained on.
+    """
 
     event_id: Id
     user_id: Id
@@ -64,6 +69,7 @@ class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     at: SourceTime
     played_ms: Milliseconds | None = None
     duration_ms: Milliseconds | None = None
+    excluded: bool = False
 
     def __post_init__(self) -> None:
         _check_ids(event_id=self.event_id, user_id=self.user_id, track_id=self.track_id)
@@ -110,6 +116,22 @@ class UserEmbedded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     refreshed_at: Time
 
 
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """A user or a track was forgotten.
+
+    Listens of that user up to forgotten_at count nowhere and never again. No answer to an upload of that track up to
+    then is kept.
+    """
+
+    kind: Literal["user", "track"]
+    id: Id
+    forgotten_at: SourceTime
+
+    def __post_init__(self) -> None:
+        _check_ids(id=self.id)
+        _check_time("forgotten_at", self.forgotten_at)
+
+
 class WindowFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """One 30-s window: float16 little-endian vectors of one musicnn model."""
 
@@ -138,6 +160,7 @@ JSON_EVENTS: dict[str, type[msgspec.Struct]] = {
     "listens": Listen,
     "tracks.tagged": TrackTagged,
     "users.embedded": UserEmbedded,
+    "forgotten": Forgotten,
 }
 E_ = TypeVar("E_", bound=msgspec.Struct)
 _decoders = {kind: msgspec.json.Decoder(kind) for kind in JSON_EVENTS.values()}

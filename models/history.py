@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import struct
+import itertools
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Annotated, get_args
+from typing import Annotated, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -16,13 +17,11 @@ from models.events import Kind, Listen
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """The kinds of listens; their places here are their codes, in members and in encoded logs."""
 
-_LONGEST_MS = 2**32 - 1
-
 
 class Signal(IntEnum):
     """What a listen says about the person and the track."""
 
-    NONE = 0  # nothing: unlike and undislike, and the empty places of a short history
+    NONE = 0  # nothing: what takes a listen back, and the empty places of a short history
     PLAY = 1  # heard at least half
     PARTIAL = 2
     BRIEF = 3  # turned away from
@@ -65,7 +64,7 @@ class CountingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     A like, a playlist_add and a play of at least target_share of the track are targets. A shorter play is input
     only, unless it is under least_ms or under input_share of the track: then it is a negative, as skip and
-    dislike are. unlike and undislike say nothing.
+    dislike are. unlike, undislike, remove and exclude say nothing by themselves: they take other listens back.
     """
 
     target_share: Annotated[
@@ -98,7 +97,10 @@ class CountingRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return np.where(kinds == _PLAY, of_play, signals).astype(np.uint8)
 
 
-_MEMBER = struct.Struct(">QBII")
+LONGEST_MS = 2**24 - 1
+"""What played_ms and duration_ms are cut to in a history: 4 h 39 min."""
+
+_HEAD = 13  # bytes of a member before the track_id: at 6, kind 1, played_ms 3, duration_ms 3
 
 
 def history_member(listen: Listen) -> bytes:
@@ -106,10 +108,130 @@ def history_member(listen: Listen) -> bytes:
 
         redis.zadd("tw:history:{u1}", {history_member(listen): listen.at})
 
-    The member is `at`, the code of the kind, played_ms and duration_ms (0 where absent, at most 49 days), all
-    big-endian, and then the track_id. `at` is part of it because a set holds a member once, and people hear a track
-    again. Redis orders members of one score by their bytes, so a history's order is (at, kind, played_ms,
+    The member is `at` (6 bytes), the code of the kind (1), played_ms and duration_ms (3 each, 0 where absent, at most
+    LONGEST_MS), all big-endian, and then the track_id. `at` is part of it because a set holds a member once, and people
+    hear a track again. Redis orders members of one score by their bytes, so a history's order is (at, kind, played_ms,
     duration_ms, track_id), offline as online, and the same listen told twice is one member.
     """
-    played, duration = (min(length or 0, _LONGEST_MS) for length in (listen.played_ms, listen.duration_ms))
-    return _MEMBER.pack(listen.at, KINDS.index(listen.kind), played, duration) + listen.track_id.encode()
+    played, duration = (min(length or 0, LONGEST_MS) for length in (listen.played_ms, listen.duration_ms))
+    head = listen.at << 56 | KINDS.index(listen.kind) << 48 | played << 24 | duration
+    return head.to_bytes(_HEAD, "big") + listen.track_id.encode()
+
+
+HISTORY_KINDS: tuple[Kind, ...] = ("play", "skip", "like", "dislike", "playlist_add", "remove")
+"""The kinds that have members in tw:history:{user}."""
+FEEDBACK_KINDS: tuple[Kind, ...] = ("like", "unlike", "dislike", "undislike", "exclude")
+"""The kinds that have members in tw:feedback:{user}."""
+
+_REMOVE, _EXCLUDE = KINDS.index("remove"), KINDS.index("exclude")
+_IS_SAID = np.isin(np.arange(len(KINDS)), [KINDS.index("like"), KINDS.index("dislike")])
+
+
+def feedback_member(listen: Listen) -> bytes:
+    """What a person says of a track as a member of the sorted set tw:feedback:{user}.
+
+    Its score is the latest `at` of that kind and track (ZADD GT). The member is the code of the kind (1 byte), then the
+    track_id.
+    """
+    return bytes([KINDS.index(listen.kind)]) + listen.track_id.encode()
+
+
+class StoredHistory(NamedTuple):
+    """What Redis holds of a user.
+
+    Attributes:
+        members: of tw:history:{user} as history_member gives them, oldest first.
+        feedback: members of tw:feedback:{user} as feedback_member gives them, each with its score.
+    """
+
+    members: Sequence[bytes]
+    feedback: Sequence[tuple[bytes, int]] = ()
+
+
+class Histories(NamedTuple):
+    """Histories without what was taken back, laid end to end. Those of user u are offsets[u] to offsets[u + 1].
+
+    Attributes:
+        offsets: (users + 1,) int64.
+        at: (listens,) int64 ms.
+        kind: (listens,) uint8, places in KINDS.
+        played_ms, duration_ms: (listens,) int64.
+        track_ids: (listens,) in UTF-8.
+    """
+
+    offsets: NDArray[np.int64]
+    at: NDArray[np.int64]
+    kind: NDArray[np.uint8]
+    played_ms: NDArray[np.int64]
+    duration_ms: NDArray[np.int64]
+    track_ids: list[bytes]
+
+
+def read_histories(stored: Sequence[StoredHistory]) -> Histories:
+    """The listens that stand.
+
+        histories = read_histories([StoredHistory(redis.zrange("tw:history:{u1}", 0, -1))])
+        histories.track_ids, histories.at
+
+    A listen does not stand where a remove names its track and `at`, or where an exclude names its track at that time or
+    later. Of the likes and dislikes of a track at most one stands: the last that was said of it, unless that takes
+    something back. What does not stand keeps its place among the newest N of the set, so that the result does not
+    depend on the order in which events arrive.
+    """
+    members = [member for user in stored for member in user.members]
+    heads = np.frombuffer(b"".join([member[:_HEAD] for member in members]), np.uint8).reshape(-1, _HEAD)
+    at, played, duration = (_numbers(heads[:, columns]) for columns in (slice(0, 6), slice(7, 10), slice(10, 13)))
+    kind = heads[:, 6]
+    track_ids = [member[_HEAD:] for member in members]
+    offsets = np.concatenate([[0], np.cumsum([len(user.members) for user in stored], dtype=np.int64)])
+    histories = Histories(offsets, at, kind, played, duration, track_ids)
+    stands = kind != _REMOVE
+    _take_back_removed(histories, stands)
+    for number, user in enumerate(stored):
+        if user.feedback:
+            _take_back_said(histories, slice(*offsets[number : number + 2]), user.feedback, stands)
+    before = np.concatenate([[0], np.cumsum(stands)])
+    return Histories(
+        offsets=before[offsets],
+        at=at[stands],
+        kind=kind[stands],
+        played_ms=played[stands],
+        duration_ms=duration[stands],
+        track_ids=list(itertools.compress(track_ids, stands)),
+    )
+
+
+def _take_back_removed(histories: Histories, stands: NDArray[np.bool_]) -> None:
+    """Mark the listens that a remove of the same user takes back: they have its time, and stand before it."""
+    offsets, at, _, _, _, track_ids = histories
+    for place in np.flatnonzero(~stands):
+        first = offsets[np.searchsorted(offsets, place, side="right") - 1]
+        for other in range(place - 1, first - 1, -1):
+            if at[other] != at[place]:
+                break
+            stands[other] &= track_ids[other] != track_ids[place]
+
+
+def _take_back_said(
+    histories: Histories, places: slice, feedback: Sequence[tuple[bytes, int]], stands: NDArray[np.bool_]
+) -> None:
+    """Mark the listens of one user that its feedback takes back."""
+    _, at, kind, _, _, track_ids = histories
+    last, excluded = dict[bytes, tuple[int, int]](), dict[bytes, int]()
+    for member, time in feedback:
+        code, track_id = member[0], member[1:]
+        if code == _EXCLUDE:
+            excluded[track_id] = time
+        else:
+            last[track_id] = max(last.get(track_id, (0, 0)), (time, code))
+    for place in (places.start + np.flatnonzero(_IS_SAID[kind[places]])).tolist():
+        said = (int(at[place]), int(kind[place]))
+        stands[place] &= last.get(track_ids[place], said) == said
+    if excluded:
+        for place in range(places.start, places.stop):
+            stands[place] &= at[place] > excluded.get(track_ids[place], -1)
+
+
+def _numbers(columns: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(n,) big-endian numbers from their (n, bytes)."""
+    return columns.astype(np.int64) @ (256 ** np.arange(columns.shape[1] - 1, -1, -1, dtype=np.int64))

@@ -320,6 +320,16 @@ class WorkerSettings(Section):
     )
 
 
+class UserSettings(Section):
+    """What is kept of each user."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}USER_")
+
+    history: Positive = Field(64, description="newest listens that are kept of a user; not fewer than the tower reads")
+    feedback: Positive = Field(256, description="newest likes, dislikes and excluded tracks that are kept of a user")
+    ttl_days: Positive = Field(400, description="days without an event after which Redis lets a user go")
+
+
 class TopicSettings(Section):
     """The topics: their names, and how `tastewave topics create` makes them."""
 
@@ -358,6 +368,7 @@ class Settings:
     fetch: FetchSettings
     pool: PoolSettings
     worker: WorkerSettings
+    users: UserSettings
     topics: TopicSettings
 
     def redacted(self, text: str) -> str:

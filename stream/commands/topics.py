@@ -13,7 +13,15 @@ from kafka.errors import TopicAlreadyExistsError, for_code
 from rich.console import Console
 from rich.text import Text
 
-from models.contract import DEAD_LETTER, LISTENS, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED, USERS_EMBEDDED
+from models.contract import (
+    DEAD_LETTER,
+    FORGOTTEN,
+    LISTENS,
+    TRACKS_FEATURES,
+    TRACKS_TAGGED,
+    TRACKS_UPLOADED,
+    USERS_EMBEDDED,
+)
 from stream.broker.operator import KafkaUnusable, kafka_client
 from stream.commands.tables import print_table
 from stream.settings import KafkaSettings, Settings, TopicSettings
@@ -53,6 +61,7 @@ def wanted_topics(settings: TopicSettings) -> tuple[Topic, ...]:
         TRACKS_TAGGED: compacted,
         USERS_EMBEDDED: compacted,
         TRACKS_FEATURES: compacted,
+        FORGOTTEN: compacted,
         DEAD_LETTER: letters,
     }
     return tuple(

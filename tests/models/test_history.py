@@ -34,6 +34,8 @@ def signal(kind, played=-1, duration=-1, **rule):
         ("dislike", -1, -1, Signal.DISLIKE),
         ("unlike", -1, -1, Signal.NONE),
         ("undislike", -1, -1, Signal.NONE),
+        ("remove", -1, -1, Signal.NONE),
+        ("exclude", -1, -1, Signal.NONE),
     ],
 )
 def test_what_counts_hinges_on_half_a_tenth_and_ten_seconds(kind, played, duration, expected):
@@ -75,7 +77,7 @@ listens = st.builds(
 @given(listens, listens)
 def test_members_sort_by_time_kind_lengths_and_track(first, second):
     def key(listen):
-        longest = 2**32 - 1
+        longest = 2**24 - 1
         played, duration = min(listen.played_ms, longest), min(listen.duration_ms, longest)
         return listen.at, KINDS.index(listen.kind), played, duration, listen.track_id.encode()
 

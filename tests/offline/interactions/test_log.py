@@ -110,7 +110,7 @@ def test_listens_of_one_moment_stand_in_the_order_of_their_members(tmp_path_fact
     of_user = {}
     for listen in says:
         of_user.setdefault(listen.user_id, set()).add((listen.at, history_member(listen)))
-    expected = [(user, member[17:].decode(), at) for user in sorted(of_user) for at, member in sorted(of_user[user])]
+    expected = [(user, member[13:].decode(), at) for user in sorted(of_user) for at, member in sorted(of_user[user])]
     assert [(user, track, at) for user, track, at, _ in content(read_log(str(folder)))] == expected
 
 

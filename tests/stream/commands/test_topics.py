@@ -15,9 +15,9 @@ def topics(**settings: object) -> dict[str, Topic]:
 
 def test_every_topic_of_the_contract_is_wanted_once_under_the_prefix() -> None:
     names = {name for name in vars(contract).values() if isinstance(name, str) and name.startswith("tastewave.")}
-    assert len(names) == 6
+    assert len(names) == 7
     assert set(topics()) == names
-    assert len(wanted_topics(load_settings().topics)) == 6
+    assert len(wanted_topics(load_settings().topics)) == 7
     assert set(topics(topic_prefix="eu.")) == {f"eu.{name}" for name in names}
 
 
@@ -36,7 +36,7 @@ def test_events_are_kept_for_a_time_and_answers_for_good() -> None:
         assert made[name].configs["retention.ms"] == str(2 * DAY_MS)
     assert made[contract.DEAD_LETTER].configs["cleanup.policy"] == "delete"
     assert made[contract.DEAD_LETTER].configs["retention.ms"] == str(30 * DAY_MS)
-    for name in (contract.TRACKS_TAGGED, contract.USERS_EMBEDDED, contract.TRACKS_FEATURES):
+    for name in (contract.TRACKS_TAGGED, contract.USERS_EMBEDDED, contract.TRACKS_FEATURES, contract.FORGOTTEN):
         assert made[name].configs["cleanup.policy"] == "compact"
         assert "retention.ms" not in made[name].configs
 
