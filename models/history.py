@@ -224,7 +224,7 @@ def _take_back_said(
             excluded[track_id] = time
         else:
             last[track_id] = max(last.get(track_id, (0, 0)), (time, code))
-    for place in (places.start + np.flatnonzero(_IS_SAID[kind[places]])).tolist():
+    for place in map(int, places.start + np.flatnonzero(_IS_SAID[kind[places]])):
         said = (int(at[place]), int(kind[place]))
         stands[place] &= last.get(track_ids[place], said) == said
     if excluded:

@@ -1,0 +1,1 @@
+"""The agent for listens: from an event to where its user stands."""
