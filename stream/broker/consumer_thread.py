@@ -16,6 +16,7 @@ from faust.types import TP
 from mode.threads import MethodQueue, WorkerThread
 
 from stream.broker.batch import LOGGER
+from stream.broker.header_names import read_all_header_names
 
 LEAVE_TIMEOUT_S = 2.0
 """How long a step of a stop waits for a broker that is away."""
@@ -91,6 +92,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         kinder to a rolling restart, but it never tells the group its generation, without which two members that claim
         a partition cannot be told apart, and all consumers of a process share its state.
         """
+        read_all_header_names()
         conf = self.app.conf
         return aiokafka.AIOKafkaConsumer(
             **self.app.client_arguments,
