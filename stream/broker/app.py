@@ -115,7 +115,7 @@ class BatchApp(faust.App):
         Args:
             topic: name of an existing topic.
             handler: what to do with a record.
-            in_hand: how many records may be in hand at a time.
+            in_hand: how many records may be handled at a time.
         """
         self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
@@ -125,7 +125,7 @@ class BatchApp(faust.App):
         Args:
             topic: name of an existing topic.
             handler: what to do with the records of a batch.
-            in_hand: how many batches may be in hand at a time. One of a partition is handled, and one waits for it.
+            in_hand: how many batches may be handled at a time, of different partitions.
         """
         self.topics_of_whole_batches.add(topic)
         self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
@@ -162,8 +162,9 @@ class BatchApp(faust.App):
 
     @property
     def waiting(self) -> list[BaseException]:
-        """The last error of each record or batch that waits for a server."""
-        return [error for one in self._all_in_hand for error in one.waiting.values()]
+        """The last errors of what waits for a server, each of those that say the same once."""
+        errors = [error for one in self._all_in_hand for error in one.waiting.values()]
+        return list({(type(error), str(error)): error for error in errors}.values())
 
     @property
     def joined(self) -> bool:

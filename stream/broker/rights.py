@@ -71,8 +71,11 @@ async def check_rights(client: Any, node_id: int, topics: Collection[str]) -> No
         response = await client.send(node_id, _RightsRequest(topics))
     except NotImplementedError:
         return
+    refused = []
     for error_code, topic, _, _, operations in response.topics:
         if (error := for_code(error_code)) is not NoError:
             raise error(topic)
         if operations != _NOT_TOLD and not operations & _WRITE:
-            raise TopicAuthorizationFailedError(f"this worker's user may not write to {topic}")
+            refused.append(topic)
+    if refused:
+        raise TopicAuthorizationFailedError(f"this worker's user may not write to {', '.join(sorted(refused))}")

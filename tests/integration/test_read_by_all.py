@@ -29,6 +29,9 @@ class Seen:
     def is_away(self, error: BaseException) -> bool:
         return False
 
+    def is_away_for_some(self, error: BaseException) -> bool:
+        return False
+
     async def give_up(self, record, error: Exception, tries: int) -> None:
         raise AssertionError(error)
 

@@ -87,7 +87,9 @@ def test_a_right_to_write_that_is_missing_is_noticed_before_the_first_record(gua
     with without_right(guarded, ACLOperation.WRITE, ResourceType.TOPIC, topic):
         guarded.start_worker()
         said = until(lambda: problem(guarded, "kafka"))
-        assert f"may not write to {guarded.settings.topics.named(TRACKS_TAGGED if topic == '*' else topic)}" in said
+        assert "may not write to" in said
+        written = (DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED)
+        assert [name for name in written if name in said] == [name for name in written if topic in (name, "*")]
         assert "grant its user the rights of deploy/docs/production.md" in said
     guarded.until_ready()
     assert "Traceback" not in guarded.worker_log()
