@@ -51,7 +51,7 @@ def server_of(error: BaseException) -> str | None:
 
 
 class TrackHandler:
-    """Answers one TrackUploaded record at a time; a stream.broker.in_hand.RecordHandler.
+    """Answers one TrackUploaded record at a time; a stream.broker.handlers.RecordHandler.
 
     A record is done when its answer is in Redis and what Redis holds is on the output topic (and its features are on
     their topic, once for each content, front end and network), or when it is a dead letter; Kafka has acknowledged all
@@ -108,6 +108,10 @@ class TrackHandler:
     def is_away(self, error: BaseException) -> bool:
         """Whether what answers a record is not there now: a server, the pool, or something that the machine lacks."""
         return server_of(error) is not None
+
+    def is_away_for_some(self, error: BaseException) -> bool:
+        """Whether a server of audio is away: tracks of other servers go ahead."""
+        return isinstance(error, HostAway)
 
     async def handle(self, record: ConsumerRecord) -> None:
         """Answer a record. Raises what is_away knows; any other error is a fault of this program."""
