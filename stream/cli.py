@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from models.errors import TastewaveError
+from models.events import Kind
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -159,21 +162,31 @@ def dead_letters(last: int, as_json: bool) -> None:
 
 @cli.group()
 def rewind() -> None:
-    """Replay uploads after Redis lost answers."""
+    """Replay events after Redis lost what they led to."""
+
+
+def _rewind_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option(
+            "--dry-run", is_flag=True, help="Print what would be done and change nothing. The workers may run."
+        ),
+        click.option(
+            "--release",
+            help="The release whose workers do so; without it, that of TASTEWAVE_RELEASE, or the shipped one.",
+        ),
+        click.option(
+            "--minutes",
+            required=True,
+            type=click.IntRange(min=1),
+            help="How many minutes to go back. More repeats more work; fewer may miss what was lost.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @rewind.command("tracks")
-@click.option(
-    "--minutes",
-    required=True,
-    type=click.IntRange(min=1),
-    help="How many minutes to go back. More repeats more work; fewer may miss lost answers.",
-)
-@click.option(
-    "--release",
-    help="The release whose workers answer again; without it, that of TASTEWAVE_RELEASE, or the shipped one.",
-)
-@click.option("--dry-run", is_flag=True, help="Print what would be done and change nothing. The workers may run.")
+@_rewind_options
 def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
     """Have the tracks workers answer the uploads of the last minutes again.
 
@@ -186,10 +199,30 @@ def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
       tastewave rewind tracks --minutes 30 --dry-run
       tastewave rewind tracks --minutes 30
     """
-    from stream.commands.rewind import rewind_tracks as rewind
+    from stream.commands.rewind import rewind
     from stream.settings import load_settings
 
-    rewind(load_settings(), minutes=minutes, release=release, dry_run=dry_run)
+    rewind(load_settings(), "tracks", minutes=minutes, release=release, dry_run=dry_run)
+
+
+@rewind.command("listens")
+@_rewind_options
+def rewind_listens(minutes: int, release: str | None, dry_run: bool) -> None:
+    """Have the listens workers take the listens of the last minutes again.
+
+    Stop all workers of the release first, and start them afterwards. They begin at the first listen of that
+    time. Listens that Redis has lost come back into the histories, and the embeddings of all users of that time
+    are written again. A listen that a history still holds changes nothing.
+
+    \b
+    Examples:
+      tastewave rewind listens --minutes 30 --dry-run
+      tastewave rewind listens --minutes 30
+    """
+    from stream.commands.rewind import rewind
+    from stream.settings import load_settings
+
+    rewind(load_settings(), "listens", minutes=minutes, release=release, dry_run=dry_run)
 
 
 @cli.group()
@@ -213,6 +246,84 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
     from stream.settings import load_settings
 
     show_track(load_settings().redis, track_id, release=release, as_json=as_json)
+
+
+@get.command("user")
+@click.argument("user_id")
+@click.option("--release", help="The release whose taste space to look at; the live one when absent.")
+@click.option("--json", "as_json", is_flag=True, help="Print the user as on tastewave.users.embedded.")
+def get_user(user_id: str, release: str | None, as_json: bool) -> None:
+    """Print where USER_ID stands in taste space, and the nearest tracks that are new to them.
+
+    The tracks are those of the release of TASTEWAVE_RELEASE. Tracks that the user has heard, dislikes or has
+    excluded are left out. A user of whom Redis knows nothing stands where people without a history do.
+
+    \b
+    Examples:
+      tastewave get user ann
+      tastewave get user ann --json | jq .embedding
+    """
+    from stream.commands.get import show_user
+    from stream.settings import load_settings
+
+    show_user(load_settings(), user_id, release=release, as_json=as_json)
+
+
+@cli.command("listen")
+@click.argument("user_id")
+@click.argument("track_id", nargs=-1, required=True)
+@click.option("--kind", type=click.Choice(get_args(Kind)), default="play", show_default=True, help="What the user did.")
+@click.option("--at", type=click.IntRange(min=0), help="When, in milliseconds since 1970, UTC; now when absent.")
+@click.option(
+    "--played-ms",
+    type=click.IntRange(min=0),
+    help="For play and skip: how much was heard. When absent, a play is heard to its end, a skip not at all.",
+)
+@click.option(
+    "--duration-ms", type=click.IntRange(min=0), help="For play and skip: length of the track; 180000 when absent."
+)
+@click.option("--wait", is_flag=True, help="Wait until the user's embedding in Redis knows the listen.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --wait: give up after so many seconds.",
+)
+def publish_listens(
+    user_id: str,
+    track_id: tuple[str, ...],
+    *,
+    kind: Kind,
+    at: int | None,
+    played_ms: int | None,
+    duration_ms: int | None,
+    wait: bool,
+    timeout_s: float,
+) -> None:
+    """Publish a listen of USER_ID for each TRACK_ID, oldest first.
+
+    \b
+    Examples:
+      tastewave listen ann track-1 track-2 --wait
+      tastewave listen ann track-2 --kind like
+      tastewave listen ann track-1 --kind exclude
+    """
+    from stream.commands.listen import listen
+    from stream.settings import load_settings
+
+    listen(
+        load_settings(),
+        user_id,
+        track_id,
+        kind=kind,
+        at=at,
+        played_ms=played_ms,
+        duration_ms=duration_ms,
+        wait=wait,
+        timeout_s=timeout_s,
+    )
 
 
 @cli.command("upload")

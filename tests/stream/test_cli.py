@@ -21,8 +21,11 @@ def test_the_commands_are_those_that_an_operator_needs() -> None:
     assert sorted(COMMANDS) == [
         "dead-letters",
         "get track",
+        "get user",
+        "listen",
         "release activate",
         "release show",
+        "rewind listens",
         "rewind tracks",
         "tag",
         "topics check",
