@@ -326,6 +326,36 @@ def publish_listens(
     )
 
 
+@cli.command("simulate")
+@click.argument("platform", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--rate",
+    default=5000.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most events a second.",
+)
+@click.option(
+    "--speedup",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How much faster than the clock the platform's time passes; as fast as --rate allows when absent.",
+)
+def simulate_platform(platform: Path, *, rate: float, speedup: float | None) -> None:
+    """Publish the uploads and listens of a synthetic PLATFORM, in the order of their times.
+
+    PLATFORM is a folder of `tastewave-offline synth platform`. Prints the rate that was reached.
+
+    \b
+    Examples:
+      tastewave simulate platform --rate 5000
+      tastewave simulate platform --speedup 3600
+    """
+    from stream.commands.simulate import simulate
+    from stream.settings import load_settings
+
+    simulate(load_settings(), platform, rate=rate, speedup=speedup)
+
+
 @cli.command("upload")
 @click.argument("audio", nargs=-1, required=True, metavar="FILE|FOLDER|URL...")
 @click.option(

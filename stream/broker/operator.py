@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from models.errors import TastewaveError
 from stream.broker.tokens import kafka_python_arguments
-from stream.settings import KafkaSettings
+from stream.settings import KafkaSettings, Settings
 
 _BOOTSTRAP_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 30.0
@@ -59,6 +59,25 @@ def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **option
             f"Kafka at {', '.join(settings.brokers)} cannot be used ({settings.redacted(str(error))}); "
             "check that it runs, TASTEWAVE_KAFKA_BROKERS and the credentials"
         ) from error
+
+
+DELIVERY_TIMEOUT_S = 30.0
+"""How long a command waits until Kafka has taken a record."""
+
+
+def kafka_producer(settings: Settings, **options: Any) -> contextlib.AbstractContextManager[KafkaProducer]:
+    """A KafkaProducer for a `with` block, which gives a record up after DELIVERY_TIMEOUT_S. Raises as kafka_client."""
+    return kafka_client(
+        KafkaProducer,
+        settings.kafka,
+        acks="all",
+        allow_auto_create_topics=False,
+        max_request_size=settings.topics.max_bytes,
+        max_block_ms=int(DELIVERY_TIMEOUT_S * 1000),
+        request_timeout_ms=int(DELIVERY_TIMEOUT_S * 500),
+        delivery_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
+        **options,
+    )
 
 
 def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import click
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from models.contract import LISTENS
 from models.errors import TastewaveError
 from models.events import Kind, Listen, encode_event
-from stream.broker.operator import kafka_client, partitions_of
+from stream.broker.operator import DELIVERY_TIMEOUT_S, kafka_client, kafka_producer, partitions_of
 from stream.reader.answers import read_user
 from stream.settings import Settings
 from stream.store.client import sync_client
 
-_DELIVERY_TIMEOUT_S = 30.0
 _ASKED_EVERY_S = 0.05
 _LENGTH_MS = 180_000
 
@@ -87,19 +86,11 @@ def _publish(settings: Settings, events: Sequence[Listen]) -> None:
     topic = settings.topics.named(LISTENS)
     with kafka_client(KafkaConsumer, settings.kafka, allow_auto_create_topics=False) as consumer:
         partitions_of(consumer, topic)
-    with kafka_client(
-        KafkaProducer,
-        settings.kafka,
-        acks="all",
-        allow_auto_create_topics=False,
-        max_block_ms=int(_DELIVERY_TIMEOUT_S * 1000),
-        request_timeout_ms=int(_DELIVERY_TIMEOUT_S * 500),
-        delivery_timeout_ms=int(_DELIVERY_TIMEOUT_S * 1000),
-    ) as producer:
+    with kafka_producer(settings) as producer:
         deliveries = [producer.send(topic, key=one.user_id.encode(), value=encode_event(one)) for one in events]
         for delivery in deliveries:
             try:
-                delivery.get(_DELIVERY_TIMEOUT_S)
+                delivery.get(DELIVERY_TIMEOUT_S)
             except KafkaError as error:
                 raise ListenFailed(f"Kafka did not take a listen ({error}); publish it again") from error
 

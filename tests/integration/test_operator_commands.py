@@ -651,3 +651,35 @@ def test_a_rewind_of_listens_moves_the_group_of_the_listens_workers(
     told = tastewave("rewind", "listens", "--release", RELEASE, "--minutes", "10")
     assert moves(told) == [["0", "1", "0", "1"]]
     assert "They handle 1 event again; listens that Redis still holds change nothing." in told
+
+
+# --- simulate
+
+
+def test_a_platform_is_published_in_the_order_of_its_times_at_the_rate_that_was_asked_for(
+    tastewave: Shell, settings: Settings, tmp_path: Path
+) -> None:
+    platform = tmp_path / "platform"
+    tastewave("simulate", tmp_path, rc=1)
+    assert f"{tmp_path} is no synthetic platform" in tastewave.error
+    make = ["synth", "platform", platform, "--tracks", "16", "--users", "20", "--listens", "1000", "--no-audio"]
+    subprocess.run([TASTEWAVE.with_name("tastewave-offline"), *make], check=True, capture_output=True)
+    tastewave("topics", "create")
+    started = time.monotonic()
+    told = tastewave("simulate", platform, "--rate", "1000")
+    took_s = time.monotonic() - started
+    assert took_s > 0.75  # four waits of 200 events each
+    assert re.search(r"^0 uploads and 1,000 listens in [\d.]+ s: [\d,]+ events/s", told)
+    rate = float(re.search(r"([\d,]+) events/s", told)[1].replace(",", ""))
+    assert 1000 / took_s <= rate <= 1300
+    with kafka_client(KafkaConsumer, settings.kafka) as consumer:
+        places = partitions_of(consumer, settings.topics.named(LISTENS))
+        records = list(records_between(consumer, consumer.beginning_offsets(places), consumer.end_offsets(places)))
+    listens = [decode_event(record.value, Listen) for record in records]
+    assert len({listen.event_id for listen in listens}) == 1000
+    of_partition = {}
+    for record, listen in zip(records, listens, strict=True):
+        assert record.key == listen.user_id.encode()
+        of_partition.setdefault(record.partition, []).append(listen.at)
+    assert len(of_partition) == 3
+    assert all(times == sorted(times) for times in of_partition.values())
