@@ -51,7 +51,7 @@ def server_of(error: BaseException) -> str | None:
 
 
 class TrackHandler:
-    """Answers one TrackUploaded record at a time; a stream.broker.in_hand.RecordHandler.
+    """Answers one TrackUploaded record at a time; a stream.broker.handlers.RecordHandler.
 
     A record is done when its answer is in Redis and what Redis holds is on the output topic (and its features are on
     their topic, once for each content, front end and network), or when it is a dead letter; Kafka has acknowledged all
