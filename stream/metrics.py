@@ -7,13 +7,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 REGISTRY = CollectorRegistry()
 
 EVENTS = Counter(
-    "tastewave_events", "Events done, by outcome and reason. Of uploads: tagged, abstained, cached, failed, refused. Of listens: taken, "
+    "tastewave_events",
+    "Events done, by outcome and reason. Of uploads: tagged, abstained, cached, failed, refused. Of listens: taken, "
     "excluded, outdated, forgotten, failed, refused.",
     ("agent", "outcome", "reason"), registry=REGISTRY,
 )  # fmt: skip
 STAGE_SECONDS = Histogram(
-    "tastewave_stage_seconds", "Time of a stage. Of uploads: fetch, queue, decode, log_mel, network, genre, store. Of batches of listens: events, "
-    "and of their users histories, embed, users, publish.",
+    "tastewave_stage_seconds",
+    "Time of a stage. Of an upload: fetch, queue, decode, log_mel, network, genre, store. Of a batch of listens: "
+    "events, and of up to 256 of its users: histories, embed, users, publish.",
     ("stage",), registry=REGISTRY, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 EVENT_TO_CACHE_SECONDS = Histogram(
@@ -21,7 +23,8 @@ EVENT_TO_CACHE_SECONDS = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
 )  # fmt: skip
 LISTEN_TO_EMBEDDING_SECONDS = Histogram(
-    "tastewave_listen_to_embedding_seconds", "From a user's newest listen in a batch to the refreshed embedding on Kafka.",
+    "tastewave_listen_to_embedding_seconds",
+    "From a user's newest listen in a batch to the refreshed embedding in Redis and on Kafka.",
     registry=REGISTRY, buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
 )  # fmt: skip
 USERS_REFRESHED = Counter(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar, cast
 
 from aiokafka.structs import ConsumerRecord
@@ -137,8 +137,11 @@ class ListenHandler:
             held = await self._users.put(embedded)
         with metrics.STAGE_SECONDS.labels("publish").time():
             await self._publish(dict(zip(known, held, strict=True)))
-        for one in embedded:
+        ended_ms = self._now_ms()
+        for user_id, one in zip(known, embedded, strict=True):
             metrics.USERS_REFRESHED.labels(one.source).inc()
+            newest_ms = max(chain(changes[user_id].history.values(), changes[user_id].feedback.values()))
+            metrics.LISTEN_TO_EMBEDDING_SECONDS.observe(max(0, ended_ms - newest_ms) / 1000)
         return list(states.values())
 
     async def _embed(self, stored: Sequence[StoredHistory]) -> Refreshed:

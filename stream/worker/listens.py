@@ -86,7 +86,7 @@ class ListensRole:
         yield {"redis": check_redis}
 
     def server_of(self, error: BaseException) -> str:
-        """redis or kafka."""
+        """Redis or kafka."""
         return server_of(error) or "kafka"
 
 
