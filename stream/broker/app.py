@@ -1,6 +1,8 @@
 """The Faust app of a worker: agents that take whole batches, and a drain that leaves nothing half done.
 
-app = batch_app(settings, role="tracks", release=release_id, turns=8, on_away=health.report_away)
+app = batch_app(
+    settings, role="tracks", release=release_id, records_per_fetch=32, turns=8, on_away=health.report_away
+)
 app.consume(topic, handler, in_hand=256)              # one record at a time
 app.consume_batches(topic, batch_handler, in_hand=8)  # or one batch at a time
 """
@@ -9,19 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.broker.faust_driver import LOGGER, BatchConsumer, BatchSchema, BatchTransport, NoTables
-from stream.broker.in_hand import BatchesInHand, BatchHandler, InHand, LeftAlone, RecordHandler, RecordsInHand
+from stream.broker.batch import LOGGER, BatchSchema
+from stream.broker.consumer import BatchConsumer
+from stream.broker.groups import SESSION_TIMEOUT_S
+from stream.broker.handlers import BatchHandler, LeftAlone, RecordHandler
+from stream.broker.in_hand import BatchesInHand, InHand, RecordsInHand
+from stream.broker.producer import BatchProducer
+from stream.broker.resumption import NoTables
 from stream.broker.tokens import aiokafka_arguments
 from stream.settings import Settings
 
-_RECORDS_PER_FETCH = 32
 _FETCHES_BUFFERED = 2
 _DAY_S = 86_400.0
 _LEAST_COMMIT_S = 1.0
@@ -37,12 +44,21 @@ class Progress(NamedTuple):
     end_offset: int
 
 
+class BatchTransport(driver.Transport):
+    """Faust's transport with the consumer and the producer of this wing."""
+
+    Consumer = BatchConsumer
+    Producer = BatchProducer
+
+
 class BatchApp(faust.App):
     """A Faust app that consumes through `consume` and `consume_batches` alone.
 
     Args:
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
+        topics: those that agents read or write. Where the user may not write to one that no agent reads, `progress`
+            says so.
         client_arguments: of aiokafka, which its consumer and its producer share: brokers, TLS and login.
         client_rack: where the worker runs, so that it may read from replicas that are there.
     """
@@ -54,6 +70,7 @@ class BatchApp(faust.App):
         *args: Any,
         turns: int,
         on_away: Callable[[BaseException], None],
+        topics: Iterable[str],
         client_arguments: Mapping[str, Any],
         client_rack: str | None = None,
         **kwargs: Any,
@@ -70,7 +87,10 @@ class BatchApp(faust.App):
         self._on_away = on_away
         self.client_rack = client_rack
         self._all_in_hand: list[InHand] = []
+        self._topics = frozenset(topics)
         self._consumed: set[str] = set()
+        self.topics_of_whole_batches: set[str] = set()
+        """Those that `consume_batches` has registered."""
         self._turns = asyncio.Semaphore(turns)
         self._reached: dict[TP, int] = {}
         self._draining = False
@@ -95,9 +115,9 @@ class BatchApp(faust.App):
         Args:
             topic: name of an existing topic.
             handler: what to do with a record.
-            in_hand: how many records may be in hand at a time.
+            in_hand: how many records may be handled at a time.
         """
-        self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._reach))
+        self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def consume_batches(self, topic: str, handler: BatchHandler, *, in_hand: int) -> None:
         """Register the agent of a topic, which handles a whole fetched batch at a time.
@@ -105,9 +125,10 @@ class BatchApp(faust.App):
         Args:
             topic: name of an existing topic.
             handler: what to do with the records of a batch.
-            in_hand: how many batches may be in hand at a time, of different partitions.
+            in_hand: how many batches may be handled at a time, of different partitions.
         """
-        self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._reach))
+        self.topics_of_whole_batches.add(topic)
+        self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def _add(self, topic: str, in_hand: InHand) -> None:
         self._all_in_hand.append(in_hand)
@@ -127,6 +148,9 @@ class BatchApp(faust.App):
             self._reach(record)
             yield
 
+    def _note_done(self, records: Sequence[ConsumerRecord]) -> None:
+        self._reach(records[-1])
+
     def _reach(self, record: ConsumerRecord) -> None:
         tp = TP(record.topic, record.partition)
         self._reached[tp] = max(record.offset, self._reached.get(tp, -1))
@@ -138,8 +162,9 @@ class BatchApp(faust.App):
 
     @property
     def waiting(self) -> list[BaseException]:
-        """The last error of each record or batch that waits for a server."""
-        return [error for one in self._all_in_hand for error in one.waiting.values()]
+        """The last errors of what waits for a server, each of those that say the same once."""
+        errors = [error for one in self._all_in_hand for error in one.waiting.values()]
+        return list({(type(error), str(error)): error for error in errors}.values())
 
     @property
     def joined(self) -> bool:
@@ -154,10 +179,12 @@ class BatchApp(faust.App):
     async def progress(self) -> dict[TP, Progress]:
         """Where every assigned partition stands, with the end of its log as the broker reports it now.
 
-        A worker without a partition asks the broker as well, so that it notices when Kafka is away.
+        A worker without a partition asks the broker as well, so that it notices when Kafka is away. Raises aiokafka's
+        KafkaError where Kafka is away, or refuses the worker its group or what it will write.
         """
         consumer = cast(BatchConsumer, self.consumer)
         await consumer.check_group()
+        await consumer.check_rights(self._topics - self._consumed)
         tps = consumer.assignment()
         ends = await consumer.highwaters(*(tps or {TP(topic, 0) for topic in self._consumed}))
         progress = {}
@@ -181,7 +208,14 @@ class BatchApp(faust.App):
 
 
 def batch_app(
-    settings: Settings, *, role: str, release: str, turns: int, on_away: Callable[[BaseException], None]
+    settings: Settings,
+    *,
+    role: str,
+    release: str,
+    records_per_fetch: int,
+    turns: int,
+    on_away: Callable[[BaseException], None],
+    topics: Iterable[str] = (),
 ) -> BatchApp:
     """The app of a worker.
 
@@ -189,8 +223,10 @@ def batch_app(
         settings: of Kafka and the topics.
         role: tracks or listens.
         release: that the worker is pinned to.
+        records_per_fetch: the most records of a batch.
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
+        topics: of the contract, those that agents read or write.
 
     Raises:
         SettingsError: TLS to Kafka cannot be set up.
@@ -199,15 +235,16 @@ def batch_app(
         settings.topics.consumer_group(role=role, release=release),
         turns=turns,
         on_away=on_away,
+        topics=map(settings.topics.named, topics),
         client_arguments=aiokafka_arguments(settings.kafka),
         client_rack=settings.kafka.client_rack,
         broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],
         broker_commit_interval=1.0,
-        broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
+        broker_session_timeout=SESSION_TIMEOUT_S,
         broker_heartbeat_interval=2.0,
         broker_rebalance_timeout=12.0,  # how long a worker whose event loop stands still holds up a rebalance
         broker_request_timeout=_REQUEST_TIMEOUT_S,
-        broker_max_poll_records=_RECORDS_PER_FETCH,
+        broker_max_poll_records=records_per_fetch,
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
         consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,

@@ -19,6 +19,7 @@ from rich.table import Column
 from models.contract import LISTENS, TRACKS_UPLOADED
 from models.errors import TastewaveError
 from models.release import load_release
+from stream.broker.groups import SESSION_TIMEOUT_S
 from stream.broker.operator import kafka_client, partitions_of
 from stream.commands.tables import print_table, utc
 from stream.settings import Settings
@@ -33,7 +34,6 @@ _WHAT_REDIS_HOLDS: Mapping[Role, str] = {
     "tracks": "answers that Redis still holds are only published",
     "listens": "listens that Redis still holds change nothing",
 }
-_SESSION_TIMEOUT_S = 10  # of the workers, stream.broker.app
 
 
 class RewindRefused(TastewaveError):
@@ -184,7 +184,7 @@ def _commit(admin: Any, group: str, moves: Iterable[Move], *, topic: str, worker
             hosts = ", ".join(sorted({member["client_host"].lstrip("/") for member in members}))
             raise RewindRefused(
                 f"the {workers} run ({len(members)} in consumer group {group}, on {hosts}); "
-                f"stop them all (one that was killed counts for {_SESSION_TIMEOUT_S} s more), and run this again"
+                f"stop them all (one that was killed counts for {SESSION_TIMEOUT_S:.0f} s more), and run this again"
             )
         if refusal is not NoError:
             raise refusal
