@@ -181,6 +181,97 @@ def dead_letters(last: int, as_json: bool) -> None:
 
 
 @cli.group()
+def forget() -> None:
+    """Forget a user or a track for good."""
+
+
+def _confirmed(what: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(f"Forget {what}? This cannot be undone", abort=True)
+
+
+@forget.command("user")
+@click.argument("user_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget_user(user_id: str, *, yes: bool) -> None:
+    """Forget all that USER_ID did until now.
+
+    Removes history, feedback and embeddings from Redis, empties the user's records on the compacted topics, and
+    publishes the fact on tastewave.forgotten. From then on no redelivery, rewind, rebuild, dump or training brings
+    anything of the user from before back. Prints a receipt: what was removed, and what Kafka still holds until when.
+
+    \b
+    Example:
+      tastewave forget user ann --yes
+    """
+    from stream.commands.forget import forget
+    from stream.settings import load_settings
+
+    _confirmed(f"user {user_id}", yes=yes)
+    forget(load_settings(), "user", user_id)
+
+
+@forget.command("track")
+@click.argument("track_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget_track(track_id: str, *, yes: bool) -> None:
+    """Forget all answers to uploads of TRACK_ID until now.
+
+    Removes the answers of all releases from Redis, empties the track's records on the compacted topics, and
+    publishes the fact on tastewave.forgotten. A worker that is hearing the track at this moment leaves no answer
+    either. A later upload is answered again. Prints a receipt: what was removed, and what Kafka still holds until when.
+
+    \b
+    Example:
+      tastewave forget track track-1 --yes
+    """
+    from stream.commands.forget import forget
+    from stream.settings import load_settings
+
+    _confirmed(f"track {track_id}", yes=yes)
+    forget(load_settings(), "track", track_id)
+
+
+@cli.group()
+def users() -> None:
+    """Work on the embeddings of all users."""
+
+
+@users.command("rebuild")
+@click.option(
+    "--rate",
+    default=2000.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most users a second, and with --from-kafka most listens a second.",
+)
+@click.option(
+    "--from-kafka", is_flag=True, help="First add the listens of --since minutes from Kafka to the histories."
+)
+@click.option(
+    "--since", "since_minutes", type=click.IntRange(min=1), help="With --from-kafka: how many minutes to go back."
+)
+def users_rebuild(*, rate: float, from_kafka: bool, since_minutes: int | None) -> None:
+    """Compute the embeddings of all users in the release of TASTEWAVE_RELEASE.
+
+    It reads the histories in Redis, and may run beside workers. Users who are up to date are left out: after a stop,
+    run it again. Run it for a new release before it goes live. Where Redis has lost histories, --from-kafka adds the
+    listens again that Kafka still holds.
+
+    \b
+    Examples:
+      TASTEWAVE_RELEASE=releases/2026-12 tastewave users rebuild --rate 5000
+      tastewave users rebuild --from-kafka --since 1440
+    """
+    if from_kafka != (since_minutes is not None):
+        raise click.UsageError("--from-kafka and --since go together")
+    from stream.commands.users import rebuild_users
+    from stream.settings import load_settings
+
+    rebuild_users(load_settings(), rate=rate, since_minutes=since_minutes)
+
+
+@cli.group()
 def rewind() -> None:
     """Replay events after Redis lost what they led to."""
 

@@ -99,7 +99,7 @@ def records_between(
         ends: the offset after the last record, for each partition.
 
     Raises:
-        KafkaTimeoutError: they did not come within 30 s.
+        KafkaTimeoutError: none came for 30 s.
     """
     unread = [place for place in ends if starts[place] < ends[place]]
     consumer.assign(unread)
@@ -108,7 +108,8 @@ def records_between(
     deadline = time.monotonic() + _READ_TIMEOUT_S
     while unread:
         if time.monotonic() > deadline:
-            raise KafkaTimeoutError(f"the records did not come within {_READ_TIMEOUT_S:.0f} s")
+            raise KafkaTimeoutError(f"no record came for {_READ_TIMEOUT_S:.0f} s")
         for records in consumer.poll(timeout_ms=500).values():
             yield from records
+            deadline = time.monotonic() + _READ_TIMEOUT_S
         unread = [place for place in unread if (consumer.position(place) or 0) < ends[place]]

@@ -12,13 +12,12 @@ import numpy as np
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models.contract import LISTENS, TRACKS_UPLOADED
 from models.errors import SettingsError, TastewaveError
 from models.events import Listen, TrackUploaded, encode_event
 from stream.broker.operator import DELIVERY_TIMEOUT_S, kafka_client, kafka_producer, partitions_of
+from stream.commands.tables import progress_bar
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def simulate(settings: Settings, platform: Path, *, rate: float, speedup: float 
     failures: list[BaseException] = []
     with (
         kafka_producer(settings, linger_ms=20, batch_size=128 * 1024) as producer,
-        _progress() as progress,
+        progress_bar() as progress,
     ):
         task = progress.add_task("publishing", total=len(happening.at))
         started = time.monotonic()
@@ -152,14 +151,3 @@ def _events(happening: Happening, platform: Path) -> Iterator[tuple[int, bytes, 
                     duration_ms=fields["duration_ms"],
                 )
                 yield number, upload.track_id.encode(), encode_event(upload)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )

@@ -1,4 +1,4 @@
-"""What commands print: tables, facts about one thing, and times as people read them."""
+"""What commands print: tables, facts about one thing, progress, and times as people read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -37,6 +38,23 @@ def print_facts(facts: Mapping[str, str | None], *, title: str | None = None) ->
         if value is not None:
             table.add_row(name, Text(value))
     Console().print(table)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error that is gone at its end.
+
+    with progress_bar() as progress:
+        for upload in progress.track(uploads, description="publishing"):
+            ...
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def age(seconds: float) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from aiokafka.structs import ConsumerRecord
@@ -91,7 +91,7 @@ class ListenHandler:
             changes = await read_changes(
                 records, now_ms=self._now_ms(), future_tolerance_ms=self._future_tolerance_ms, cluster=self._cluster
             )
-        states = await _all(self._refresh(part) for part in _parts(changes.of_user, _USERS_AT_ONCE))
+        states = await _all(self.refresh(part) for part in _parts(changes.of_user, _USERS_AT_ONCE))
         await _all(self._publisher.dead_letter(record, error) for record, error in changes.refused)  # once, if it waits
         forgotten = sum(state.forgotten for part in states for state in part)
         outdated = sum(state.outdated for part in states for state in part)
@@ -109,8 +109,11 @@ class ListenHandler:
         await self._publisher.dead_letter(record, unforeseen, attempts=tries)
         metrics.EVENTS.labels(AGENT, "failed", unforeseen.reason).inc()
 
-    async def _refresh(self, changes: Mapping[str, Change]) -> list[UserState]:
-        """Add what is new of some users, and have their embeddings follow."""
+    async def refresh(self, changes: Mapping[str, Change]) -> list[UserState]:
+        """Add what is new of some users, which may be nothing, and have their embeddings follow.
+
+        Raises what is_away knows; doing it again does no harm.
+        """
         with metrics.STAGE_SECONDS.labels("histories").time():
             states = await self._histories.add(changes)
         known = {user_id: state for user_id, state in states.items() if state.stored.members or state.stored.feedback}
@@ -139,8 +142,8 @@ class ListenHandler:
         ended_ms = self._now_ms()
         for user_id, one in zip(known, embedded, strict=True):
             metrics.USERS_REFRESHED.labels(one.source).inc()
-            newest_ms = max(chain(changes[user_id].history.values(), changes[user_id].feedback.values()))
-            metrics.LISTEN_TO_EMBEDDING_SECONDS.observe(max(0, ended_ms - newest_ms) / 1000)
+            if new := (*changes[user_id].history.values(), *changes[user_id].feedback.values()):
+                metrics.LISTEN_TO_EMBEDDING_SECONDS.observe(max(0, ended_ms - max(new)) / 1000)
         return list(states.values())
 
     async def _embed(self, stored: Sequence[StoredHistory]) -> Refreshed:

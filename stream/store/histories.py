@@ -32,7 +32,8 @@ class Change(NamedTuple):
     feedback: Mapping[bytes, int]
 
 
-_NOTHING = Change({}, {})
+NOTHING = Change({}, {})
+"""Of a user of whom a batch says nothing."""
 
 
 class UserState(NamedTuple):
@@ -90,7 +91,7 @@ class HistoryStore:
 
     async def read(self, user_ids: Sequence[str]) -> dict[str, UserState]:
         """What is held of users. Raises as add does."""
-        return await self.add(dict.fromkeys(user_ids, _NOTHING))
+        return await self.add(dict.fromkeys(user_ids, NOTHING))
 
     async def rehearse(self) -> None:
         """Write what a listen and a like write, under an id of its own, and delete it at once.

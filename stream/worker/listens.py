@@ -7,20 +7,15 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import msgspec
-
 from models.contract import DEAD_LETTER, LISTENS, USERS_EMBEDDED
-from models.errors import SettingsError
 from models.release import Release, load_release
-from models.user_tower import UserTower
 from stream.broker.app import BatchApp
 from stream.broker.publish import Publisher
-from stream.listens.cold import ColdTracks
-from stream.listens.handler import ListenHandler, server_of
+from stream.listens.agent import listens_agent, usable_tower
+from stream.listens.handler import server_of
 from stream.logs import configure_logs
 from stream.settings import Settings
-from stream.store.histories import DAY_S, HistoryStore
-from stream.store.users import UserStore, register_release
+from stream.store.users import register_release
 from stream.worker.health import Check
 from stream.worker.service import serve
 
@@ -52,7 +47,7 @@ class ListensRole:
     def __init__(self, settings: Settings, release: Release) -> None:
         self._settings = settings
         self._release = release
-        self._tower = _tower(settings, release)
+        self._tower = usable_tower(settings, release)
 
     async def load(self) -> None:
         """Nothing to wait for: the tower is mapped into memory."""
@@ -60,43 +55,19 @@ class ListensRole:
     @contextlib.asynccontextmanager
     async def consume(self, app: BatchApp, redis: Any) -> AsyncIterator[Mapping[str, Check]]:
         """Register the agent for listens."""
-        settings, release_id = self._settings, self._release.release_id
-        key_prefix, cluster = settings.redis.key_prefix, settings.redis.cluster
-        histories = HistoryStore(redis, settings.users, key_prefix=key_prefix, cluster=cluster)
-        users = UserStore(
-            redis, release_id, key_prefix=key_prefix, cluster=cluster, ttl=settings.users.ttl_days * DAY_S
-        )
+        settings, release = self._settings, self._release
+        publisher = Publisher(app.producer, settings.topics, release=release.release_id)
+        handler, histories, users = listens_agent(settings, release, self._tower, redis, publisher)
 
         async def check_redis() -> None:
             await histories.rehearse()
             await users.rehearse()
-            await register_release(redis, release_id, key_prefix=key_prefix)  # again and again: Redis may lose it
+            # again and again: Redis may lose it
+            await register_release(redis, release.release_id, key_prefix=settings.redis.key_prefix)
 
-        has_encoder = self._release.configuration.audio_encoder is not msgspec.UNSET
-        dim = self._tower.manifest.dim
-        handler = ListenHandler(
-            release=release_id,
-            tower=self._tower,
-            histories=histories,
-            users=users,
-            cold=ColdTracks(redis, release_id, dim=dim, key_prefix=key_prefix) if has_encoder else None,
-            publisher=Publisher(app.producer, settings.topics, release=release_id),
-            future_tolerance_ms=int(settings.worker.future_tolerance_s * 1000),
-            cluster=cluster,
-        )
         app.consume_batches(settings.topics.named(LISTENS), handler, in_hand=_BATCHES_IN_HAND)
         yield {"redis": check_redis}
 
     def server_of(self, error: BaseException) -> str:
         """Redis or kafka."""
         return server_of(error) or "kafka"
-
-
-def _tower(settings: Settings, release: Release) -> UserTower:
-    tower = release.user_tower()
-    if tower.manifest.history > settings.users.history:
-        raise SettingsError(
-            f"TASTEWAVE_USER_HISTORY is {settings.users.history}, and the user tower of release {release.release_id} "
-            f"reads the newest {tower.manifest.history} listens; raise it to that"
-        )
-    return tower

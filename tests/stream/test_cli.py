@@ -20,6 +20,8 @@ COMMANDS = dict(commands(cli))
 def test_the_commands_are_those_that_an_operator_needs() -> None:
     assert sorted(COMMANDS) == [
         "dead-letters",
+        "forget track",
+        "forget user",
         "get track",
         "get user",
         "listen",
@@ -32,6 +34,7 @@ def test_the_commands_are_those_that_an_operator_needs() -> None:
         "topics check",
         "topics create",
         "upload",
+        "users rebuild",
         "worker listens",
         "worker tracks",
     ]
