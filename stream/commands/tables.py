@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -27,6 +27,20 @@ def print_table(
     Console().print(table)
 
 
+def progress_bar(*, shown: bool = True) -> Progress:
+    """A bar on standard error, which is gone at the end of its `with` block."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # else rich would print the lines of --json to standard error, where the bar is
+        disable=not shown,
+    )
+
+
 def print_facts(facts: Mapping[str, str | None], *, title: str | None = None) -> None:
     """Print a name and its value on each line, under a title where there is one; facts that are None are left out."""
     table = Table(
@@ -38,23 +52,6 @@ def print_facts(facts: Mapping[str, str | None], *, title: str | None = None) ->
         if value is not None:
             table.add_row(name, Text(value))
     Console().print(table)
-
-
-def progress_bar() -> Progress:
-    """A progress bar on standard error that is gone at its end.
-
-    with progress_bar() as progress:
-        for upload in progress.track(uploads, description="publishing"):
-            ...
-    """
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 def age(seconds: float) -> str:
