@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from models.errors import TastewaveError
+from models.events import Kind
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,6 +52,26 @@ def worker_tracks() -> None:
     from stream.worker.tracks import run_tracks_worker
 
     run_tracks_worker(load_settings())
+
+
+@worker.command("listens")
+def worker_listens() -> None:
+    """Refresh the users of listens until SIGTERM.
+
+    Needs a release with a user tower (`tastewave release show` tells), Kafka with the topics (`tastewave topics
+    create`), and Redis. While one of the servers is away, the worker waits.
+
+    \b
+    Example:
+      TASTEWAVE_RELEASE=releases/2026-11 tastewave worker listens
+    """
+    from stream.worker.stop import end_at_signals
+
+    end_at_signals()
+    from stream.settings import load_settings
+    from stream.worker.listens import run_listens_worker
+
+    run_listens_worker(load_settings())
 
 
 @cli.group()
@@ -158,22 +181,123 @@ def dead_letters(last: int, as_json: bool) -> None:
 
 
 @cli.group()
+def forget() -> None:
+    """Forget a user or a track for good."""
+
+
+def _confirmed(what: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(f"Forget {what}? This cannot be undone", abort=True)
+
+
+@forget.command("user")
+@click.argument("user_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget_user(user_id: str, *, yes: bool) -> None:
+    """Forget all that USER_ID did until now.
+
+    Removes history, feedback and embeddings from Redis, empties the user's records on the compacted topics, and
+    publishes the fact on tastewave.forgotten. From then on no redelivery, rewind, rebuild, dump or training brings
+    anything of the user from before back. Prints a receipt: what was removed, and what Kafka still holds until when.
+
+    \b
+    Example:
+      tastewave forget user ann --yes
+    """
+    from stream.commands.forget import forget
+    from stream.settings import load_settings
+
+    _confirmed(f"user {user_id}", yes=yes)
+    forget(load_settings(), "user", user_id)
+
+
+@forget.command("track")
+@click.argument("track_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def forget_track(track_id: str, *, yes: bool) -> None:
+    """Forget all answers to uploads of TRACK_ID until now.
+
+    Removes the answers of all releases from Redis, empties the track's records on the compacted topics, and
+    publishes the fact on tastewave.forgotten. A worker that is hearing the track at this moment leaves no answer
+    either. A later upload is answered again. Prints a receipt: what was removed, and what Kafka still holds until when.
+
+    \b
+    Example:
+      tastewave forget track track-1 --yes
+    """
+    from stream.commands.forget import forget
+    from stream.settings import load_settings
+
+    _confirmed(f"track {track_id}", yes=yes)
+    forget(load_settings(), "track", track_id)
+
+
+@cli.group()
+def users() -> None:
+    """Work on the embeddings of all users."""
+
+
+@users.command("rebuild")
+@click.option(
+    "--rate",
+    default=2000.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most users a second, and with --from-kafka most listens a second.",
+)
+@click.option(
+    "--from-kafka", is_flag=True, help="First add the listens of --since minutes from Kafka to the histories."
+)
+@click.option(
+    "--since", "since_minutes", type=click.IntRange(min=1), help="With --from-kafka: how many minutes to go back."
+)
+def users_rebuild(*, rate: float, from_kafka: bool, since_minutes: int | None) -> None:
+    """Compute the embeddings of all users in the release of TASTEWAVE_RELEASE.
+
+    It reads the histories in Redis, and may run beside workers. Users who are up to date are left out: after a stop,
+    run it again. Run it for a new release before it goes live. Where Redis has lost histories, --from-kafka adds the
+    listens again that Kafka still holds.
+
+    \b
+    Examples:
+      TASTEWAVE_RELEASE=releases/2026-12 tastewave users rebuild --rate 5000
+      tastewave users rebuild --from-kafka --since 1440
+    """
+    if from_kafka != (since_minutes is not None):
+        raise click.UsageError("--from-kafka and --since go together")
+    from stream.commands.users import rebuild_users
+    from stream.settings import load_settings
+
+    rebuild_users(load_settings(), rate=rate, since_minutes=since_minutes)
+
+
+@cli.group()
 def rewind() -> None:
-    """Replay uploads after Redis lost answers."""
+    """Replay events after Redis lost what they led to."""
+
+
+def _rewind_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option(
+            "--dry-run", is_flag=True, help="Print what would be done and change nothing. The workers may run."
+        ),
+        click.option(
+            "--release",
+            help="The release whose workers do so; without it, that of TASTEWAVE_RELEASE, or the shipped one.",
+        ),
+        click.option(
+            "--minutes",
+            required=True,
+            type=click.IntRange(min=1),
+            help="How many minutes to go back. More repeats more work; fewer may miss what was lost.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @rewind.command("tracks")
-@click.option(
-    "--minutes",
-    required=True,
-    type=click.IntRange(min=1),
-    help="How many minutes to go back. More repeats more work; fewer may miss lost answers.",
-)
-@click.option(
-    "--release",
-    help="The release whose workers answer again; without it, that of TASTEWAVE_RELEASE, or the shipped one.",
-)
-@click.option("--dry-run", is_flag=True, help="Print what would be done and change nothing. The workers may run.")
+@_rewind_options
 def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
     """Have the tracks workers answer the uploads of the last minutes again.
 
@@ -186,10 +310,30 @@ def rewind_tracks(minutes: int, release: str | None, dry_run: bool) -> None:
       tastewave rewind tracks --minutes 30 --dry-run
       tastewave rewind tracks --minutes 30
     """
-    from stream.commands.rewind import rewind_tracks as rewind
+    from stream.commands.rewind import rewind
     from stream.settings import load_settings
 
-    rewind(load_settings(), minutes=minutes, release=release, dry_run=dry_run)
+    rewind(load_settings(), "tracks", minutes=minutes, release=release, dry_run=dry_run)
+
+
+@rewind.command("listens")
+@_rewind_options
+def rewind_listens(minutes: int, release: str | None, dry_run: bool) -> None:
+    """Have the listens workers take the listens of the last minutes again.
+
+    Stop all workers of the release first, and start them afterwards. They begin at the first listen of that
+    time. Listens that Redis has lost come back into the histories, and the embeddings of all users of that time
+    are written again. A listen that a history still holds changes nothing.
+
+    \b
+    Examples:
+      tastewave rewind listens --minutes 30 --dry-run
+      tastewave rewind listens --minutes 30
+    """
+    from stream.commands.rewind import rewind
+    from stream.settings import load_settings
+
+    rewind(load_settings(), "listens", minutes=minutes, release=release, dry_run=dry_run)
 
 
 @cli.group()
@@ -213,6 +357,114 @@ def get_track(track_id: str, release: str | None, as_json: bool) -> None:
     from stream.settings import load_settings
 
     show_track(load_settings().redis, track_id, release=release, as_json=as_json)
+
+
+@get.command("user")
+@click.argument("user_id")
+@click.option("--release", help="The release whose taste space to look at; the live one when absent.")
+@click.option("--json", "as_json", is_flag=True, help="Print the user as on tastewave.users.embedded.")
+def get_user(user_id: str, release: str | None, as_json: bool) -> None:
+    """Print where USER_ID stands in taste space, and the nearest tracks that are new to them.
+
+    The tracks are those of the release of TASTEWAVE_RELEASE. Tracks that the user has heard, dislikes or has
+    excluded are left out. A user of whom Redis knows nothing stands where people without a history do.
+
+    \b
+    Examples:
+      tastewave get user ann
+      tastewave get user ann --json | jq .embedding
+    """
+    from stream.commands.get import show_user
+    from stream.settings import load_settings
+
+    show_user(load_settings(), user_id, release=release, as_json=as_json)
+
+
+@cli.command("listen")
+@click.argument("user_id")
+@click.argument("track_id", nargs=-1, required=True)
+@click.option("--kind", type=click.Choice(get_args(Kind)), default="play", show_default=True, help="What the user did.")
+@click.option("--at", type=click.IntRange(min=0), help="When, in milliseconds since 1970, UTC; now when absent.")
+@click.option(
+    "--played-ms",
+    type=click.IntRange(min=0),
+    help="For play and skip: how much was heard. When absent, a play is heard to its end, a skip not at all.",
+)
+@click.option(
+    "--duration-ms", type=click.IntRange(min=0), help="For play and skip: length of the track; 180000 when absent."
+)
+@click.option("--wait", is_flag=True, help="Wait until the user's embedding in Redis knows the listen.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --wait: give up after so many seconds.",
+)
+def publish_listens(
+    user_id: str,
+    track_id: tuple[str, ...],
+    *,
+    kind: Kind,
+    at: int | None,
+    played_ms: int | None,
+    duration_ms: int | None,
+    wait: bool,
+    timeout_s: float,
+) -> None:
+    """Publish a listen of USER_ID for each TRACK_ID, oldest first.
+
+    \b
+    Examples:
+      tastewave listen ann track-1 track-2 --wait
+      tastewave listen ann track-2 --kind like
+      tastewave listen ann track-1 --kind exclude
+    """
+    from stream.commands.listen import listen
+    from stream.settings import load_settings
+
+    listen(
+        load_settings(),
+        user_id,
+        track_id,
+        kind=kind,
+        at=at,
+        played_ms=played_ms,
+        duration_ms=duration_ms,
+        wait=wait,
+        timeout_s=timeout_s,
+    )
+
+
+@cli.command("simulate")
+@click.argument("platform", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--rate",
+    default=5000.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most events a second.",
+)
+@click.option(
+    "--speedup",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How much faster than the clock the platform's time passes; as fast as --rate allows when absent.",
+)
+def simulate_platform(platform: Path, *, rate: float, speedup: float | None) -> None:
+    """Publish the uploads and listens of a synthetic PLATFORM, in the order of their times.
+
+    PLATFORM is a folder of `tastewave-offline synth platform`. Prints the rate that was reached.
+
+    \b
+    Examples:
+      tastewave simulate platform --rate 5000
+      tastewave simulate platform --speedup 3600
+    """
+    from stream.commands.simulate import simulate
+    from stream.settings import load_settings
+
+    simulate(load_settings(), platform, rate=rate, speedup=speedup)
 
 
 @cli.command("upload")

@@ -1,4 +1,4 @@
-"""`make demo`: a real Kafka, a real Redis and a real worker tag a few tracks, and everything is cleaned up.
+"""`make demo`: real workers tag a few tracks and follow two listeners on a real Kafka and Redis; all is cleaned up.
 
 Whatever can start side by side does: the servers boot while the music is synthesised.
 """
@@ -17,16 +17,21 @@ import urllib.request
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import click
+import numpy as np
 
 from deploy.local import Kafka, LaunchError, Redis, Server
 from deploy.local.process import bound, tail
+from deploy.local.taste import demonstration_release, titles
 from models.errors import TastewaveError
+from models.release import load_release
+from stream.commands.tables import print_table
 
 BIN = Path(sys.executable).parent
 TRACKS = 8
+LISTENS = 8
 FOLDER = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 
 
@@ -36,7 +41,8 @@ class Worker(Server):
     name: ClassVar[str] = "tastewave worker tracks"
 
     def _command(self) -> list[str]:
-        return program("tastewave", "worker", "tracks")
+        # env, since the variable is another one for each worker
+        return ["env", f"TASTEWAVE_HEALTH_PORT={self.port}", *program(*self.name.split())]
 
     def _answers(self) -> bool:
         try:
@@ -44,6 +50,12 @@ class Worker(Server):
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+
+class ListensWorker(Worker):
+    """`tastewave worker listens`."""
+
+    name: ClassVar[str] = "tastewave worker listens"
 
 
 class _NothingHere(BaseHTTPRequestHandler):
@@ -72,11 +84,12 @@ def demo(audio: Path | None) -> None:
 def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
     """Run the demo; the stack stops what it starts."""
     kafka, redis = Kafka(folder=scratch / "kafka"), Redis(folder=scratch / "redis")
-    worker = Worker(folder=scratch / "worker")
-    for server in (redis, kafka, worker):
+    worker, listens_worker = Worker(folder=scratch / "worker"), ListensWorker(folder=scratch / "listens-worker")
+    for server in (redis, kafka, worker, listens_worker):
         stack.callback(server.close)
     music = audio or scratch / "music"
-    use_servers(kafka, redis, roots=(music, scratch), health_port=worker.port)
+    release = demonstration_release(scratch / "release")
+    use_servers(kafka, redis, roots=(music, scratch), release=release)
     say("Starting Kafka and Redis" + ("" if audio else f", synthesising {TRACKS} pieces of music") + " ...")
     redis.launch()
     kafka.launch()
@@ -87,12 +100,14 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
         stack.callback(synthesis.kill)
     redis.wait()
     kafka.wait()
-    say("Creating topics, starting a worker ...")
-    worker.launch()  # it waits for the topics
+    say("Creating topics, starting two workers ...")
+    for one in (worker, listens_worker):
+        one.launch()  # it waits for the topics
     subprocess.run(bound(program("tastewave", "topics", "create")), check=True, stdout=subprocess.DEVNULL)
     if synthesis and synthesis.wait():
         raise LaunchError(f"the music could not be synthesised (status {synthesis.returncode}); see above")
     worker.wait()
+    listens_worker.wait()
 
     (scratch / "broken.mp3").write_text("This was an mp3 once.\n" * 1000)
     missing = f"http://127.0.0.1:{serve_nothing(stack)}/missing.mp3"
@@ -100,14 +115,54 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
         uploads = (audio or "music", "broken.mp3", missing)
         show(program("tastewave", "upload", *uploads, "--wait"), folder=scratch, failures_expected=True)
         show(program("tastewave", "dead-letters"))
+        show(["redis-cli", "-p", str(redis.port), "hgetall", answered_key(redis)])
+        follow_two_people(redis, release)
     except subprocess.CalledProcessError:
-        click.echo(f"The worker's last words:\n{tail(worker.log)}", err=True)
+        for one in (worker, listens_worker):
+            click.echo(f"The last words of {one.name}:\n{tail(one.log)}", err=True)
         raise
-    show(["redis-cli", "-p", str(redis.port), "hgetall", answered_key(redis)])
     say(NEXT_STEPS)
 
 
-def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path], health_port: int) -> None:
+def follow_two_people(redis: Redis, release: Path) -> None:
+    """Two people with opposite tastes listen; a table shows where they stood before and after."""
+    from redis import Redis as Client
+
+    from stream.reader.answers import read_user
+    from stream.reader.offers import known_tracks, nearest_tracks
+
+    title_of = titles()
+    people = {"ann": "Metal", "bob": "Classical"}
+    heard = {
+        person: [track for track, title in title_of.items() if title.startswith(style)][:LISTENS]
+        for person, style in people.items()
+    }
+    say(f"\nTwo people arrive: ann hears {LISTENS} tracks of metal, bob {LISTENS} of classical music.")
+    show(program("tastewave", "get", "user", "ann"))
+    for person, tracks in heard.items():
+        show(program("tastewave", "listen", person, *tracks, "--wait"))
+    tower = load_release(release).user_tower()
+    places: dict[str, dict[str, Any]] = {person: {"before": tower.manifest.global_embedding} for person in people}
+    known: dict[str, set[str]] = {}
+    with Client.from_url(redis.url) as client:
+        for person, place in places.items():
+            user = read_user(client, person)
+            if user is None:
+                raise LaunchError(f"{person} listened, and has no embedding")
+            place["after"], known[person] = user.embedding, known_tracks(client, person)
+    rows = []
+    for when in ("before", "after"):
+        cosine = float(np.dot(places["ann"][when], places["bob"][when]))
+        for person in people:
+            nearest = nearest_tracks(
+                tower, places[person][when], count=3, without=known[person] if when == "after" else ()
+            )
+            offered = ", ".join(f"{title_of[track]} ({score:.2f})" for track, score in nearest)
+            rows.append((person, when, f"{cosine:.2f}", offered))
+    print_table(("person", "listening", "cosine of the two", "would be offered"), rows)
+
+
+def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path], release: Path) -> None:
     """Point the commands that this process starts at its own servers, whatever the shell had set."""
     for name in [name for name in os.environ if name.startswith("TASTEWAVE_")]:
         del os.environ[name]
@@ -116,7 +171,7 @@ def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path], health_
         "TASTEWAVE_REDIS_URL": redis.url,
         "TASTEWAVE_FILE_ROOTS": ",".join(map(str, roots)),
         "TASTEWAVE_ALLOWED_HOSTS": "127.0.0.1",
-        "TASTEWAVE_HEALTH_PORT": str(health_port),
+        "TASTEWAVE_RELEASE": str(release),
     }
 
 
@@ -166,6 +221,8 @@ Where to look next
     .venv/bin/tastewave topics create
     TASTEWAVE_FILE_ROOTS=/path/to/music .venv/bin/tastewave worker tracks
     .venv/bin/tastewave upload /path/to/music --wait
+    TASTEWAVE_RELEASE=/a/release/with/a/tower .venv/bin/tastewave worker listens
+    .venv/bin/tastewave listen ann TRACK... --wait
     redis-cli -u "$TASTEWAVE_REDIS_URL" --scan --pattern 'tw:*:track:*'
   README.md                               how to read an answer, and the chapters in deploy/docs"""
 

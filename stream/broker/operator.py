@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from models.errors import TastewaveError
 from stream.broker.tokens import kafka_python_arguments
-from stream.settings import KafkaSettings
+from stream.settings import KafkaSettings, Settings
 
 _BOOTSTRAP_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 30.0
@@ -61,6 +61,25 @@ def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **option
         ) from error
 
 
+DELIVERY_TIMEOUT_S = 30.0
+"""How long a command waits until Kafka has taken a record."""
+
+
+def kafka_producer(settings: Settings, **options: Any) -> contextlib.AbstractContextManager[KafkaProducer]:
+    """A KafkaProducer for a `with` block, which gives a record up after DELIVERY_TIMEOUT_S. Raises as kafka_client."""
+    return kafka_client(
+        KafkaProducer,
+        settings.kafka,
+        acks="all",
+        allow_auto_create_topics=False,
+        max_request_size=settings.topics.max_bytes,
+        max_block_ms=int(DELIVERY_TIMEOUT_S * 1000),
+        request_timeout_ms=int(DELIVERY_TIMEOUT_S * 500),
+        delivery_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
+        **options,
+    )
+
+
 def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
     """The partitions of a topic. Raises KafkaUnusable where it is missing."""
     numbers = consumer.partitions_for_topic(topic)
@@ -80,7 +99,7 @@ def records_between(
         ends: the offset after the last record, for each partition.
 
     Raises:
-        KafkaTimeoutError: they did not come within 30 s.
+        KafkaTimeoutError: none came for 30 s.
     """
     unread = [place for place in ends if starts[place] < ends[place]]
     consumer.assign(unread)
@@ -89,7 +108,8 @@ def records_between(
     deadline = time.monotonic() + _READ_TIMEOUT_S
     while unread:
         if time.monotonic() > deadline:
-            raise KafkaTimeoutError(f"the records did not come within {_READ_TIMEOUT_S:.0f} s")
+            raise KafkaTimeoutError(f"no record came for {_READ_TIMEOUT_S:.0f} s")
         for records in consumer.poll(timeout_ms=500).values():
             yield from records
+            deadline = time.monotonic() + _READ_TIMEOUT_S
         unread = [place for place in unread if (consumer.position(place) or 0) < ends[place]]

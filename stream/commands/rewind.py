@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 from kafka import KafkaAdminClient, KafkaConsumer
@@ -16,13 +16,24 @@ from kafka.errors import NoError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from rich.table import Column
 
-from models.contract import TRACKS_UPLOADED
+from models.contract import LISTENS, TRACKS_UPLOADED
 from models.errors import TastewaveError
 from models.release import load_release
 from stream.broker.groups import SESSION_TIMEOUT_S
 from stream.broker.operator import kafka_client, partitions_of
 from stream.commands.tables import print_table, utc
 from stream.settings import Settings
+
+Role = Literal["tracks", "listens"]
+_TOPICS: Mapping[Role, str] = {"tracks": TRACKS_UPLOADED, "listens": LISTENS}
+_AFTER_RETENTION: Mapping[Role, str] = {
+    "tracks": "upload the tracks again whose answers Redis lost",
+    "listens": "publish the listens again that Redis lost",
+}
+_WHAT_REDIS_HOLDS: Mapping[Role, str] = {
+    "tracks": "answers that Redis still holds are only published",
+    "listens": "listens that Redis still holds change nothing",
+}
 
 
 class RewindRefused(TastewaveError):
@@ -53,14 +64,15 @@ class Move(NamedTuple):
         return self.from_offset - self.to_offset
 
 
-def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = None, dry_run: bool = False) -> None:
-    """Move the consumer group of tracks workers back to the first upload of the last minutes.
+def rewind(settings: Settings, role: Role, *, minutes: int, release: str | None = None, dry_run: bool = False) -> None:
+    """Move the consumer group of workers back to the first event of the last minutes.
 
-    Kafka's time of a record counts, not its uploaded_at. Where these times are not in order, all that follows the
+    Kafka's time of a record counts, not that of its event. Where these times are not in order, all that follows the
     newest record before that time counts too. No partition moves forward, or to before what Kafka holds.
 
     Args:
         settings: of the workers.
+        role: whose events are handled again.
         minutes: how far back.
         release: whose workers; those of the configured release when None.
         dry_run: print what would be done and change nothing.
@@ -71,23 +83,24 @@ def rewind_tracks(settings: Settings, *, minutes: int, release: str | None = Non
         ReleaseError: the configured release cannot be read.
     """
     release = release or load_release(settings.worker.release).release_id
-    group = settings.topics.consumer_group(role="tracks", release=release)
+    group = settings.topics.consumer_group(role=role, release=release)
     now_ms = time.time_ns() // 1_000_000
     since_ms, credible_ms = now_ms - minutes * 60_000, now_ms - 2 * settings.topics.retention_h * 3_600_000
     with (
         kafka_client(KafkaAdminClient, settings.kafka) as admin,
         kafka_client(KafkaConsumer, settings.kafka, allow_auto_create_topics=False) as consumer,
     ):
-        places = partitions_of(consumer, settings.topics.named(TRACKS_UPLOADED))
+        topic = settings.topics.named(_TOPICS[role])
+        places = partitions_of(consumer, topic)
         moves = plan(admin, group, places, since_ms=max(0, since_ms), credible_ms=credible_ms)
         if not moves:
             raise RewindRefused(
-                f"consumer group {group} has committed nothing, so there is nothing to answer again; "
+                f"consumer group {group} has committed nothing, so there is nothing to go back over; "
                 "check --release or TASTEWAVE_RELEASE, and TASTEWAVE_TOPIC_PREFIX"
             )
         if not dry_run:
-            _commit(admin, group, release, moves, settings.topics.named(TRACKS_UPLOADED))
-    _print(moves, minutes=minutes, dry_run=dry_run)
+            _commit(admin, group, moves, topic=topic, workers=f"{role} workers of release {release}")
+    _print(moves, role, minutes=minutes, dry_run=dry_run)
 
 
 def plan(
@@ -99,7 +112,7 @@ def plan(
         admin: a KafkaAdminClient.
         group: the consumer group.
         places: partitions of its topic.
-        since_ms: the time from which on uploads are to be answered again (ms, UTC, by Kafka's time).
+        since_ms: the time from which on events are to be handled again (ms, UTC, by Kafka's time).
         credible_ms: a record that claims an earlier time did not come then, since Kafka would have dropped it.
     """
     committed = {
@@ -159,7 +172,7 @@ def _move(partition: int, held: int, *, start: int, first: Any, certain: int) ->
     return Move(partition, held, to_offset, to_offset < by_time, oldest_ms)
 
 
-def _commit(admin: Any, group: str, release: str, moves: Iterable[Move], topic: str) -> None:
+def _commit(admin: Any, group: str, moves: Iterable[Move], *, topic: str, workers: str) -> None:
     offsets = {
         TopicPartition(topic, move.partition): OffsetAndMetadata(move.to_offset, "", -1)
         for move in moves
@@ -170,14 +183,14 @@ def _commit(admin: Any, group: str, release: str, moves: Iterable[Move], topic: 
             members = admin.describe_groups([group])[group]["members"]
             hosts = ", ".join(sorted({member["client_host"].lstrip("/") for member in members}))
             raise RewindRefused(
-                f"the tracks workers of release {release} run ({len(members)} in consumer group {group}, on {hosts}); "
+                f"the {workers} run ({len(members)} in consumer group {group}, on {hosts}); "
                 f"stop them all (one that was killed counts for {SESSION_TIMEOUT_S:.0f} s more), and run this again"
             )
         if refusal is not NoError:
             raise refusal
 
 
-def _print(moves: list[Move], *, minutes: int, dry_run: bool) -> None:
+def _print(moves: list[Move], role: Role, *, minutes: int, dry_run: bool) -> None:
     total = sum(move.events for move in moves)
     events = f"{total} event" if total == 1 else f"{total} events"
     print_table(
@@ -190,17 +203,17 @@ def _print(moves: list[Move], *, minutes: int, dry_run: bool) -> None:
             for move in dropped
         )
         click.echo(
-            f"Kafka has dropped older uploads (retention), some of them perhaps of these {minutes} minutes, "
-            f"in partition {places}; upload the tracks again whose answers Redis lost."
+            f"Kafka has dropped older events (retention), some of them perhaps of these {minutes} minutes, "
+            f"in partition {places}; {_AFTER_RETENTION[role]}."
         )
     if odd := ", ".join(str(move.partition) for move in moves if move.by_offsets):
         click.echo(
-            f"The Kafka times of the uploads are not in order in partition {odd}, which goes back by offsets: "
-            f"to the last upload that is surely older than {minutes} minutes."
+            f"The Kafka times of the events are not in order in partition {odd}, which goes back by offsets: "
+            f"to the last event that is surely older than {minutes} minutes."
         )
     if not total:
-        click.echo(f"Nothing to rewind: no upload of the last {minutes} minutes has been answered.")
+        click.echo(f"Nothing to rewind: no event of the last {minutes} minutes has been handled.")
     elif dry_run:
-        click.echo(f"{events} would be answered again; nothing was changed.")
+        click.echo(f"{events} would be handled again; nothing was changed.")
     else:
-        click.echo(f"Start the workers. They answer {events} again; answers that Redis still holds are only published.")
+        click.echo(f"Start the workers. They handle {events} again; {_WHAT_REDIS_HOLDS[role]}.")

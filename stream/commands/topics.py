@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -156,7 +156,7 @@ def _create(admin: Any, topics: list[Topic]) -> None:
 
 def _compare(admin: Any, settings: TopicSettings) -> list[TopicState]:
     wanted = wanted_topics(settings)
-    actual = _describe(admin, [topic.name for topic in wanted])
+    actual = describe_topics(admin, [topic.name for topic in wanted])
     states: list[TopicState] = []
     for topic in wanted:
         if topic.name not in actual:
@@ -167,7 +167,7 @@ def _compare(admin: Any, settings: TopicSettings) -> list[TopicState]:
     return states
 
 
-def _describe(admin: Any, names: list[str]) -> dict[str, Topic]:
+def describe_topics(admin: Any, names: Collection[str]) -> dict[str, Topic]:
     """Those of the topics that Kafka has."""
     present = sorted(set(admin.list_topics()) & set(names))
     if not present:

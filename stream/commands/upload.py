@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import click
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from rich.progress import Progress
 from rich.table import Column
@@ -24,7 +24,7 @@ from models.errors import EventError, FetchRefused, SettingsError, TastewaveErro
 from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
 from stream.audio.uris import shown_uri
 from stream.broker.dead_letters import DeadLetter, Record, read_dead_letter
-from stream.broker.operator import kafka_client, partitions_of
+from stream.broker.operator import DELIVERY_TIMEOUT_S, kafka_client, kafka_producer, partitions_of
 from stream.commands.audio_files import audio_in
 from stream.commands.tables import print_table, progress_bar
 from stream.reader.answers import live_release
@@ -32,7 +32,6 @@ from stream.settings import RedisSettings, Settings, TopicSettings
 from stream.store.client import sync_client
 
 _ID_DIGITS = 16
-_DELIVERY_TIMEOUT_S = 30.0
 _POLL_MS = 200
 
 
@@ -163,16 +162,7 @@ def plan_upload(audio: Path | str, *, track_id: str | None = None) -> Upload:
 
 def publish(settings: Settings, uploads: Iterable[Upload], progress: Progress) -> None:
     """Send an event for each upload, dated now, and set its event_time and status. Raises KafkaUnusable."""
-    with kafka_client(
-        KafkaProducer,
-        settings.kafka,
-        acks="all",
-        allow_auto_create_topics=False,
-        max_request_size=settings.topics.max_bytes,
-        max_block_ms=int(_DELIVERY_TIMEOUT_S * 1000),
-        request_timeout_ms=int(_DELIVERY_TIMEOUT_S * 500),
-        delivery_timeout_ms=int(_DELIVERY_TIMEOUT_S * 1000),
-    ) as producer:
+    with kafka_producer(settings) as producer:
         sent: list[tuple[Upload, Any]] = []
         for upload in uploads:
             upload.event_time = time.time_ns() // 1_000_000
@@ -180,7 +170,7 @@ def publish(settings: Settings, uploads: Iterable[Upload], progress: Progress) -
             sent.append((upload, producer.send(settings.topics.named(TRACKS_UPLOADED), key=key, value=value)))
         for upload, delivery in progress.track(sent, description="publishing"):
             try:
-                delivery.get(_DELIVERY_TIMEOUT_S)
+                delivery.get(DELIVERY_TIMEOUT_S)
                 upload.status = "published"
             except KafkaError as error:
                 upload.reason, upload.message = "undelivered", str(error)

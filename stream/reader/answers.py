@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.contract import KEY_PREFIX, live_key, track_answer, track_key
-from models.events import TrackTagged
+from models.contract import KEY_PREFIX, live_key, track_answer, track_key, user_answer, user_key
+from models.events import TrackTagged, UserEmbedded
 
 
 def live_release(client: Any, *, key_prefix: str = KEY_PREFIX) -> str | None:
@@ -53,3 +53,24 @@ def read_track(
         return None
     fields: dict[bytes, bytes] = client.hgetall(track_key(release, track_id, prefix=key_prefix))
     return track_answer(track_id, release, fields) if fields else None
+
+
+def read_user(
+    client: Any, user_id: str, *, release: str | None = None, key_prefix: str = KEY_PREFIX
+) -> UserEmbedded | None:
+    """Where a user stands in a release's taste space, or None where it knows no such user or no release is live.
+
+        user = read_user(redis.Redis(), "u1")
+        user.embedding, user.source   # 40 numbers of norm 1; history or global
+
+    Args:
+        client: a redis.Redis or RedisCluster that returns bytes, which both do unless told otherwise.
+        user_id: as in the listens.
+        release: a release id; the live release when None, which asks Redis once more.
+        key_prefix: the platform's TASTEWAVE_REDIS_KEY_PREFIX.
+    """
+    release = release or live_release(client, key_prefix=key_prefix)
+    if release is None:
+        return None
+    fields: dict[bytes, bytes] = client.hgetall(user_key(release, user_id, prefix=key_prefix))
+    return user_answer(user_id, release, fields) if fields else None

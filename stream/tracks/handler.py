@@ -11,8 +11,8 @@ import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord
 
-from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
-from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
+from models.errors import AudioError, EventError, FetchError, ProcessingError, TastewaveError
+from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event, refuse_future
 from stream import metrics
 from stream.audio.breaker import HostAway
 from stream.audio.machine import lacking
@@ -151,12 +151,7 @@ class TrackHandler:
 
     def _accept(self, record: ConsumerRecord) -> TrackUploaded:
         event = decode_event(record.value, TrackUploaded)
-        ahead_ms = event.uploaded_at - self._now_ms()
-        if ahead_ms > self._future_tolerance_ms:
-            raise FutureEvent(
-                f"uploaded_at is {ahead_ms / 1000:.0f} s ahead of this clock, at most "
-                f"{self._future_tolerance_ms / 1000:.0f} s is taken; check the producer's clock and unit (milliseconds)"
-            )
+        refuse_future("uploaded_at", event.uploaded_at, now_ms=self._now_ms(), tolerance_ms=self._future_tolerance_ms)
         return event
 
     async def _hear(self, event: TrackUploaded) -> tuple[Tagging, str]:

@@ -18,10 +18,11 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from models.contract import DEAD_LETTER, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
-from models.events import TrackTagged, TrackUploaded, decode_event, encode_event
+from models.contract import DEAD_LETTER, LISTENS, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
+from models.events import Listen, TrackTagged, TrackUploaded, decode_event, encode_event
 from models.release import load_release
 from stream.broker.dead_letters import dead_letter
+from stream.broker.operator import kafka_client, partitions_of, records_between
 from stream.commands.dead_letters import latest_dead_letters
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client, sync_client
@@ -89,10 +90,10 @@ def states(table: str) -> Counter[str]:
 
 
 def test_topics_are_created_once_and_drift_is_reported(tastewave: Shell, settings: Settings) -> None:
-    assert states(tastewave("topics", "check", rc=1)) == {"missing": 6}
-    assert states(tastewave("topics", "create")) == {"created": 6}
-    assert states(tastewave("topics", "create")) == {"there": 6}
-    assert states(tastewave("topics", "check")) == {"there": 6}
+    assert states(tastewave("topics", "check", rc=1)) == {"missing": 7}
+    assert states(tastewave("topics", "create")) == {"created": 7}
+    assert states(tastewave("topics", "create")) == {"there": 7}
+    assert states(tastewave("topics", "check")) == {"there": 7}
     with_admin(
         settings,
         lambda admin: (
@@ -104,11 +105,11 @@ def test_topics_are_created_once_and_drift_is_reported(tastewave: Shell, setting
         ),
     )
     deadline = time.monotonic() + 30  # the broker shows a change a moment after it took it
-    while states(report := tastewave("topics", "check", rc=1)) != {"missing": 1, "differs": 2, "there": 3}:
+    while states(report := tastewave("topics", "check", rc=1)) != {"missing": 1, "differs": 2, "there": 4}:
         assert time.monotonic() < deadline, report
     assert f"{settings.topics.named(TRACKS_UPLOADED)}: partitions is 5, wanted 3" in report
     assert f"{settings.topics.named(DEAD_LETTER)}: retention.ms is 1000, wanted 2592000000" in report
-    assert states(tastewave("topics", "create")) == {"created": 1, "differs": 2, "there": 3}
+    assert states(tastewave("topics", "create")) == {"created": 1, "differs": 2, "there": 4}
 
 
 def with_admin(settings: Settings, work: Callable[[KafkaAdminClient], object]) -> None:
@@ -535,12 +536,12 @@ def test_a_rewind_goes_back_to_the_uploads_of_that_time_and_never_forward(
     rewind = ("rewind", "tracks", "--release", RELEASE, "--minutes")
     planned = tastewave(*rewind, "10", "--dry-run")
     assert moves(planned) == [["0", "3", "2", "1"], ["1", "1", "1", "0"], ["2", "0", "0", "0"]]
-    assert "1 event would be answered again" in planned
+    assert "1 event would be handled again" in planned
     assert committed(settings) == [3, 1, 0]
     assert moves(tastewave(*rewind, "10")) == moves(planned)
     assert committed(settings) == [2, 1, 0]
-    assert "Nothing to rewind: no upload of the last 10 minutes has been answered." in tastewave(*rewind, "10")
-    assert "Start the workers. They answer 3 events again;" in tastewave(*rewind, "90")
+    assert "Nothing to rewind: no event of the last 10 minutes has been handled." in tastewave(*rewind, "10")
+    assert "Start the workers. They handle 3 events again;" in tastewave(*rewind, "90")
     assert committed(settings) == [0, 0, 0]
     assert "Nothing to rewind" in tastewave(*rewind, "99999999999")
 
@@ -562,7 +563,7 @@ def test_a_rewind_takes_uploads_along_whose_kafka_times_are_odd(
     with_admin(settings, lambda admin: admin.alter_group_offsets(settings.topics.named(GROUP), offsets))
     told = tastewave("rewind", "tracks", "--release", RELEASE, "--minutes", "10")
     assert moves(told) == [["0", "8", "3", "5"], ["1", "2", "0", "2"]]
-    assert "The Kafka times of the uploads are not in order in partition 0, 1, which goes back by offsets" in told
+    assert "The Kafka times of the events are not in order in partition 0, 1, which goes back by offsets" in told
     assert committed(settings) == [3, 0]
 
 
@@ -608,6 +609,77 @@ def test_a_rewind_of_workers_that_never_were_is_refused(tastewave: Shell) -> Non
     tastewave("topics", "create")
     tastewave("rewind", "tracks", "--minutes", "5", "--release", "ffffffffffff", rc=1)
     assert (
-        "tastewave.tracks.ffffffffffff has committed nothing, so there is nothing to answer again; check --release"
+        "tastewave.tracks.ffffffffffff has committed nothing, so there is nothing to go back over; check --release"
         in tastewave.error
     )
+
+
+# --- listen
+
+
+def test_listens_are_published_a_millisecond_apart_and_checked_before(tastewave: Shell, settings: Settings) -> None:
+    tastewave("listen", "ann", "t1", rc=1)
+    assert "tastewave topics create" in tastewave.error
+    tastewave("topics", "create")
+    tastewave("listen", "ann", "t1", "--at", "1767225600", rc=1)
+    assert "looks like seconds" in tastewave.error
+    assert "2 play of ann published" in tastewave("listen", "ann", "t1", "t2", "--at", "1767225600000")
+    tastewave("listen", "ann", "t2", "--kind", "like", "--at", "1767225600005")
+    with kafka_client(KafkaConsumer, settings.kafka) as consumer:
+        places = partitions_of(consumer, settings.topics.named(LISTENS))
+        records = list(records_between(consumer, consumer.beginning_offsets(places), consumer.end_offsets(places)))
+    assert {record.key for record in records} == {b"ann"}
+    listens = [decode_event(record.value, Listen) for record in records]
+    assert [(one.track_id, one.kind, one.at - 1767225600000) for one in listens] == [
+        ("t1", "play", -1),
+        ("t2", "play", 0),
+        ("t2", "like", 5),
+    ]
+    assert [(one.played_ms, one.duration_ms) for one in listens] == [(180_000, 180_000)] * 2 + [(None, None)]
+    tastewave("listen", "ann", "t1", "--wait", "--timeout", "0.2", rc=1)
+    assert "no embedding of ann came for 0.2 s" in tastewave.error
+
+
+def test_a_rewind_of_listens_moves_the_group_of_the_listens_workers(
+    tastewave: Shell, settings: Settings, producer: KafkaProducer
+) -> None:
+    tastewave("topics", "create")
+    send(producer, settings, LISTENS, b"u", b"{}", partition=0)
+    group = settings.topics.named(f"tastewave.listens.{RELEASE}")
+    offsets = {TopicPartition(settings.topics.named(LISTENS), 0): OffsetAndMetadata(1, "", -1)}
+    with_admin(settings, lambda admin: admin.alter_group_offsets(group, offsets))
+    told = tastewave("rewind", "listens", "--release", RELEASE, "--minutes", "10")
+    assert moves(told) == [["0", "1", "0", "1"]]
+    assert "They handle 1 event again; listens that Redis still holds change nothing." in told
+
+
+# --- simulate
+
+
+def test_a_platform_is_published_in_the_order_of_its_times_at_the_rate_that_was_asked_for(
+    tastewave: Shell, settings: Settings, tmp_path: Path
+) -> None:
+    platform = tmp_path / "platform"
+    tastewave("simulate", tmp_path, rc=1)
+    assert f"{tmp_path} is no synthetic platform" in tastewave.error
+    make = ["synth", "platform", platform, "--tracks", "16", "--users", "20", "--listens", "1000", "--no-audio"]
+    subprocess.run([TASTEWAVE.with_name("tastewave-offline"), *make], check=True, capture_output=True)
+    tastewave("topics", "create")
+    started = time.monotonic()
+    told = tastewave("simulate", platform, "--rate", "1000")
+    took_s = time.monotonic() - started
+    assert took_s > 0.75  # four waits of 200 events each
+    assert re.search(r"^0 uploads and 1,000 listens in [\d.]+ s: [\d,]+ events/s", told)
+    rate = float(re.search(r"([\d,]+) events/s", told)[1].replace(",", ""))
+    assert 1000 / took_s <= rate <= 1300
+    with kafka_client(KafkaConsumer, settings.kafka) as consumer:
+        places = partitions_of(consumer, settings.topics.named(LISTENS))
+        records = list(records_between(consumer, consumer.beginning_offsets(places), consumer.end_offsets(places)))
+    listens = [decode_event(record.value, Listen) for record in records]
+    assert len({listen.event_id for listen in listens}) == 1000
+    of_partition = {}
+    for record, listen in zip(records, listens, strict=True):
+        assert record.key == listen.user_id.encode()
+        of_partition.setdefault(record.partition, []).append(listen.at)
+    assert len(of_partition) == 3
+    assert all(times == sorted(times) for times in of_partition.values())

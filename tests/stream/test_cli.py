@@ -20,14 +20,22 @@ COMMANDS = dict(commands(cli))
 def test_the_commands_are_those_that_an_operator_needs() -> None:
     assert sorted(COMMANDS) == [
         "dead-letters",
+        "forget track",
+        "forget user",
         "get track",
+        "get user",
+        "listen",
         "release activate",
         "release show",
+        "rewind listens",
         "rewind tracks",
+        "simulate",
         "tag",
         "topics check",
         "topics create",
         "upload",
+        "users rebuild",
+        "worker listens",
         "worker tracks",
     ]
 

@@ -1,0 +1,53 @@
+"""Which tracks of a release are nearest to a user."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.contract import KEY_PREFIX, feedback_key, history_key
+from models.history import KINDS, StoredHistory, read_histories
+from models.user_tower import UserTower
+
+_LIKE, _UNLIKE, _UNDISLIKE = (KINDS.index(kind) for kind in ("like", "unlike", "undislike"))
+
+
+def nearest_tracks(
+    tower: UserTower, embedding: Sequence[float], *, count: int, without: Collection[str] = ()
+) -> list[tuple[str, float]]:
+    """The tracks with the greatest dot product, best first, each with it.
+
+    Args:
+        tower: whose item table is searched.
+        embedding: (dim,) of a user.
+        count: at most how many tracks.
+        without: ids of tracks that are left out.
+    """
+    scores = tower.items.vectors @ np.asarray(embedding, np.float32)
+    rows = tower.items.rows(without)
+    scores[rows[rows >= 0]] = -np.inf
+    best = np.argpartition(-scores, min(count, len(scores)) - 1)[:count]
+    best = best[np.argsort(-scores[best], kind="stable")]
+    return [(tower.items.track_id(row), float(scores[row])) for row in best.tolist() if np.isfinite(scores[row])]
+
+
+def known_tracks(client: Any, user_id: str, *, key_prefix: str = KEY_PREFIX) -> set[str]:
+    """The tracks that a user has heard, dislikes or has excluded: those that a recommender leaves out.
+
+    Args:
+        client: a redis.Redis or RedisCluster that returns bytes.
+        user_id: as in the listens.
+        key_prefix: the platform's TASTEWAVE_REDIS_KEY_PREFIX.
+    """
+    members: list[bytes] = client.zrange(history_key(user_id, prefix=key_prefix), 1, -1)  # at 0 stands the revision
+    feedback: list[tuple[bytes, float]] = client.zrange(
+        feedback_key(user_id, prefix=key_prefix), 0, -1, withscores=True
+    )
+    said: dict[bytes, tuple[float, int]] = {}
+    for member, at in feedback:
+        said[member[1:]] = max(said.get(member[1:], (0.0, 0)), (at, member[0]))
+    refused = [track for track, (_, kind) in said.items() if kind not in (_LIKE, _UNLIKE, _UNDISLIKE)]
+    heard = read_histories([StoredHistory(members, [(member, int(at)) for member, at in feedback])]).track_ids
+    return {track.decode() for track in (*heard, *refused)}
