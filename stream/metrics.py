@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 REGISTRY = CollectorRegistry()
 
 EVENTS = Counter(
-    "tastewave_events", "Events done, by outcome (tagged, abstained, cached, failed, refused) and reason.",
+    "tastewave_events", "Events done, by outcome (tagged, abstained, cached, failed, refused, forgotten) and reason.",
     ("agent", "outcome", "reason"), registry=REGISTRY,
 )  # fmt: skip
 STAGE_SECONDS = Histogram(

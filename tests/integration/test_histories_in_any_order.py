@@ -79,11 +79,20 @@ listens = st.builds(
     user_id=st.sampled_from(USERS),
     track_id=st.sampled_from(TRACKS),
     kind=st.sampled_from(("play", "play", "play", *KINDS)),
-    at=st.integers(NOON, NOON + 7),
+    at=st.integers(NOON, NOON + 9),
     played_ms=st.sampled_from([0, 60_000, 200_000]),
     duration_ms=st.just(200_000),
 )
 forgettings = st.builds(Forget, user_id=st.sampled_from(USERS), at=st.integers(NOON, NOON + 7))
+
+
+@st.composite
+def courses(draw: st.DrawFn) -> list[Listen | Forget]:
+    """Listens, with a user forgotten or not somewhere among them."""
+    events: list[Listen | Forget] = [*draw(st.lists(listens, min_size=8, max_size=24))]
+    for forget in draw(st.lists(forgettings, max_size=1)):
+        events.insert(draw(st.integers(0, len(events))), forget)
+    return events
 
 
 Scored = list[tuple[bytes, float]]
@@ -233,7 +242,7 @@ def test_any_order_number_and_timing_of_events_ends_the_same(redis_settings: Red
 
         @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(
-            events=st.lists(st.one_of(listens, listens, listens, listens, forgettings), min_size=8, max_size=24),
+            events=courses(),
             seed=st.integers(0, 2**32),
         )
         def property_holds(events: list[Listen | Forget], seed: int) -> None:
