@@ -78,13 +78,13 @@ def read_newest(tower: UserTower, stored: Sequence[StoredHistory]) -> Newest:
     histories = read_histories(stored)
     manifest, users = tower.manifest, len(stored)
     all_signals = manifest.counting.signals(histories.kind, histories.played_ms, histories.duration_ms)
-    says = np.flatnonzero(all_signals)
+    says: NDArray[np.int64] = np.flatnonzero(all_signals)
     user = np.repeat(np.arange(users), np.diff(histories.offsets))[says]
     listens = np.bincount(user, minlength=users)
     place = np.arange(len(user)) - np.cumsum(listens)[user] + manifest.history  # a user's newest at history - 1
     kept = place >= 0
     places, newest = (user[kept], place[kept]), says[kept]
-    track_ids = [histories.track_ids[listen] for listen in newest.tolist()]
+    track_ids = [histories.track_ids[listen] for listen in map(int, newest)]
     rows, unknown = _rows(tower, track_ids)
 
     def padded(values: NDArray[np.generic], empty: int) -> NDArray[np.int64]:
