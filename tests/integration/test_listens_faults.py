@@ -106,7 +106,7 @@ class Publishing:
         listens: list[Listen | bytes] = [*LISTENS, STRANGER]
         random.Random(seed).shuffle(listens)
         self._platform = platform
-        self._pieces = [listens[first : first + 200] for first in range(0, len(listens), 200)]
+        self._pieces = [listens[number::20] for number in range(20)]
 
     def some(self, pieces: int = 1) -> None:
         """Publish a piece, or more of them."""
@@ -121,6 +121,7 @@ class Publishing:
 
     def rest(self) -> None:
         """Publish what is left, which has to be something."""
+        assert self._pieces
         self.some(len(self._pieces))
 
     def _embedded(self) -> int:
