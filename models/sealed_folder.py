@@ -1,8 +1,8 @@
 """A sealed folder: files, and a manifest that gives the size and the SHA-256 of each of them.
 
-Releases and user towers are such folders. Making one, the manifest is written last:
+Releases and user towers are such folders. Making one, the manifest is written last, as JSON:
 
-    write_manifest(folder / "tower.json", TowerManifest(files=describe_files(folder), ...))
+    write_json(folder / "tower.json", TowerManifest(files=describe_files(folder), ...))
 
 Loading one, from a folder or an fsspec URL, every file is verified before any of them is read:
 
@@ -83,11 +83,6 @@ def describe_file(path: Path) -> SealedFile:
 def describe_files(folder: Path) -> dict[str, SealedFile]:
     """Size and SHA-256 of every file in a folder, in the order of the names."""
     return {path.name: describe_file(path) for path in sorted(folder.iterdir())}
-
-
-def write_manifest(path: Path, manifest: msgspec.Struct) -> None:
-    """Write a manifest as JSON that people can read."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
 def load_sealed(

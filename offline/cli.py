@@ -116,12 +116,10 @@ JOBS = (
         short="Convert the musicnn networks to ONNX.",
         help="""Convert the published musicnn checkpoints to musicnn-msd.onnx and musicnn-mtt.onnx in OUT_DIR.
 
-        When OUT_DIR is left out, it is the release that ships with the project. The checkpoints come from the
-        installed musicnn package, and TensorFlow reads them.
+        The checkpoints come from the installed musicnn package, and TensorFlow reads them.
 
         \b
-        Examples:
-          tastewave-offline convert-musicnn
+        Example:
           tastewave-offline convert-musicnn build/networks
         """,
     ),
@@ -174,11 +172,11 @@ JOBS = (
         short="Train a genre head and write a release.",
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
 
-        Takes less than a minute. The same data give the same release id on the same machine.
+        Takes less than a minute. The same data give the same release id on the same machine. A release that is in the
+        folder of --out is replaced.
 
         \b
         Examples:
-          tastewave-offline build-release gtzan-musicnn-taggram
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
         """,
@@ -271,9 +269,15 @@ def evaluate(settings: Evaluate) -> Outcome:
 
 
 def main() -> None:
-    """Entry point: an error of ours is one sentence and exit status 1."""
+    """Entry point: an error of ours or of a disk is one sentence and exit status 1."""
     try:
         cli()
     except TastewaveError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+        said = str(error)
+    except OSError as error:
+        what = f"{error.filename} cannot be used" if error.filename else "a file cannot be used"
+        said = f"{what} ({error.strerror or error}); mend that, and run this again"
+    else:
+        return
+    click.echo(f"Error: {said}", err=True)
+    sys.exit(1)

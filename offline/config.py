@@ -68,7 +68,7 @@ def load_config(
         given: settings that the command line has an argument or option for; they win over both. None means not given.
 
     Raises:
-        SettingsError: a file that cannot be read, a key that is unknown, a value that does not fit.
+        SettingsError: a file that cannot be read, a key that is unknown or missing, a value that does not fit.
     """
     values = _read(toml) if toml else {}
     for word in overrides:
@@ -88,6 +88,9 @@ def load_config(
         near = get_close_matches(key, known, n=1)
         advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
         raise SettingsError(f"{kind.__name__} has no setting {key!r}; {advice}")
+    for field in msgspec.structs.fields(kind):
+        if field.required and field.encode_name not in values:
+            raise SettingsError(f"{kind.__name__} needs the setting {field.encode_name}; see --help")
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:

@@ -181,7 +181,9 @@ def _click_option(option: Option, setting: Setting) -> click.Option:
         takes = {"type": option.type or _click_type(kind), "metavar": shown}
     if not setting.required and not isinstance(kind, StructType):
         takes |= {"default": setting.default, "show_default": True}
-    return click.Option([option.flag, setting.name], help=setting.meaning, **takes)
+    # It may stand in a file or a word as well, so that click cannot ask for it.
+    meaning = f"{setting.meaning}  [required]" if setting.required else setting.meaning
+    return click.Option([option.flag, setting.name], help=meaning, **takes)
 
 
 def _click_type(kind: Type) -> ClickType:

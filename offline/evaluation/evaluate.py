@@ -28,7 +28,7 @@ from offline.evaluation.scorers import TowerScorer, load_towers
 from offline.evaluation.settings import Evaluate
 from offline.evaluation.staleness import GAPS, stale
 from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, plain, verdict
-from offline.files import new_file, writing
+from offline.files import locked, new_file, write_json, writing
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.splits import Split, in_training, split_log
 from offline.progress import progress_bar
@@ -66,8 +66,7 @@ def run(settings: Evaluate) -> Outcome:
         ReleaseError: a folder is not that of a trained tower.
     """
     out = Path(settings.out)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out), locked(out):
         metrics = judge(settings, scratch=out)
         write(metrics, out)
     return Outcome(out=out, metrics=metrics)
@@ -213,7 +212,7 @@ def platform_caveat(where: str) -> str | None:
 def write(metrics: Json, out: Path) -> None:
     """Write metrics.json and report.html into a folder; neither is ever there in part."""
     with new_file(out / "metrics.json") as data, new_file(out / "report.html") as page:
-        data.write_bytes(msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
+        write_json(data, metrics)
         write_report(metrics, page)
 
 

@@ -96,7 +96,7 @@ class _Content:
         self._rows: list[Listen] = []
         self._sink = pa.BufferOutputStream()
         self._schema = COLUMNS.with_metadata({TOPIC_ID: topic_id})
-        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd", write_page_checksum=True)
 
     def takes(self, events_per_file: int) -> bool:
         """Whether there is room for another event."""

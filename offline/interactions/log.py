@@ -2,42 +2,36 @@
 
 A log is a Parquet file, a folder of them, a glob, or any of these at an fsspec URL, with the columns of the listens
 event: user_id, track_id, at, and where there are such kind, played_ms and duration_ms. It may be larger than
-memory: two passes over row groups write one file for each range of users, and each of these is sorted by itself.
+memory: two passes over its files write one file for each range of users, and each of these is sorted by itself.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
-import weakref
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any
 
-import fsspec
 import msgspec
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 
 from models.errors import SettingsError
 from models.events import MAX_ID_BYTES
 from models.history import KINDS, CountingRule, Signal
+from offline.interactions.shards import Shard, find_shards, left_out_text
 from offline.progress import progress_bar
 
-REQUIRED = ("user_id", "track_id", "at")
-OPTIONAL = ("kind", "played_ms", "duration_ms")
-_BATCH_ROWS = 1_000_000
 _PART_ROWS = 4_000_000  # about what is sorted at a time
 _LATEST_MS = 253_402_300_799_999
 _LIKELY_SECONDS = (10**8, 10**11)  # as milliseconds these lie between January 1970 and March 1973
-_COLUMNS = {"track": np.dtype("<i4"), "at": np.dtype("<i8"), "signal": np.dtype("u1")}
+_ARRAYS = {"track": np.dtype("<i4"), "at": np.dtype("<i8"), "signal": np.dtype("u1")}
 _ROW = np.dtype(
     [("user", "<i4"), ("at", "<i8"), ("kind", "u1"), ("played", "<i8"), ("duration", "<i8"), ("track", "<i4")]
 )
@@ -107,55 +101,42 @@ def read_log(where: str, *, rule: CountingRule | None = None, scratch: Path | No
     Raises:
         SettingsError: there is no log, a column is missing or of another type, or a value cannot be right.
     """
-    for left in scratch.glob(".log-*") if scratch else ():  # of a job that was killed
-        shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(prefix=".log-", dir=scratch))
-    try:
-        log = _encode(where, rule or CountingRule(), folder)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise SettingsError(f"{where} cannot be read, or {folder.parent} not be written ({error})") from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    weakref.finalize(log, shutil.rmtree, folder, ignore_errors=True)
-    return log
-
-
-def _encode(where: str, rule: CountingRule, folder: Path) -> InteractionLog:
-    files = _find(where)
-    rows = sum(file.rows for file in files)
+    shards, left_out = find_shards(where)
     with progress_bar() as progress:
-        task = progress.add_task("Reading the log", total=2 * rows)
-        users, tracks = _ids(files, progress, task)
-        codes = {"users": pl.Enum(users), "tracks": pl.Enum(tracks)}
-        parts = -(-rows // _PART_ROWS)
-        with ExitStack() as stack:
-            sinks = [stack.enter_context(_part(folder, number).open("wb")) for number in range(parts)]
-            for file in files:
-                for batch in file.batches(file.columns):
-                    listens = _rows(batch, file.path, **codes)
-                    part = listens["user"].astype(np.int64) * parts // max(1, len(users))
-                    for number, sink in enumerate(sinks):
-                        listens[part == number].tofile(sink)
-                    progress.advance(task, len(batch))
-    counts, duplicates = np.zeros(len(users), np.int64), 0
-    digest = hashlib.sha256(msgspec.json.encode([users.to_list(), tracks.to_list()]))
+        if left_out:
+            progress.console.print(left_out_text(left_out), markup=False, highlight=False, soft_wrap=True)
+        try:
+            return _encode(where, shards, rule or CountingRule(), scratch, progress)
+        except OSError as error:
+            raise SettingsError(
+                f"{scratch or tempfile.gettempdir()} cannot be written ({error.strerror or error}); make room for "
+                f"{sum(shard.rows for shard in shards) * _ROW.itemsize:,} bytes, and run this again"
+            ) from error
+
+
+def _encode(
+    where: str, shards: Sequence[Shard], rule: CountingRule, scratch: Path | None, progress: Progress
+) -> InteractionLog:
+    rows = sum(shard.rows for shard in shards)
     with ExitStack() as stack:
-        sinks = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
-        for number in range(parts):
-            listens, repeated = _in_order(np.fromfile(_part(folder, number), _ROW))
-            _part(folder, number).unlink()
+        # Their files have no name, so that nothing is left of them when the process ends, however it ends.
+        parts = [stack.enter_context(TemporaryFile(dir=scratch)) for _ in range(-(-rows // _PART_ROWS))]
+        sinks = {name: stack.enter_context(TemporaryFile(dir=scratch)) for name in _ARRAYS}
+        users, tracks = _distribute(shards, parts, progress, total=2 * rows)
+        counts, duplicates = np.zeros(len(users), np.int64), 0
+        for part in parts:
+            listens, repeated = _in_order(_rows_of(part))
+            part.close()
             duplicates += repeated
             signal = rule.signals(listens["kind"], listens["played"], listens["duration"])
             says = signal != Signal.NONE
             counts += np.bincount(listens["user"][says], minlength=len(users))
             for name, content in (("track", listens["track"]), ("at", listens["at"]), ("signal", signal)):
-                content[says].astype(_COLUMNS[name]).tofile(sinks[name])
-    if not counts.any():
-        raise SettingsError(f"{where} holds no listen that says anything; name a log with plays or likes")
-    arrays: dict[str, Any] = {name: np.memmap(folder / name, kind, mode="r") for name, kind in _COLUMNS.items()}
+                _append(sinks[name], content[says].astype(_ARRAYS[name]))
+        _check_counts(where, rows, duplicates=duplicates, listens=int(counts.sum()))
+        arrays: dict[str, Any] = {name: _mapped(sink, _ARRAYS[name]) for name, sink in sinks.items()}
     offsets = np.concatenate([[0], np.cumsum(counts)])
+    digest = hashlib.sha256(msgspec.json.encode([users.to_list(), tracks.to_list()]))
     for array in (offsets, *arrays.values()):
         digest.update(array.data)
     return InteractionLog(
@@ -170,83 +151,58 @@ def _encode(where: str, rule: CountingRule, folder: Path) -> InteractionLog:
     )
 
 
-def _part(folder: Path, number: int) -> Path:
-    return folder / f"part-{number}"
+def _distribute(
+    shards: Sequence[Shard], parts: Sequence[IO[bytes]], progress: Progress, *, total: int
+) -> tuple[pl.Series, pl.Series]:
+    """The ids of users and tracks; the rows of each range of users go to a part."""
+    task = progress.add_task("Reading the log", total=total)
+    users, tracks = _ids(shards, progress, task)
+    codes = {"users": pl.Enum(users), "tracks": pl.Enum(tracks)}
+    for shard in shards:
+        for batch in shard.batches():
+            listens = _rows(batch, shard.path, **codes)
+            place = listens["user"].astype(np.int64) * len(parts) // max(1, len(users))
+            for number, part in enumerate(parts):
+                _append(part, listens[place == number])
+            progress.advance(task, len(batch))
+    return users, tracks
 
 
-class _File(NamedTuple):
-    """A file of the log, opened only while it is read: a log may have more than can be open at a time."""
-
-    source: Any
-    path: str
-    rows: int
-    columns: list[str]
-
-    def batches(self, columns: list[str]) -> Iterator[pl.DataFrame]:
-        with self.source.open(self.path) as opened:
-            for batch in pq.ParquetFile(opened).iter_batches(_BATCH_ROWS, columns=columns):
-                yield pl.DataFrame(batch)
+def _append(sink: IO[bytes], array: NDArray[Any]) -> None:
+    sink.write(array.view(np.uint8).data)
 
 
-def _find(where: str) -> list[_File]:
-    """The files of a log, their columns checked."""
-    try:
-        source, root = fsspec.url_to_fs(where)
-        if source.isdir(root):
-            paths = source.find(root)
-        else:
-            paths = source.glob(root) if any(letter in root for letter in "*?[") else [root] * source.exists(root)
-    except OSError:
-        raise
-    except Exception as error:  # every fsspec package raises errors of its own
-        raise SettingsError(f"{where} cannot be opened ({error}); name a Parquet file, a folder or a glob") from error
-    paths = sorted(path for path in paths if path.endswith(".parquet") and not Path(path).name.startswith((".", "_")))
-    if not paths:
-        raise SettingsError(f"{where} has no Parquet file; name a .parquet file, a folder of them, or a glob")
-    return [_checked(source, path) for path in paths]
+def _rows_of(part: IO[bytes]) -> NDArray[Any]:
+    part.seek(0)
+    return np.fromfile(part, _ROW)
 
 
-def _checked(source: Any, path: str) -> _File:
-    try:
-        with source.open(path) as opened:
-            file = pq.ParquetFile(opened)
-            schema, rows = file.schema_arrow, file.metadata.num_rows
-    except pa.ArrowInvalid as error:
-        raise SettingsError(f"{path} is no whole Parquet file ({error}); write it again, or leave it out") from None
-    _check_columns(path, schema)
-    return _File(source, path, rows, [name for name in (*REQUIRED, *OPTIONAL) if name in schema.names])
+def _mapped(sink: IO[bytes], kind: np.dtype[Any]) -> NDArray[Any]:
+    sink.flush()
+    return np.memmap(sink, kind, mode="r")
 
 
-def _check_columns(path: str, schema: pa.Schema) -> None:
-    if missing := [name for name in REQUIRED if name not in schema.names]:
+def _check_counts(where: str, rows: int, *, duplicates: int, listens: int) -> None:
+    if 2 * duplicates > rows:
         raise SettingsError(
-            f"{path} has no column {' and no '.join(missing)}, only {', '.join(schema.names)}; "
-            f"a log needs {', '.join(REQUIRED)}"
+            f"{duplicates:,} of the {rows:,} rows of {where} are the same listen again (user, track, at and all); keep "
+            "times to the millisecond, and name each file once"
         )
-    for name in (*REQUIRED, *OPTIONAL):
-        if name not in schema.names:
-            continue
-        kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if name in ("user_id", "track_id", "kind"):
-            fits, wanted = kind in (pa.string(), pa.large_string(), pa.string_view()), "text"
-        else:
-            fits, wanted = pa.types.is_integer(kind), "an integer of milliseconds"
-        if not fits and not (name == "at" and pa.types.is_timestamp(kind)):
-            raise SettingsError(f"{path}: column {name} is {kind}, and has to be {wanted}; cast it")
+    if not listens:
+        raise SettingsError(f"{where} holds no listen that says anything; name a log with plays or likes")
 
 
-def _ids(files: list[_File], progress: Progress, task: TaskID) -> tuple[pl.Series, pl.Series]:
+def _ids(shards: Sequence[Shard], progress: Progress, task: TaskID) -> tuple[pl.Series, pl.Series]:
     """The ids of users and tracks in the order of their bytes."""
     ids = {"user_id": pl.Series(dtype=pl.String), "track_id": pl.Series(dtype=pl.String)}
-    for file in files:
-        for batch in file.batches(list(ids)):
+    for shard in shards:
+        for batch in shard.batches(tuple(ids)):
             for name, column in batch.to_dict().items():
                 new = column.cast(pl.String).unique()
                 size = new.str.len_bytes()
                 if new.null_count() or size.min() == 0 or int(size.max() or 0) > MAX_ID_BYTES:  # type: ignore[arg-type]
                     raise SettingsError(
-                        f"{file.path}: column {name} has ids that are missing, empty or over {MAX_ID_BYTES} bytes; "
+                        f"{shard.path}: column {name} has ids that are missing, empty or over {MAX_ID_BYTES} bytes; "
                         "drop those rows"
                     )
                 ids[name] = pl.concat([ids[name], new]).unique()
@@ -277,16 +233,16 @@ def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) ->
 def _times(column: pl.Series, path: str) -> NDArray[np.int64]:
     if column.null_count():
         raise SettingsError(f"{path}: column at is empty in {column.null_count()} rows; drop them")
+    shown, anew = column, "at is in milliseconds, UTC"
+    mend = "divide nanoseconds by 1,000,000 and microseconds by 1,000"
     if column.dtype.is_temporal():
-        return column.dt.epoch("ms").to_numpy()
-    first, last = int(column.min()), int(column.max())  # type: ignore[arg-type]
+        column, shown = column.dt.epoch("ms"), column.dt.strftime("%Y-%m-%d")
+        anew, mend = "read them with their unit, and cast them again", "drop or mend those rows"
+    first, last = (shown[place] for place in (column.arg_min(), column.arg_max()) if place is not None)
     if column.is_between(*_LIKELY_SECONDS, closed="left").any():
-        raise SettingsError(f"{path}: times from {first} to {last} look like seconds; at is in milliseconds, UTC")
-    if first < 0 or last > _LATEST_MS:
-        raise SettingsError(
-            f"{path}: times from {first} to {last} are no milliseconds since 1970; divide nanoseconds by 1,000,000 "
-            "and microseconds by 1,000"
-        )
+        raise SettingsError(f"{path}: times from {first} to {last} look like seconds; {anew}")
+    if column.min() < 0 or column.max() > _LATEST_MS:  # type: ignore[operator]
+        raise SettingsError(f"{path}: times from {first} to {last} are no milliseconds since 1970; {mend}")
     return column.to_numpy()
 
 

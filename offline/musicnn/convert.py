@@ -15,7 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from models.errors import SettingsError
-from models.release import DEFAULT
+from offline.files import new_file, writing
 from offline.musicnn.graph import build
 
 NETWORKS = {"msd": "musicnn-msd.onnx", "mtt": "musicnn-mtt.onnx"}
@@ -27,13 +27,7 @@ CHECKPOINTS = {"msd": "MSD_musicnn", "mtt": "MTT_musicnn"}
 class ConvertMusicnn(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of `tastewave-offline convert-musicnn`."""
 
-    out: Annotated[
-        str | None,
-        Meta(
-            description="Folder to write to, made where it is missing; the release that ships with the project when "
-            "absent."
-        ),
-    ] = None
+    out: Annotated[str, Meta(description="Folder to write to; made where it is missing.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +54,17 @@ def run(settings: ConvertMusicnn) -> Converted:
     """Write an ONNX file for each of NETWORKS, the same bytes every time.
 
     Raises:
-        SettingsError: musicnn or TensorFlow is not installed.
+        SettingsError: musicnn or TensorFlow is not installed, or the folder cannot be written.
     """
-    out = Path(settings.out) if settings.out else DEFAULT
-    out.mkdir(parents=True, exist_ok=True)
-    return Converted(files=tuple(_write(out / file, published_weights(name)) for name, file in NETWORKS.items()))
+    out = Path(settings.out)
+    with writing(out):
+        return Converted(files=tuple(_write(out / file, published_weights(name)) for name, file in NETWORKS.items()))
 
 
 def _write(path: Path, weights: dict[str, NDArray[np.float32]]) -> NetworkFile:
     content = build(weights).SerializeToString(deterministic=True)
-    path.write_bytes(content)
+    with new_file(path) as draft:
+        draft.write_bytes(content)
     return NetworkFile(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 

@@ -17,8 +17,8 @@ from models.errors import SettingsError
 from models.genre import DISTANCE
 from models.mel import FRONT_END, MUSICNN
 from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, load_release, release_id
-from models.sealed_folder import describe_files, write_manifest
-from offline.files import check_replaceable, new_folder
+from models.sealed_folder import describe_files
+from offline.files import check_replaceable, new_folder, write_json, writing
 from offline.genre.labels import LabelledTaggrams, read_artists, read_taggrams
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
@@ -50,19 +50,20 @@ def run(settings: BuildRelease) -> Outcome:
     A release that is there is replaced, as a whole and at the end.
 
     Raises:
-        SettingsError: the data or the networks cannot be used, or `out` is a folder of something else.
+        SettingsError: the data or the networks cannot be used, or `out` is a folder of something else,
+            is written by another run, or cannot be written.
     """
-    out = Path(settings.out or DEFAULT)
+    out = Path(settings.out)
     networks_dir = Path(settings.networks or DEFAULT)
     _check_folders(out, networks_dir)
     tracks = read_taggrams(Path(settings.taggrams_dir, "train.npz"), classes=len(settings.training.classes))
     artists = read_artists(Path(settings.taggrams_dir, "train_artists.csv"), tracks.ids)
     trained = train(settings.training, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
-    with new_folder(out) as folder:
+    with writing(out), new_folder(out) as folder:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
         (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
-        write_manifest(folder / MANIFEST, _manifest(folder, trained, settings, tracks))
+        write_json(folder / MANIFEST, _manifest(folder, trained, settings, tracks))
         load_release(folder).genre_head()
     return Outcome(release=load_release(out))
 

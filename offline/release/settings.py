@@ -17,10 +17,7 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         str, Meta(description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).")
     ]
 
-    out: Annotated[
-        str | None,
-        Meta(description="Folder of the release; the one that ships with the project when absent."),
-    ] = None
+    out: Annotated[str, Meta(description="Folder of the release; one that is there is replaced.")]
 
     networks: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from errno import EIO
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -20,7 +21,7 @@ from msgspec import Meta
 from numpy.random import Generator
 
 from models.errors import SettingsError
-from offline.files import writing
+from offline.files import locked, new_file, writing
 from offline.progress import progress_bar
 from offline.synth.sounds import (
     SAMPLE_RATE,
@@ -100,7 +101,7 @@ def run(settings: SynthAudio) -> SynthesisedTracks:
         seed=settings.seed,
         audio_format=settings.audio_format,
     )
-    with writing(Path(settings.out)), progress_bar() as bar:
+    with writing(Path(settings.out)), locked(Path(settings.out)), progress_bar() as bar:
         return SynthesisedTracks(paths=tuple(bar.track(written, total=settings.tracks, description="Synthesising")))
 
 
@@ -140,23 +141,30 @@ def write_tracks(
     """
     if audio_format not in FORMATS:
         raise SettingsError(f"no format {audio_format!r} can be written; choose one of {', '.join(FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
     for number in range(tracks):
         turn, place = divmod(number, len(STYLES))
         style = list(STYLES)[place]
         path = folder / f"{style}-{seed + turn}.{audio_format}"
-        write_track(path, synthesise(style, seed=seed + turn, duration_s=duration_s))
+        with new_file(path) as draft:
+            write_track(draft, synthesise(style, seed=seed + turn, duration_s=duration_s))
         yield path
 
 
 def write_track(path: Path, waveform: Wave) -> None:
-    """Write a stereo waveform (samples x 2) in the format of the path's ending, one of FORMATS."""
+    """Write a stereo waveform (samples x 2) in the format of the path's ending, one of FORMATS.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
     kind, subtype = {"ogg": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III")}.get(
         path.suffix[1:], (path.suffix[1:].upper(), "PCM_16")
     )
-    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2, format=kind, subtype=subtype) as file:
-        for start in range(0, len(waveform), SAMPLE_RATE):  # libvorbis overflows its stack on one long block
-            file.write(waveform[start : start + SAMPLE_RATE])
+    try:
+        with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2, format=kind, subtype=subtype) as file:
+            for start in range(0, len(waveform), SAMPLE_RATE):  # libvorbis overflows its stack on one long block
+                file.write(waveform[start : start + SAMPLE_RATE])
+    except soundfile.SoundFileError as error:  # libsndfile keeps nothing of the disk's error but a text
+        raise OSError(EIO, str(error), str(path)) from error
 
 
 # --- what the styles share

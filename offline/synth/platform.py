@@ -14,16 +14,15 @@ from functools import partial
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
-import soundfile
 from msgspec import structs
 
 from models.errors import SettingsError
 from models.history import KINDS
-from offline.files import check_replaceable, new_folder
+from offline.files import check_replaceable, new_folder, write_json
 from offline.progress import progress_bar
 from offline.synth.catalogue import Catalogue, draw_catalogue, style_centres
 from offline.synth.listeners import Listeners, draw_listeners
@@ -65,7 +64,7 @@ def run(settings: SynthPlatform) -> Platform:
         check_replaceable(out, str(CONFIG))
         with new_folder(out) as folder:
             _build(settings, folder)
-    except (OSError, soundfile.SoundFileRuntimeError, pl.exceptions.ComputeError) as error:
+    except (OSError, pl.exceptions.ComputeError) as error:
         raise SettingsError(
             f"the platform cannot be written to {out} ({error}); make room, or name another folder"
         ) from error
@@ -134,15 +133,14 @@ def _write_truth(settings: SynthPlatform, catalogue: Catalogue, listeners: Liste
     pl.DataFrame({"style": CHAIN, "centre": style_centres()}).write_parquet(folder / "styles.parquet")
     readme = files("offline.synth").joinpath("truth.md").read_text()
     (folder / "README.md").write_text(readme.format(caveat=CAVEAT))
-    (folder / CONFIG.name).write_bytes(_config_json(settings))
+    write_json(folder / CONFIG.name, _config(settings))
 
 
-def _config_json(settings: SynthPlatform) -> bytes:
+def _config(settings: SynthPlatform) -> dict[str, Any]:
     """The settings that shape the platform: where it lies does not."""
     shape = structs.asdict(settings) | {"audio_format": None if settings.no_audio else settings.audio_format}
     del shape["out"], shape["no_audio"]
-    content = msgspec.json.encode({"caveat": CAVEAT, "start_at": settings.start_ms, "config": shape})
-    return msgspec.json.format(content, indent=2) + b"\n"
+    return {"caveat": CAVEAT, "start_at": settings.start_ms, "config": shape}
 
 
 def _write_listens(catalogue: Catalogue, listens: Listens, folder: Path, *, advance: Callable[[int], None]) -> None:

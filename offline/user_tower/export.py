@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.errors import SettingsError
 from models.history import CountingRule, Signal
 from models.onnx_session import open_session
-from models.sealed_folder import describe_files, write_manifest
+from models.sealed_folder import describe_files
 from models.user_tower import (
     ITEM_IDS,
     ITEM_VECTORS,
@@ -25,7 +25,7 @@ from models.user_tower import (
     encode_ids,
     load_user_tower,
 )
-from offline.files import new_folder
+from offline.files import new_folder, write_json
 from offline.user_tower.networks import Items, Tower
 
 TOLERANCE = 1e-5
@@ -77,7 +77,7 @@ def export(
             files=describe_files(folder),
             training=training,
         )
-        write_manifest(folder / TOWER_MANIFEST, manifest)
+        write_json(folder / TOWER_MANIFEST, manifest)
         load_user_tower(folder)
 
 

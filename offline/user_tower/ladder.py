@@ -13,7 +13,7 @@ import msgspec
 from rich import box
 from rich.table import Column, Table
 
-from offline.files import new_file, writing
+from offline.files import locked, new_file, write_json, writing
 from offline.ranking.examples import Examples, draw_users
 from offline.ranking.rank import METRICS, rank
 from offline.tables import table_lines
@@ -65,11 +65,11 @@ def run(settings: Ladder) -> Outcome:
         SettingsError: as for offline.user_tower.train.run.
     """
     out = Path(settings.out)
-    with writing(out, ": the ladder goes on from its last validation"):
+    with writing(out, ": the ladder goes on from its last validation"), locked(out):
         rungs = [{"name": name} | _rung(settings, changes, out / f"rung-{number}")
                  for number, (name, changes) in enumerate(RUNGS.items())]  # fmt: skip
         with new_file(out / "ladder.json") as path:
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(rungs), indent=2) + b"\n")
+            write_json(path, rungs)
     return Outcome(rungs=rungs)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from models.errors import SettingsError
 from models.user_tower import TOWER_MANIFEST
-from offline.files import check_replaceable, writing
+from offline.files import check_replaceable, locked, writing
 from offline.user_tower.candidate import Candidate
 from offline.user_tower.course import CourseBar
 from offline.user_tower.data import TrainingData, prepare
@@ -53,8 +53,8 @@ def run(settings: TowerTraining) -> Outcome:
     """Train a tower and write its folder; a training that was killed goes on from its last validation.
 
     Raises:
-        SettingsError: the log cannot be used, the split leaves a part empty, the loss is no number, or the
-            folder cannot be written.
+        SettingsError: the log cannot be used, the split leaves a part empty, the loss is no number, another run
+            trains this tower, or the folder cannot be written.
     """
     if settings.score == "dot":
         raise SettingsError(
@@ -63,9 +63,8 @@ def run(settings: TowerTraining) -> Outcome:
         )
     out = Path(settings.out).resolve()
     partial = out.with_name(out.name + ".partial")
-    with writing(out, ": the training goes on from its last validation"):
+    with writing(out, ": the training goes on from its last validation"), locked(partial):
         check_replaceable(out, TOWER_MANIFEST)
-        partial.mkdir(parents=True, exist_ok=True)
         data = prepare(settings, scratch=partial)
         chosen = train(data, partial)
         training = describe(data, chosen)
@@ -74,7 +73,7 @@ def run(settings: TowerTraining) -> Outcome:
             global_embedding=typical(data, chosen), pooling=settings.pooling, counting=settings.counting,
             training=training,
         )  # fmt: skip
-    shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
     return Outcome(out=Path(settings.out), training=training)
 
 

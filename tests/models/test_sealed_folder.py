@@ -21,7 +21,6 @@ from models.sealed_folder import (
     describe_file,
     describe_files,
     load_sealed,
-    write_manifest,
 )
 
 
@@ -60,7 +59,8 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "verse.txt").write_text("la la ")
     (folder / "chorus.txt").write_text("oh ")
-    write_manifest(folder / "song.json", Manifest(name="song", files=describe_files(folder)))
+    manifest = Manifest(name="song", files=describe_files(folder))
+    (folder / "song.json").write_bytes(msgspec.json.encode(manifest))
     return folder
 
 
@@ -71,7 +71,6 @@ def at_url(folder: Path, name: str) -> str:
 
 def test_a_manifest_gives_size_and_sha_256_of_every_file_by_name(folder: Path) -> None:
     manifest = (folder / "song.json").read_text()
-    assert manifest.endswith("}\n")
     assert json.loads(manifest) == {
         "name": "song",
         "files": {

@@ -64,3 +64,41 @@ def test_a_setting_that_has_no_option_is_set_by_a_word(tmp_path):
     assert result.exit_code == 0, result.output
     assert "50 listens of 3 users to 8 tracks" in result.output
     assert '"zipf": 0.5' in (tmp_path / "platform" / "truth" / "config.json").read_text()
+
+
+def run_with(*words: object, before: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"import sys\nfrom offline.cli import main\n{before}\nsys.argv[1:] = {[*map(str, words)]!r}\nmain()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("audio_format", ["flac", "wav", "ogg", "mp3"])
+def test_a_disk_that_is_full_of_music_is_one_sentence_and_leaves_no_half_track(tmp_path, audio_format):
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    words = ["synth", "audio", tmp_path / "music", "--tracks", 1, "--seconds", 5, "--format", audio_format]
+    done = run_with(*words, before=full)
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith(f"Error: {tmp_path}/music/")
+    assert "cannot be written (" in done.stderr
+    assert done.stderr.strip().endswith("make room, and run this again")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((tmp_path / "music").iterdir())
+
+
+def test_an_error_of_a_disk_that_no_job_expected_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    lost = (
+        "import pathlib\nfrom offline.cli import cli\n@cli.command()\ndef job():\n"
+        f"    pathlib.Path({str(tmp_path / 'file' / 'of')!r}).read_bytes()"
+    )
+    done = run_with("job", before=lost)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Error: {tmp_path}/file/of cannot be used (Not a directory); mend that, and run this again\n"
+    )
+
+
+def test_what_would_replace_the_shipped_release_has_to_be_named(tmp_path):
+    done = run_with("build-release", tmp_path)
+    assert (done.returncode, done.stderr) == (1, "Error: BuildRelease needs the setting out; see --help\n")
+    assert "Missing argument 'OUT_DIR'" in run_with("convert-musicnn").stderr
+    assert "[required]" in CliRunner().invoke(cli, ["build-release", "--help"]).output

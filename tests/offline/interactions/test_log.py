@@ -1,18 +1,20 @@
 import datetime
 import subprocess
 import sys
+from pathlib import Path
 
 import fsspec
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from models.errors import SettingsError
 from models.events import Listen
 from models.history import KINDS, Signal, history_member
 from offline.interactions import log as interaction_log
+from offline.interactions import shards
 from offline.interactions.log import read_log, spans
 
 NOW = 1_700_000_000_000
@@ -91,6 +93,7 @@ events = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(events)
 def test_listens_of_one_moment_stand_in_the_order_of_their_members(tmp_path_factory, found):
+    assume(len(found) <= 2 * len(set(found)))  # a log that repeats itself more often is refused
     folder = tmp_path_factory.mktemp("log")
     listens = [
         Listen(event_id=str(n), user_id=user, track_id=track, at=at, kind=kind, played_ms=played, duration_ms=100_000)
@@ -120,7 +123,7 @@ def test_a_log_in_many_pieces_is_the_log_in_one(tmp_path, monkeypatch):
     path = write(tmp_path / "log.parquet", rows)
     whole = read_log(path)
     monkeypatch.setattr(interaction_log, "_PART_ROWS", 100)
-    monkeypatch.setattr(interaction_log, "_BATCH_ROWS", 170)
+    monkeypatch.setattr(shards, "_BATCH_ROWS", 170)
     pieces = read_log(path)
     assert pieces.fingerprint == whole.fingerprint
     assert content(pieces) == content(whole)
@@ -128,6 +131,11 @@ def test_a_log_in_many_pieces_is_the_log_in_one(tmp_path, monkeypatch):
 
 
 GOOD = [("a", "t1", NOW), ("a", "t2", NOW + 1)]
+
+
+def at_cast(frame, unit, divisor):
+    """Times that were divided, and taken for what they are not."""
+    return frame.with_columns((pl.col("at") // divisor).cast(pl.Datetime(unit, "UTC")))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +161,18 @@ GOOD = [("a", "t1", NOW), ("a", "t2", NOW + 1)]
             lambda frame: frame.with_columns(at=pl.Series([NOW // 1000, NOW])),
             "look like seconds; at is in milliseconds",
         ),
+        (lambda frame: at_cast(frame, "ms", 1000), "from 1970-01-20 to 1970-01-20 look like seconds; read them with"),
+        (lambda frame: at_cast(frame, "us", 1), "from 1970-01-20 to 1970-01-20 look like seconds"),
+        (
+            lambda frame: at_cast(frame.with_columns(pl.col("at") * 1000), "ns", 1),
+            "from 1970-01-20 to 1970-01-20 look like seconds",
+        ),
+        (
+            lambda frame: frame.with_columns(at=pl.lit(datetime.datetime(1, 1, 1), pl.Datetime("us"))),  # noqa: DTZ001
+            "from 0001-01-01 to 0001-01-01 are no milliseconds since 1970; drop or mend those rows",
+        ),
+        (lambda frame: frame.with_columns(at=pl.lit(None, pl.Datetime("ms"))), "column at is empty in 2 rows"),
+        (lambda frame: frame.with_columns(pl.col("at").cast(pl.Datetime("ms")).dt.date()), "column at is date32"),
         (lambda frame: frame.clear(), "holds no listen that says anything; name a log with plays"),
     ],
 )
@@ -190,13 +210,45 @@ print(len(read_log(sys.argv[1]).at))
     assert (found.stdout.strip(), found.returncode) == ("120", 0), found.stderr
 
 
-def test_what_a_killed_job_left_in_its_folder_is_tidied_away(tmp_path):
-    path = write(tmp_path / "log.parquet", GOOD)
-    (tmp_path / "job" / ".log-left").mkdir(parents=True)
-    log = read_log(path, scratch=tmp_path / "job")
-    assert len(list((tmp_path / "job").iterdir())) == 1
-    assert not (tmp_path / "job" / ".log-left").exists()
-    assert len(log.at) == 2
+def test_a_log_that_is_in_use_has_no_file_that_a_kill_could_leave(tmp_path):
+    log = read_log(write(tmp_path / "log.parquet", GOOD), scratch=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
+    assert isinstance(log.at, np.memmap)
+    assert log.at.tolist() == [NOW, NOW + 1]
+
+
+def test_a_disk_that_is_full_of_arrays_is_one_sentence(tmp_path):
+    script = """
+import resource, sys
+from models.errors import SettingsError
+from offline.interactions.log import read_log
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    read_log(sys.argv[1], scratch=Path(sys.argv[2]))
+except SettingsError as error:
+    print(error)
+"""
+    path = write(tmp_path / "log.parquet", [("a", "t1", NOW + number) for number in range(5000)])
+    (tmp_path / "job").mkdir()
+    run = [sys.executable, "-c", script, path, str(tmp_path / "job")]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        f"{tmp_path}/job cannot be written (File too large); make room for 165,000 bytes, and run this again\n"
+    )
+    assert not list((tmp_path / "job").iterdir())
+
+
+@pytest.mark.parametrize("times", [3, 5])
+def test_a_log_that_mostly_repeats_itself_is_refused(tmp_path, times):
+    paths = [write(tmp_path / f"{number}.parquet", GOOD) for number in range(times)]
+    with pytest.raises(
+        SettingsError, match=f"^{2 * times - 2} of the {2 * times} rows of .* are the same listen again"
+    ):
+        read_log(str(tmp_path))
+    for path in paths[2:]:
+        Path(path).unlink()
+    assert read_log(str(tmp_path)).duplicates == 2  # a log that was copied once is what it was
 
 
 def test_spans_are_laid_end_to_end():
