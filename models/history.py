@@ -126,7 +126,8 @@ def history_members(
     Args:
         at: (n,) ms.
         kinds: (n,) codes, places in KINDS.
-        played_ms, duration_ms: (n,), 0 where absent.
+        played_ms: (n,), 0 where absent.
+        duration_ms: (n,), likewise.
         track_ids: (n,) in UTF-8.
     """
     at, kinds, played_ms, duration_ms = (

@@ -264,6 +264,7 @@ def evaluate(settings: Evaluate) -> Outcome:
             split=settings.split,
             test_share=settings.test_share,
             counting=settings.counting,
+            forgotten=settings.forgotten,
         )
     return run(settings)
 

@@ -6,10 +6,10 @@ import glob
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 import fsspec
@@ -20,12 +20,36 @@ from fsspec.implementations.local import LocalFileSystem
 
 from models.errors import SettingsError
 
-Content = Literal["text", "milliseconds", "a time"]
+Content = Literal["text", "milliseconds", "a time", "true or false"]
 REQUIRED: dict[str, Content] = {"user_id": "text", "track_id": "text", "at": "a time"}
 """The columns that a log has, and what they hold."""
-OPTIONAL: dict[str, Content] = {"kind": "text", "played_ms": "milliseconds", "duration_ms": "milliseconds"}
+OPTIONAL: dict[str, Content] = {
+    "kind": "text",
+    "played_ms": "milliseconds",
+    "duration_ms": "milliseconds",
+    "excluded": "true or false",
+}
 """The columns that it may have."""
 
+
+class _Kind(NamedTuple):
+    """What a column's content is in a file, in the name of a folder, and in an error."""
+
+    fits: Callable[[pa.DataType], bool]
+    parse: Callable[[str], str | int]
+    dtype: type[pl.DataType]
+    wanted: str
+
+
+_MILLISECONDS = _Kind(pa.types.is_integer, int, pl.Int64, "an integer of milliseconds")
+_KINDS: dict[Content, _Kind] = {
+    "text": _Kind(lambda kind: kind in (pa.string(), pa.large_string(), pa.string_view()), str, pl.String, "text"),
+    "milliseconds": _MILLISECONDS,
+    "a time": _MILLISECONDS,
+    "true or false": _Kind(
+        pa.types.is_boolean, lambda text: {"true": True, "false": False}[text.lower()], pl.Boolean, "true or false"
+    ),
+}
 _COLUMNS = REQUIRED | OPTIONAL
 _BATCH_ROWS = 1_000_000
 _PARQUET = (".parquet", ".parq", ".pq")
@@ -73,7 +97,7 @@ class Shard:
 
     def _with_partition(self, frame: pl.DataFrame, name: str, rows: int) -> pl.DataFrame:
         value = self.partition[name]
-        column = pl.repeat(value, rows, dtype=pl.String if _COLUMNS[name] == "text" else pl.Int64, eager=True)
+        column = pl.repeat(value, rows, dtype=_KINDS[_COLUMNS[name]].dtype, eager=True)
         if name in frame.columns and not frame[name].cast(column.dtype).eq_missing(column).all():
             raise SettingsError(
                 f"{self.path}: column {name} has other values than the {name}={value} that its folder is named after; "
@@ -247,16 +271,13 @@ def _partition(path: str) -> dict[str, str | int | None]:
         name, equals, text = folder.partition("=")
         if not equals or name not in _COLUMNS:
             continue
-        value = None if text == _NO_VALUE else unquote(text)
-        if _COLUMNS[name] != "text" and value is not None:
-            try:
-                values[name] = int(value)
-            except ValueError:
-                raise SettingsError(
-                    f"{path}: the folder {folder} gives {name}, which has to be an integer of milliseconds; rename it"
-                ) from None
-        else:
-            values[name] = value
+        kind = _KINDS[_COLUMNS[name]]
+        try:
+            values[name] = None if text == _NO_VALUE else kind.parse(unquote(text))
+        except (ValueError, KeyError):
+            raise SettingsError(
+                f"{path}: the folder {folder} gives {name}, which has to be {kind.wanted}; rename it"
+            ) from None
     return values
 
 
@@ -271,9 +292,5 @@ def _check_columns(path: str, schema: pa.Schema, partition: dict[str, str | int 
             continue
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if content == "text":
-            fits, wanted = kind in (pa.string(), pa.large_string(), pa.string_view()), "text"
-        else:
-            fits, wanted = pa.types.is_integer(kind), "an integer of milliseconds"
-        if not fits and not (content == "a time" and pa.types.is_timestamp(kind)):
-            raise SettingsError(f"{path}: column {name} is {kind}, and has to be {wanted}; cast it")
+        if not _KINDS[content].fits(kind) and not (content == "a time" and pa.types.is_timestamp(kind)):
+            raise SettingsError(f"{path}: column {name} is {kind}, and has to be {_KINDS[content].wanted}; cast it")
