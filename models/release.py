@@ -24,6 +24,7 @@ from models.sealed_folder import SealedFile, SealedKind, load_sealed
 if TYPE_CHECKING:
     from models.genre import GenreHead
     from models.musicnn import Musicnn
+    from models.user_tower import UserTower
 
 DEFAULT = Path(__file__).with_name("releases") / "default"
 """The release that ships with the project."""
@@ -47,6 +48,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         embedding_dim: dimensions of the taste space; None where the release has none.
         loudness_lufs: how loud what is heard is made first (models.audio.loudness), -70 to 0 LUFS;
             UNSET where it is heard as loud as it is.
+        user_tower: manifest of the user tower, whose files lie beside it; UNSET where the release has none.
+        audio_encoder: file of the audio encoder; UNSET where the release has none. With one, tracks that the user tower
+            does not know have an embedding as well.
     """
 
     front_end: str
@@ -58,7 +62,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     genre_head: str
     genres: tuple[str, ...]
     embedding_dim: int | None = None
-    loudness_lufs: Annotated[float, msgspec.Meta(ge=-70, le=0)] | msgspec.UnsetType = msgspec.UNSET  # not in old ids
+    # Unset, these are not in the ids of releases from before:
+    loudness_lufs: Annotated[float, msgspec.Meta(ge=-70, le=0)] | msgspec.UnsetType = msgspec.UNSET
+    user_tower: str | msgspec.UnsetType = msgspec.UNSET
+    audio_encoder: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +135,23 @@ class Release:
             )
         return head
 
+    def user_tower(self) -> UserTower:
+        """The user tower. Raises ReleaseError when the release has none, or one of another taste space."""
+        from models.user_tower import load_user_tower
+
+        if self.configuration.user_tower is msgspec.UNSET:
+            raise ReleaseError(
+                f"release {self.release_id} has no user tower, so that it cannot place users; name one that was built "
+                "with `tastewave-offline build-release --tower` in TASTEWAVE_RELEASE"
+            )
+        tower = load_user_tower(self.folder)
+        if tower.manifest.dim != self.configuration.embedding_dim:
+            raise ReleaseError(
+                f"the user tower has {tower.manifest.dim} dimensions, the manifest says "
+                f"{self.configuration.embedding_dim}; {_ADVICE}"
+            )
+        return tower
+
 
 def _decode(content: bytes, shown: str) -> Manifest:
     contract = msgspec.json.decode(content, type=dict[str, Any]).get("contract")
@@ -139,8 +163,9 @@ def _decode(content: bytes, shown: str) -> Manifest:
 def _check(manifest: Manifest, shown: str) -> None:
     configuration = manifest.configuration
     needed = {*configuration.networks.values(), configuration.genre_head}
+    needed |= {configuration.user_tower, configuration.audio_encoder} - {msgspec.UNSET}
     if missing := needed - manifest.files.keys():
-        raise ReleaseError(f"the manifest uses {', '.join(sorted(missing))} and does not list it; {_ADVICE}")
+        raise ReleaseError(f"the manifest uses {', '.join(sorted(map(str, missing)))} and does not list it; {_ADVICE}")
     if not configuration.run or not configuration.networks.keys() >= set(configuration.run):
         raise ReleaseError(f"the manifest runs {configuration.run} of {tuple(configuration.networks)}; {_ADVICE}")
     if (expected := release_id(configuration, manifest.files)) != manifest.release_id:

@@ -168,7 +168,11 @@ JOBS = (
         settings="offline.release.settings:BuildRelease",
         run="offline.release.build:run",
         arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER_THAT_IS),),
-        options=(Option("--out", shown="DIR", type=FOLDER), Option("--networks", shown="DIR", type=FOLDER_THAT_IS)),
+        options=(
+            Option("--out", shown="DIR", type=FOLDER),
+            Option("--networks", shown="DIR", type=FOLDER_THAT_IS),
+            Option("--tower", shown="DIR", type=FOLDER_THAT_IS),
+        ),
         short="Train a genre head and write a release.",
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
 
@@ -177,7 +181,7 @@ JOBS = (
 
         \b
         Examples:
-          tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11
+          tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --tower towers/mean
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
         """,
     ),

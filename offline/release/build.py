@@ -1,4 +1,4 @@
-"""Building a release: the converted networks and a trained genre head in one folder, with its manifest."""
+"""Building a release: converted networks, a trained genre head and a user tower in one folder, with its manifest."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from models.genre import DISTANCE
 from models.mel import FRONT_END, MUSICNN
 from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, load_release, release_id
 from models.sealed_folder import describe_files
+from models.user_tower import TOWER_MANIFEST, UserTower, load_user_tower
 from offline.files import check_replaceable, new_folder, write_json, writing
 from offline.genre.labels import LabelledTaggrams, read_artists, read_taggrams
 from offline.genre.settings import GenreTraining
@@ -52,10 +53,12 @@ def run(settings: BuildRelease) -> Outcome:
     Raises:
         SettingsError: the data or the networks cannot be used, or `out` is a folder of something else,
             is written by another run, or cannot be written.
+        ReleaseError: the tower cannot be used.
     """
     out = Path(settings.out)
     networks_dir = Path(settings.networks or DEFAULT)
     _check_folders(out, networks_dir)
+    tower = load_user_tower(Path(settings.tower)) if settings.tower else None
     tracks = read_taggrams(Path(settings.taggrams_dir, "train.npz"), classes=len(settings.training.classes))
     artists = read_artists(Path(settings.taggrams_dir, "train_artists.csv"), tracks.ids)
     trained = train(settings.training, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
@@ -63,9 +66,19 @@ def run(settings: BuildRelease) -> Outcome:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
         (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
-        write_json(folder / MANIFEST, _manifest(folder, trained, settings, tracks))
-        load_release(folder).genre_head()
+        if settings.tower and tower:
+            for name in (*tower.manifest.files, TOWER_MANIFEST):
+                shutil.copyfile(Path(settings.tower, name), folder / name)
+        write_json(folder / MANIFEST, _manifest(folder, trained, settings, tracks, tower))
+        _try(load_release(folder))
     return Outcome(release=load_release(out))
+
+
+def _try(release: Release) -> None:
+    """Raise ReleaseError where the head or the tower of a release cannot be loaded."""
+    release.genre_head()
+    if release.configuration.user_tower is not msgspec.UNSET:
+        release.user_tower()
 
 
 def _check_folders(out: Path, networks_dir: Path) -> None:
@@ -93,7 +106,9 @@ def _describe(training: GenreTraining, tracks: LabelledTaggrams, trained: Traine
     }
 
 
-def _manifest(folder: Path, trained: Trained, settings: BuildRelease, tracks: LabelledTaggrams) -> Manifest:
+def _manifest(
+    folder: Path, trained: Trained, settings: BuildRelease, tracks: LabelledTaggrams, tower: UserTower | None
+) -> Manifest:
     """The manifest of the files in a folder, which are those of a release."""
     plan = WindowPlan()
     configuration = Configuration(
@@ -105,6 +120,8 @@ def _manifest(folder: Path, trained: Trained, settings: BuildRelease, tracks: La
         run=("msd",),
         genre_head=GENRE_HEAD,
         genres=trained.head.classes,
+        embedding_dim=tower.manifest.dim if tower else None,
+        user_tower=TOWER_MANIFEST if tower else msgspec.UNSET,
         loudness_lufs=msgspec.UNSET if settings.loudness_lufs is None else settings.loudness_lufs,
     )
     files = describe_files(folder)

@@ -26,6 +26,11 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = None
 
+    tower: Annotated[
+        str | None,
+        Meta(description="Folder of the user tower that places users. Listens workers need one."),
+    ] = None
+
     loudness_lufs: Annotated[
         Annotated[float, Meta(ge=-70, le=0)] | None,
         Meta(

@@ -15,6 +15,7 @@ import torch
 from models.errors import SettingsError
 from models.user_tower import TOWER_MANIFEST
 from offline.files import check_replaceable, locked, writing
+from offline.interactions.splits import in_training
 from offline.user_tower.candidate import Candidate
 from offline.user_tower.course import CourseBar
 from offline.user_tower.data import TrainingData, prepare
@@ -132,6 +133,7 @@ def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:
         "log": {name: getattr(data.log, name) for name in ("where", "fingerprint", *_LEFT_OUT)},
         "split": data.split.name,
         "test_share": data.settings.test_share,
+        "trained_until": int(data.log.at[in_training(data.log, data.split)].max()),
         "tracks": len(data.learned),
         "dropout": chosen.dropout,
         "best_step": chosen.best_step,

@@ -8,8 +8,8 @@ import click
 import msgspec
 
 from models.errors import TastewaveError
-from models.release import load_release
-from stream.commands.tables import print_facts
+from models.release import Release, load_release
+from stream.commands.tables import print_facts, utc
 from stream.settings import Settings
 from stream.store.client import sync_client
 from stream.store.live import activate, has_answers
@@ -29,7 +29,8 @@ def show_release(where: str | None, *, as_json: bool) -> None:
     Raises:
         ReleaseError: it is missing or damaged.
     """
-    manifest = load_release(where).manifest
+    release = load_release(where)
+    manifest = release.manifest
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
         return
@@ -45,12 +46,22 @@ def show_release(where: str | None, *, as_json: bool) -> None:
             "networks": f"{', '.join(configuration.networks)}; workers run {', '.join(configuration.run)}",
             "genres": ", ".join(configuration.genres),
             "taste space": f"{configuration.embedding_dim}-d" if configuration.embedding_dim else "none",
+            "user tower": _tower_text(release),
             "metrics": ", ".join(f"{name} {value}" for name, value in manifest.metrics.items()),
             "training": ", ".join(f"{k} {v}" for k, v in manifest.training.items() if isinstance(v, int | float)),
             "files": "\n".join(f"{name}  {file.bytes:,} bytes" for name, file in manifest.files.items()),
         },
         title=f"release {manifest.release_id}, verified",
     )
+
+
+def _tower_text(release: Release) -> str:
+    if release.configuration.user_tower is msgspec.UNSET:
+        return "none: `tastewave worker listens` needs one"
+    tower = release.user_tower().manifest
+    text = f"{tower.pooling} pooling, {tower.dim}-d, {tower.items:,} items, the newest {tower.history} listens"
+    until_ms = tower.training.get("trained_until")  # of earlier versions, a tower does not tell
+    return text if until_ms is None else f"{text}, trained until {utc(until_ms)}"
 
 
 def activate_release(settings: Settings, release: str | None, *, force: bool = False) -> None:

@@ -13,6 +13,8 @@ from models.genre import NEIGHBOURS, GenreHead
 from models.mel import FRONT_END
 from models.release import MANIFEST, Configuration, Manifest, load_release, release_id
 from models.sealed_folder import describe_file
+from models.user_tower import ITEM_VECTORS, TOWER_MANIFEST
+from tests.platform import taste
 
 HEAD = GenreHead(
     classes=("folk", "metal"),
@@ -257,3 +259,31 @@ def test_importing_the_reader_is_light():
     modules = set(done.stdout.split())
     assert "models.release" in modules
     assert modules.isdisjoint({"onnxruntime", "scipy", "fsspec", "soundfile", "sklearn"})
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory) -> Path:
+    return taste.write_tower(tmp_path_factory.mktemp("tower") / "mean", ["a", "b"])
+
+
+def test_a_release_carries_its_tower_and_its_id_covers_it(tmp_path: Path, tower: Path):
+    release = load_release(taste.write_release(tmp_path / "release", tower))
+    assert len(release.user_tower().items) == 2
+    assert release.release_id != load_release().release_id
+    assert TOWER_MANIFEST in release.manifest.files
+    vectors = bytearray((release.folder / ITEM_VECTORS).read_bytes())
+    vectors[-1] ^= 1
+    (release.folder / ITEM_VECTORS).write_bytes(vectors)
+    with pytest.raises(ReleaseError, match=rf"{ITEM_VECTORS} is not the file"):
+        load_release(release.folder)
+
+
+def test_a_release_without_a_tower_or_with_one_of_another_space_says_so(tmp_path: Path, tower: Path):
+    with pytest.raises(ReleaseError, match="has no user tower"):
+        load_release().user_tower()
+    files = {path.name: path.read_bytes() for path in tower.iterdir()}
+    other = write_release(tmp_path / "other", files=files, user_tower=TOWER_MANIFEST, embedding_dim=8)
+    with pytest.raises(ReleaseError, match="has 40 dimensions, the manifest says 8"):
+        load_release(other).user_tower()
+    with pytest.raises(ReleaseError, match=r"uses tower\.json and does not list it"):
+        load_release(write_release(tmp_path / "without", user_tower=TOWER_MANIFEST))

@@ -13,6 +13,7 @@ from offline.genre.settings import GenreTraining
 from offline.musicnn.convert import NETWORKS
 from offline.release.build import NOTICE, run
 from offline.release.settings import BuildRelease
+from tests.platform import taste
 
 CONFIG = GenreTraining(
     classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1
@@ -101,6 +102,29 @@ def test_the_loudness_of_the_training_audio_is_that_of_the_release(
     assert run(settings).release.configuration.loudness_lufs == -17
     as_it_is = build_release(taggrams_dir, out=tmp_path / "as-it-is", networks_dir=networks_dir)
     assert as_it_is.configuration.loudness_lufs is msgspec.UNSET
+
+
+def test_the_tower_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    tower = taste.write_tower(tmp_path / "tower", ["a", "b"])
+    out, options = tmp_path / "out", ["--networks", str(networks_dir), "--tower", str(tower)]
+    words = [f"training.{name}={msgspec.json.encode(getattr(CONFIG, name)).decode()}" for name in (
+        "classes", "patch_step", "gammas", "ridges", "folds", "inner_folds", "repeats",
+    )]  # fmt: skip
+    done = CliRunner().invoke(cli, ["build-release", str(taggrams_dir), "--out", str(out), *options, *words])
+    assert done.exit_code == 0, done.exception
+    release = load_release(out)
+    assert release.configuration.embedding_dim == 40
+    assert release.user_tower().items.rows(["a", "b", "c"]).tolist() == [0, 1, -1]
+    assert {path.name for path in tower.iterdir()} < release.manifest.files.keys()
+    assert build_release(taggrams_dir, out=tmp_path / "without", networks_dir=networks_dir).release_id not in (
+        release.release_id,
+    )
+    (tower / "tower.onnx").write_bytes(b"another network")
+    with pytest.raises(ReleaseError, match=r"tower\.onnx is not the file"):
+        run(BuildRelease(
+            taggrams_dir=str(taggrams_dir), out=str(out), networks=str(networks_dir), tower=str(tower), training=CONFIG
+        ))  # fmt: skip
+    assert load_release(out).release_id == release.release_id
 
 
 def test_a_release_is_replaced_in_place_with_its_own_networks(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
