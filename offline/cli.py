@@ -230,6 +230,9 @@ JOBS = (
           listens-TOPIC-pPARTITION-FIRST-END.parquet     offsets from FIRST to before END
           malformed-TOPIC-pPARTITION-FIRST-END.jsonl     what of them is no listens event, and why
 
+        The topic tastewave.forgotten is dumped in the same way, to files forgotten-TOPIC-... in a folder of its own,
+        which the setting `forgotten` of other jobs takes.
+
         Passwords do not belong on the command line. Put them into the FILE of --client-config; for a Kafka with SASL:
 
         \b
@@ -245,6 +248,7 @@ JOBS = (
           tastewave-offline dump listens --brokers kafka-1:9092,kafka-2:9092 --client-config kafka.toml
           tastewave-offline dump listens --topic prod.tastewave.listens --from-time 2026-11-01 --to-time 2026-11-08
           tastewave-offline dump listens --partition 3 --from-offset 120000 --to-offset 130000
+          tastewave-offline dump forgotten --topic tastewave.forgotten
         """,
     ),
 )
