@@ -109,6 +109,29 @@ JOBS = (
         """,
     ),
     Job(
+        name="embed-users",
+        settings="offline.users.settings:EmbedUsers",
+        run="offline.users.embed:run",
+        arguments=(Argument("log", "LOG"), Argument("moments", "MOMENTS"), Argument("out", "OUT_FILE")),
+        options=(Option("--release"), Option("--forgotten")),
+        short="Embed users as of moments, from a log.",
+        help="""Write to OUT_FILE where users stood in taste space at MOMENTS, by their listens of LOG up to then.
+
+        An embedding is the one that Redis would have answered with at that moment: it is computed by the same code,
+        from the events dated up to then. So a ranker that is trained on them does not look into the future.
+
+        MOMENTS is Parquet with the columns user_id and at (milliseconds, UTC, or a timestamp). OUT_FILE is Parquet with
+        a row for each of them, in the order of users and times: user_id, at, embedding (float32), source (history, or
+        global where no listen counted by then) and listens. Set history and feedback to what the workers keep.
+
+        \b
+        Examples:
+          tastewave-offline embed-users listens/ moments.parquet users.parquet --release towers/mean
+          tastewave-offline embed-users listens/ moments.parquet users.parquet --release releases/2026-11 history=128
+          tastewave-offline embed-users listens/ moments.parquet users.parquet --forgotten forgotten/
+        """,
+    ),
+    Job(
         name="convert-musicnn",
         settings="offline.musicnn.convert:ConvertMusicnn",
         run="offline.musicnn.convert:run",

@@ -117,7 +117,11 @@ def read_log(
         SettingsError: there is no log, a column is missing or of another type, or a value cannot be right.
     """
     rule = rule or CountingRule()
-    with sorted_rows(where, scratch=scratch, forgotten=read_forgotten(forgotten)) as rows, ExitStack() as stack:
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar())
+        rows = stack.enter_context(
+            sorted_rows(where, progress=progress, scratch=scratch, forgotten=read_forgotten(forgotten))
+        )
         sinks = {name: stack.enter_context(TemporaryFile(dir=scratch)) for name in _ARRAYS}
         counts, taken_back = np.zeros(len(rows.users), np.int64), 0
         for listens in rows.parts():
@@ -126,7 +130,7 @@ def read_log(
             taken_back += int(np.sum(signal != Signal.NONE) - np.sum(says))
             counts += np.bincount(listens["user"][says], minlength=len(rows.users))
             for name, content in (("track", listens["track"]), ("at", listens["at"]), ("signal", signal)):
-                _append(sinks[name], content[says].astype(_ARRAYS[name]))
+                append(sinks[name], content[says].astype(_ARRAYS[name]))
         _check_counts(where, rows.count, duplicates=rows.duplicates, listens=int(counts.sum()))
         arrays: dict[str, Any] = {name: _mapped(sink, _ARRAYS[name]) for name, sink in sinks.items()}
     offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -155,14 +159,12 @@ class SortedRows:
         users: ids in the order of their bytes: those that the log has, or those that were asked for.
         tracks: ids in the order of their bytes.
         count: how many rows the files have.
-        files: how many ranges of users there are; user u is in range u * files // len(users).
         duplicates, excluded, forgotten: how many rows were left out so far, as in InteractionLog.
     """
 
     def __init__(self, shards: Sequence[Shard], files: Sequence[IO[bytes]], forgotten: Forgotten) -> None:
         self._shards, self._files, self._forgotten = shards, files, forgotten
         self.count = sum(shard.rows for shard in shards)
-        self.files = len(files)
         self.duplicates = self.excluded = self.forgotten = 0
         self.users = self.tracks = pl.Series(dtype=pl.String)
 
@@ -178,15 +180,29 @@ class SortedRows:
                 self.excluded += len(batch) - len(included)
                 self.forgotten += len(included) - len(kept)
                 listens = _rows(kept if users is None else _only(kept, self.users), shard.path, **codes)
-                place = listens["user"].astype(np.int64) * self.files // max(1, len(self.users))
+                place = self.part_of(listens["user"])
                 for number, file in enumerate(self._files):
-                    _append(file, listens[place == number])
+                    append(file, listens[place == number])
                 progress.advance(task, len(batch))
 
+    @property
+    def part_count(self) -> int:
+        """How many ranges of users there are."""
+        return len(self._files)
+
+    def part_of(self, users: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(n,) the numbers of the parts in which these users, places in `users`, are."""
+        return users.astype(np.int64) * len(self._files) // max(1, len(self.users))
+
     def parts(self) -> Iterator[NDArray[Any]]:
-        """For each range of users their rows, (n,) of _ROW, in the order of users and of their histories."""
+        """For each range of users their rows in the order of users and of their histories.
+
+        Returns:
+            (n,) with the fields user and track (places in `users` and `tracks`), at, kind, played and duration (-1
+            where a play does not tell).
+        """
         for file in self._files:
-            listens, repeated = _in_order(_rows_of(file))
+            listens, repeated = _in_order(read_back(file, _ROW))
             file.close()
             self.duplicates += repeated
             yield listens
@@ -200,7 +216,7 @@ class SortedRows:
                 if users is not None:
                     kept = _only(kept, users)
                 for name, known in ids.items():
-                    ids[name] = pl.concat([known, _checked_ids(kept[name], shard.path)]).unique()
+                    ids[name] = pl.concat([known, checked_ids(kept[name], shard.path)]).unique()
                 progress.advance(task, len(batch))
         found, tracks = (of_column.sort() for of_column in ids.values())
         return found if users is None else users, tracks
@@ -208,13 +224,14 @@ class SortedRows:
 
 @contextmanager
 def sorted_rows(
-    where: str, *, scratch: Path | None, forgotten: Forgotten, users: pl.Series | None = None
+    where: str, *, progress: Progress, scratch: Path | None, forgotten: Forgotten, users: pl.Series | None = None
 ) -> Iterator[SortedRows]:
     """Read the rows of a log that may be used, duplicates left out.
 
     Args:
         where: as for read_log.
-        scratch: likewise.
+        progress: bar that shows how far the reading is.
+        scratch: as for read_log.
         forgotten: what was forgotten since.
         users: ids in the order of their bytes, whose rows alone are wanted; all of them when absent.
 
@@ -222,9 +239,9 @@ def sorted_rows(
         SettingsError: as read_log does, also for an OSError inside the block.
     """
     shards, left_out = find_shards(where)
-    parts = -(-sum(shard.rows for shard in shards) // _PART_ROWS)
+    parts = max(1, -(-sum(shard.rows for shard in shards) // _PART_ROWS))
     try:
-        with progress_bar() as progress, ExitStack() as stack:
+        with ExitStack() as stack:
             if left_out:
                 progress.console.print(left_out_text(left_out), markup=False, highlight=False, soft_wrap=True)
             # The files have no name, so that nothing is left of them when the process ends, however it ends.
@@ -243,13 +260,15 @@ def _only(frame: pl.DataFrame, users: pl.Series) -> pl.DataFrame:
     return frame.filter(pl.col("user_id").cast(pl.String).is_in(users.implode()))
 
 
-def _append(sink: IO[bytes], array: NDArray[Any]) -> None:
+def append(sink: IO[bytes], array: NDArray[Any]) -> None:
+    """Write an array behind what a file holds."""
     sink.write(array.view(np.uint8).data)
 
 
-def _rows_of(part: IO[bytes]) -> NDArray[Any]:
-    part.seek(0)
-    return np.fromfile(part, _ROW)
+def read_back(file: IO[bytes], kind: np.dtype[Any]) -> NDArray[Any]:
+    """What was appended to a file."""
+    file.seek(0)
+    return np.fromfile(file, kind)
 
 
 def _mapped(sink: IO[bytes], kind: np.dtype[Any]) -> NDArray[Any]:
@@ -267,7 +286,7 @@ def _check_counts(where: str, rows: int, *, duplicates: int, listens: int) -> No
         raise SettingsError(f"{where} holds no listen that says anything; name a log with plays or likes")
 
 
-def _checked_ids(column: pl.Series, path: str) -> pl.Series:
+def checked_ids(column: pl.Series, path: str) -> pl.Series:
     """The different ids of a column. Raises SettingsError where one cannot be right."""
     ids = column.cast(pl.String).unique()
     size = ids.str.len_bytes()
@@ -284,7 +303,7 @@ def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) ->
     rows = np.empty(len(batch), _ROW)
     for field, name, kind in (("user", "user_id", users), ("track", "track_id", tracks)):
         rows[field] = batch[name].cast(pl.String).cast(kind).to_physical().to_numpy()
-    rows["at"] = _times(batch["at"], path)
+    rows["at"] = times_ms(batch["at"], path)
     kinds = batch["kind"].cast(pl.String) if "kind" in batch.columns else pl.Series([None], dtype=pl.String)
     if unknown := set(kinds.unique().drop_nulls()) - set(KINDS):
         raise SettingsError(f"{path}: kind {min(unknown)!r} is none of {', '.join(KINDS)}; map it to one of these")
@@ -299,7 +318,8 @@ def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) ->
     return rows
 
 
-def _times(column: pl.Series, path: str) -> NDArray[np.int64]:
+def times_ms(column: pl.Series, path: str) -> NDArray[np.int64]:
+    """(n,) a column of times in milliseconds. Raises SettingsError where one is missing or cannot be right."""
     if column.null_count():
         raise SettingsError(f"{path}: column at is empty in {column.null_count()} rows; drop them")
     if not len(column):

@@ -124,7 +124,7 @@ def at_cast(frame, unit, divisor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop("track_id"), "has no column track_id, only user_id, at; a log needs"),
+        (lambda frame: frame.drop("track_id"), "has no column track_id, only user_id, at; it needs"),
         (lambda frame: frame.with_columns(user_id=pl.Series([1, 2])), "user_id is int64, and has to be text; cast"),
         (lambda frame: frame.with_columns(pl.col("at").cast(pl.Float64)), "at is double, and has to be an integer"),
         (lambda frame: frame.with_columns(pl.col("at") // 1000), "look like seconds; at is in milliseconds"),
