@@ -13,6 +13,7 @@ its name after that file. Nothing in the folder but the Parquet files is read as
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from msgspec import Meta
 
 from models.contract import LISTENS
 from models.errors import SettingsError
-from offline.interactions.dump_folder import Span, check_topic_id, gaps, held, locked, other_topic, publish, tidy
-from offline.interactions.dump_kafka import Cluster, KafkaArguments, Offsets, PartitionReader
-from offline.interactions.dump_parquet import log_files
+from offline.files import locked, writing
+from offline.interactions.dump_folder import Span, check_topic_id, gaps, held, other_topic, publish, tidy
+from offline.interactions.dump_kafka import Cluster, KafkaArguments, Offsets
+from offline.interactions.dump_processes import MOST_READERS, Dropped, Progress, read_side_by_side
 from offline.progress import progress_bar
 
 _Number = Annotated[int, Meta(ge=0)]
@@ -82,7 +84,7 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=1,
             le=10_000_000,
             description="At most, malformed ones included. A file is in memory until it is whole: 50 to 100 bytes for "
-            "an event.",
+            f"an event. So many files at a time as there are partitions and cores, at most {MOST_READERS}.",
         ),
     ] = 1_000_000
 
@@ -133,34 +135,30 @@ def run(settings: Dump) -> Outcome:
     """Add the listens of a range to a folder, as far as they are not there.
 
     Raises:
-        DumpFailed: Kafka is away or has no such topic, the folder cannot be written, is written by another dump, or
-            holds another topic of that name.
+        DumpFailed: Kafka is away or has no such topic, or the folder holds another topic of that name.
+        SettingsError: the folder cannot be written, or another dump is writing to it.
     """
     folder, cluster = Path(settings.out), Cluster(settings.brokers, settings.client)
     places, topic_id = cluster.find_topic(settings.topic, partitions=settings.partitions)
-    with cluster.consumer() as consumer, locked(folder), progress_bar() as progress:
+    with writing(folder, ": what has its name there is whole"), locked(folder), progress_bar() as progress:
         tidy(folder)
         files = held(folder, settings.topic)
         check_topic_id(files, topic_id)
-        todo, dropped = _plan(settings, Offsets(consumer, places), places, files)
+        with cluster.consumer() as consumer:
+            todo, dropped = _plan(settings, Offsets(consumer, places), places, files)
         total = sum(span.end - span.first for spans in todo.values() for span in spans)
         task = progress.add_task("Dumping", total=total)
         events = malformed = written = 0
-        for place, spans in todo.items():
-            for span in spans:
-                reader = PartitionReader(consumer, place, span.first)
-                for file in log_files(
-                    reader,
-                    topic=settings.topic,
-                    partition=place.partition,
-                    span=span,
-                    events_per_file=settings.events_per_file,
-                    topic_id=topic_id,
-                    advance=lambda offsets: progress.advance(task, offsets),
-                ):
-                    publish(folder, file)
-                    events, malformed, written = events + file.events, malformed + file.malformed, written + 1
-                dropped += [_in_words(place, gone) for gone in reader.dropped]
+        reading = read_side_by_side(cluster, todo, events_per_file=settings.events_per_file, topic_id=topic_id)
+        with contextlib.closing(reading):
+            for found in reading:
+                if isinstance(found, Progress):
+                    progress.advance(task, found.offsets)
+                elif isinstance(found, Dropped):
+                    dropped.append(_in_words(found.place, found.span))
+                else:
+                    publish(folder, found)
+                    events, malformed, written = events + found.events, malformed + found.malformed, written + 1
     return Outcome(out=folder, events=events, malformed=malformed, files=written, dropped=tuple(dropped))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +19,6 @@ from offline.files import sync
 TOPIC_ID = b"tastewave.topic_id"
 """Key of the Parquet metadata under which a file keeps Kafka's id of the topic."""
 
-_LOCK = ".dump.lock"
 _CONTENTS = ("listens", "forgotten")
 _DRAFT = re.compile(rf"\.({'|'.join(_CONTENTS)}|malformed)-.+\.partial")
 _PARQUET = re.compile(
@@ -31,7 +28,7 @@ _MALFORMED = re.compile(r"malformed-(.+-p\d{5,}-\d{12,}-\d{12,})\.jsonl")
 
 
 class DumpFailed(TastewaveError):
-    """Kafka or the disk does not do what a dump needs, or the folder holds another topic of the same name."""
+    """Kafka does not do what a dump needs, or the folder holds another topic of the same name."""
 
 
 class Span(NamedTuple):
@@ -90,10 +87,10 @@ def held(folder: Path, topic: str) -> dict[int, dict[Span, Path]]:
     """The files of a topic in a folder by partition and offsets, in order.
 
     Raises:
-        DumpFailed: two files cover the same offsets, or the folder cannot be read.
+        DumpFailed: two files cover the same offsets.
+        OSError: the folder cannot be read.
     """
-    with _on_disk(folder):
-        names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir())
     files: dict[int, dict[Span, Path]] = {}
     for name in names:
         if (match := _PARQUET.fullmatch(name)) and match["topic"] == topic:
@@ -112,57 +109,35 @@ def held(folder: Path, topic: str) -> dict[int, dict[Span, Path]]:
 
 def tidy(folder: Path) -> None:
     """Remove what killed dumps left: files without their final name, and side files without a Parquet file."""
-    with _on_disk(folder):
-        names = {path.name for path in folder.iterdir()}
-        for name in names:
-            side = _MALFORMED.fullmatch(name)
-            whole = names & {f"{content}-{side[1]}.parquet" for content in _CONTENTS} if side else ()
-            if _DRAFT.fullmatch(name) or (side and not whole):
-                (folder / name).unlink()
+    names = {path.name for path in folder.iterdir()}
+    for name in names:
+        side = _MALFORMED.fullmatch(name)
+        whole = names & {f"{content}-{side[1]}.parquet" for content in _CONTENTS} if side else ()
+        if _DRAFT.fullmatch(name) or (side and not whole):
+            (folder / name).unlink()
 
 
 def publish(folder: Path, file: LogFile) -> None:
     """Write a file and its side file to the disk, and only then rename them, the Parquet file last.
 
     Raises:
-        DumpFailed: the disk does not take them; neither file is left there in part.
+        OSError: the disk does not take them; neither file is left there in part.
     """
     contents = {f"malformed-{file.stem}.jsonl": file.lines, f"{file.content}-{file.stem}.parquet": file.parquet}
     contents = {folder / name: content for name, content in contents.items() if len(content)}
     drafts = {path: path.with_name(f".{path.name}.partial") for path in contents}
-    with _on_disk(folder):
-        try:
-            for path, content in contents.items():
-                with drafts[path].open("wb") as draft:
-                    draft.write(content)
-                    draft.flush()
-                    os.fsync(draft.fileno())
-            for path, draft in drafts.items():
-                draft.rename(path)
-                sync(folder)
-        finally:
-            for draft in drafts.values():
-                draft.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder where it is missing, and keep other dumps out of it.
-
-    Raises:
-        DumpFailed: another dump writes to it, or it cannot be made.
-    """
-    with contextlib.ExitStack() as stack:
-        with _on_disk(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / _LOCK).open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DumpFailed(
-                    f"another dump writes to {folder}; wait for its end, or dump to another folder"
-                ) from None
-        yield
+    try:
+        for path, content in contents.items():
+            with drafts[path].open("wb") as draft:
+                draft.write(content)
+                draft.flush()
+                os.fsync(draft.fileno())
+        for path, draft in drafts.items():
+            draft.rename(path)
+            sync(folder)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
 
 
 def check_topic_id(files: Mapping[int, Mapping[Span, Path]], topic_id: str) -> None:
@@ -182,14 +157,3 @@ def other_topic(path: Path, why: str) -> DumpFailed:
         f"{path} was not dumped from this topic, which was made anew or lies in another cluster ({why}); "
         "dump to another folder, and name both as the log"
     )
-
-
-@contextlib.contextmanager
-def _on_disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DumpFailed(
-            f"{folder} cannot be written ({error.strerror or error}); make room or mend it, and run this again: "
-            "what has its name there is whole"
-        ) from error

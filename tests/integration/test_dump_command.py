@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
@@ -132,14 +133,54 @@ def test_a_dump_that_is_killed_again_and_again_ends_whole(listens: Listens) -> N
     for kill in range(4):
         before = len(listens.files())
         running = subprocess.Popen(listens.command("--events-per-file", 97 + kill), stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(listens.files()) < before + 5:
-            assert time.monotonic() < deadline
-            assert running.poll() is None
-            time.sleep(0.002)
+        eventually(lambda before=before: len(listens.files()) >= before + 5)
+        assert running.poll() is None
         running.send_signal(signal.SIGKILL)
         assert running.wait(30) == -signal.SIGKILL
     assert 20 <= len(listens.files()) < 200
+    listens.dump()
+    listens.assert_holds(events)
+
+
+@contextlib.contextmanager
+def dumping(listens: Listens) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A dump that has written files, and the processes in which it reads."""
+    command = listens.command("--events-per-file", 50)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        eventually(lambda: len(listens.files()) >= 3 or running.poll() is not None)
+        assert running.poll() is None, running.stderr and running.stderr.read()
+        below = psutil.Process(running.pid).children()
+        yield running, [child for child in below if "multiprocessing.spawn" in " ".join(child.cmdline())]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_partitions_are_read_side_by_side_and_no_reader_outlives_a_dump_that_is_killed(listens: Listens) -> None:
+    events = listens.produce(range(20_000))
+    with dumping(listens) as (running, readers):
+        assert len(readers) == min(PARTITIONS, len(os.sched_getaffinity(0)))
+        running.kill()
+        running.wait(30)
+        eventually(lambda: not any(map(psutil.Process.is_running, readers)))
+    assert len(listens.files()) < 300
+    listens.dump()
+    listens.assert_holds(events)
+
+
+def test_a_reader_that_is_killed_ends_the_dump_with_one_sentence_and_another_dump_goes_on(listens: Listens) -> None:
+    events = listens.produce(range(20_000))
+    with dumping(listens) as (running, readers):
+        readers[0].kill()
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 1
+    assert said.startswith("Error: a process that read a partition was killed, perhaps for want of memory; run this")
+    assert len(said.splitlines()) == 1
+    assert len(listens.files()) < 300
     listens.dump()
     listens.assert_holds(events)
 
@@ -260,7 +301,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing_half_written(lis
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
     assert "cannot be written (File too large); make room" in listens.dump(rc=1, before=small_files)
-    assert [path.name for path in listens.folder.iterdir()] == [".dump.lock"]
+    assert not list(listens.folder.iterdir())
     listens.dump()
     listens.assert_holds(events)
 
@@ -268,10 +309,10 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing_half_written(lis
 def test_a_folder_is_dumped_to_by_one_at_a_time(listens: Listens) -> None:
     events = listens.produce(range(30))
     listens.folder.mkdir()
-    with (listens.folder / ".dump.lock").open("w") as lock:
+    with (listens.folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another dump writes to" in listens.dump(rc=1)
-        assert [path.name for path in listens.folder.iterdir()] == [".dump.lock"]
+        assert "another run is writing" in listens.dump(rc=1)
+        assert [path.name for path in listens.folder.iterdir()] == [".lock"]
     listens.dump()
     listens.assert_holds(events)
 

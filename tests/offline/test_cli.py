@@ -1,12 +1,15 @@
 """The `tastewave-offline` command: its list of jobs."""
 
+import fcntl
 import subprocess
 import sys
 from pkgutil import resolve_name
 
 import pytest
 from click.testing import CliRunner
+from onnx import ModelProto
 
+from models.errors import SettingsError
 from offline.cli import JOBS, SYNTH_JOBS, cli
 from offline.config import describe_settings
 from offline.jobs import Job
@@ -102,3 +105,29 @@ def test_what_would_replace_the_shipped_release_has_to_be_named(tmp_path):
     assert (done.returncode, done.stderr) == (1, "Error: BuildRelease needs the setting out; see --help\n")
     assert "Missing argument 'OUT_DIR'" in run_with("convert-musicnn").stderr
     assert "[required]" in CliRunner().invoke(cli, ["build-release", "--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("words", "lock"),
+    [
+        (["train-user-tower", "log", "OUT"], "out.partial/.lock"),
+        (["evaluate", "log", "OUT", 'towers=["tower"]'], "out/.lock"),
+        (["ladder", "log", "OUT"], "out/.lock"),
+        (["synth", "audio", "OUT", "--tracks", "1"], "out/.lock"),
+        (["synth", "platform", "OUT", "--no-audio"], ".out.lock"),
+        (["convert-musicnn", "OUT"], "out/.musicnn-msd.onnx.lock"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, list) else "",
+)
+def test_a_second_run_on_a_folder_is_one_sentence(words, lock, tmp_path, monkeypatch):
+    monkeypatch.setattr("offline.musicnn.convert.published_weights", lambda _: {})
+    monkeypatch.setattr("offline.musicnn.convert.build", lambda _: ModelProto())
+    path = tmp_path / lock
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        said = CliRunner().invoke(cli, [str(tmp_path / "out") if word == "OUT" else word for word in words]).exception
+    assert isinstance(said, SettingsError)
+    assert str(said).startswith(f"another run is writing {tmp_path}/")
+    assert str(said).endswith("; wait for its end, or name another place")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()] == [lock]

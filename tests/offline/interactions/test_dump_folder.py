@@ -144,6 +144,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DumpFailed, match=r"cannot be written \(No space left on device\); make room"):
+    with pytest.raises(OSError, match="No space left on device"):
         publish(tmp_path, file)
     assert names(tmp_path) == []

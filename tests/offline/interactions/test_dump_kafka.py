@@ -1,6 +1,8 @@
 from pathlib import Path
 
+import crc32c
 import pytest
+from kafka.record import util
 
 from models.errors import SettingsError
 from offline.config import load_config
@@ -30,3 +32,8 @@ def test_arguments_of_the_client_that_cannot_be_right_are_refused(tmp_path: Path
     with pytest.raises(SettingsError, match=says) as caught:
         load_config(KafkaArguments, toml=tmp_path / "kafka.toml")
     assert "12345678" not in str(caught.value)
+
+
+def test_checksums_of_records_are_computed_in_c():
+    assert util.crc32c_c is crc32c.crc32c
+    assert util.calc_crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C (RFC 3720, section 12.1)
