@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from models.errors import EventError
+from models.errors import EventError, FutureEvent
 
 MAX_ID_BYTES = 256
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="opaque, 1 to 256 bytes of UTF-8")]
@@ -22,6 +22,10 @@ SourceTime = Annotated[
     ),
 ]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
+LONGEST_LISTEN_MS = 86_400_000
+ListenMilliseconds = Annotated[
+    int, Meta(ge=0, le=LONGEST_LISTEN_MS, description="milliseconds, at most a day: more is of another unit")
+]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Status = Literal["tagged", "abstained", "failed"]
 Kind = Literal["play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add", "remove", "exclude"]
@@ -67,8 +71,8 @@ class Listen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     track_id: Id
     kind: Kind
     at: SourceTime
-    played_ms: Milliseconds | None = None
-    duration_ms: Milliseconds | None = None
+    played_ms: ListenMilliseconds | None = None
+    duration_ms: ListenMilliseconds | None = None
     excluded: bool = False
 
     def __post_init__(self) -> None:
@@ -186,6 +190,22 @@ def decode_event(value: bytes | None, kind: type[E_]) -> E_:
         return _decoders[kind].decode(value)  # type: ignore[return-value]
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise EventError(f"not a {kind.__name__} event: {error}; see its schema in deploy/schemas") from error
+
+
+def refuse_future(name: str, time_ms: int, *, now_ms: int, tolerance_ms: int) -> None:
+    """Raise FutureEvent where a time of an event is too far ahead of a clock.
+
+    Args:
+        name: of the time.
+        time_ms: of the event.
+        now_ms: by the clock.
+        tolerance_ms: how far ahead it may be.
+    """
+    if (ahead_ms := time_ms - now_ms) > tolerance_ms:
+        raise FutureEvent(
+            f"{name} is {ahead_ms / 1000:.0f} s ahead of this clock, at most {tolerance_ms / 1000:.0f} s is taken; "
+            "check the producer's clock and unit (milliseconds)"
+        )
 
 
 def encode_event(event: msgspec.Struct) -> bytes:

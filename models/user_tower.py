@@ -12,7 +12,7 @@ listen, never from the clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from models.sealed_folder import SealedFile, SealedKind, load_sealed
 TOWER_MANIFEST = "tower.json"
 NETWORK, ITEM_IDS, ITEM_VECTORS = "tower.onnx", "item_ids.npy", "item_vectors.npy"
 _ADVICE = "train it again with `tastewave-offline train-user-tower`"
+_ROWS_REMEMBERED = 100_000  # 13 MiB
 _END = b"\x01"  # after each id: numpy's byte strings lose zeros at their end
 
 
@@ -68,15 +69,27 @@ class ItemTable:
         """ids: (items,) as encode_ids gives them, sorted."""
         self._ids = ids
         self.vectors = vectors
+        self._remembered = dict[bytes, int]()
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def rows(self, track_ids: Iterable[str]) -> NDArray[np.int64]:
         """(n,) places of tracks in the table; -1 for one that is not in it."""
-        encoded = (track_id.encode() + _END for track_id in track_ids)
-        longest = self._ids.itemsize  # a longer id would have numpy widen a copy of the whole table
-        wanted = np.array([code if len(code) <= longest else b"" for code in encoded], dtype=self._ids.dtype)
+        return self._search([track_id.encode() for track_id in track_ids])
+
+    def rows_of(self, track_ids: Sequence[bytes]) -> NDArray[np.int64]:
+        """The same for ids in UTF-8. Those of the last calls are found without a search."""
+        known, wanted = self._remembered, set(track_ids)
+        if len(known) + len(wanted) > _ROWS_REMEMBERED:
+            known = self._remembered = {}  # and no clear(): another thread may be reading
+        if new := list(wanted.difference(known)):
+            known.update(zip(new, self._search(new).tolist(), strict=True))
+        return np.fromiter(map(known.__getitem__, track_ids), np.int64, len(track_ids))
+
+    def _search(self, track_ids: Sequence[bytes]) -> NDArray[np.int64]:
+        longest = self._ids.itemsize - len(_END)  # a longer id would have numpy widen a copy of the whole table
+        wanted = np.array([code + _END if len(code) <= longest else b"" for code in track_ids], dtype=self._ids.dtype)
         places = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
         return np.where(self._ids[places] == wanted, places, -1)
 
@@ -103,14 +116,17 @@ class UserTower:
         self.items = items
         self._session = session
 
-    def embed(self, rows: ArrayLike, signals: ArrayLike, at_ms: ArrayLike) -> NDArray[np.float32]:
+    def embed(
+        self, rows: ArrayLike, signals: ArrayLike, at_ms: ArrayLike, *, more: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Embeddings of listening histories.
 
         Args:
-            rows: (n, length) places in the item table, oldest first; -1 where a track is not in it or the
-                history is shorter. Only the newest `manifest.history` listens of each row count.
+            rows: (n, length) places in the item table or, behind its end, in `more`, oldest first; -1 where a track is
+                in neither or the history is shorter. Only the newest `manifest.history` listens of each row count.
             signals: (n, length) codes of models.history.Signal; 0 where the history is shorter.
             at_ms: (n, length) times of the listens, milliseconds; only their differences count.
+            more: (m, dim) float32 of unit norm: embeddings of further tracks.
 
         Returns:
             (n, dim) of unit norm; the global embedding for a history without a usable listen.
@@ -118,8 +134,13 @@ class UserTower:
         rows, signals, ages_s, usable = newest_known(rows, signals, at_ms, history=self.manifest.history)
         embeddings = np.tile(np.asarray(self.manifest.global_embedding, np.float32), (len(rows), 1))
         if usable.any():
-            vectors = np.where(signals[usable, :, None] > 0, self.items.vectors[rows[usable]], np.float32(0.0))
-            inputs = {"vectors": vectors, "signals": signals[usable], "ages_s": ages_s[usable]}
+            rows, signals = rows[usable], signals[usable]
+            inside = rows if more is None else np.minimum(rows, len(self.items) - 1)
+            vectors = np.asarray(self.items.vectors[inside])
+            if more is not None:
+                vectors[rows > inside] = more[(rows - len(self.items))[rows > inside]]
+            vectors[signals == 0] = 0.0
+            inputs = {"vectors": vectors, "signals": signals, "ages_s": ages_s[usable]}
             (embeddings[usable],) = self._session.run(None, inputs)
         return embeddings
 

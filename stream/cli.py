@@ -51,6 +51,26 @@ def worker_tracks() -> None:
     run_tracks_worker(load_settings())
 
 
+@worker.command("listens")
+def worker_listens() -> None:
+    """Refresh the users of listens until SIGTERM.
+
+    Needs a release with a user tower (`tastewave release show` tells), Kafka with the topics (`tastewave topics
+    create`), and Redis. While one of the servers is away, the worker waits.
+
+    \b
+    Example:
+      TASTEWAVE_RELEASE=releases/2026-11 tastewave worker listens
+    """
+    from stream.worker.stop import end_at_signals
+
+    end_at_signals()
+    from stream.settings import load_settings
+    from stream.worker.listens import run_listens_worker
+
+    run_listens_worker(load_settings())
+
+
 @cli.group()
 def release() -> None:
     """Look at a release, or choose the one that readers use."""

@@ -7,18 +7,33 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 REGISTRY = CollectorRegistry()
 
 EVENTS = Counter(
-    "tastewave_events", "Events done, by outcome (tagged, abstained, cached, failed, refused) and reason.",
+    "tastewave_events",
+    "Events done, by outcome and reason. Of uploads: tagged, abstained, cached, failed, refused. Of listens: taken, "
+    "excluded, outdated, forgotten, failed, refused.",
     ("agent", "outcome", "reason"), registry=REGISTRY,
 )  # fmt: skip
 STAGE_SECONDS = Histogram(
-    "tastewave_stage_seconds", "Time of a stage: fetch, queue, decode, log_mel, network, genre, store.",
+    "tastewave_stage_seconds",
+    "Time of a stage. Of an upload: fetch, queue, decode, log_mel, network, genre, store. Of a batch of listens: "
+    "events, and of up to 256 of its users: histories, embed, users, publish.",
     ("stage",), registry=REGISTRY, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 EVENT_TO_CACHE_SECONDS = Histogram(
     "tastewave_event_to_cache_seconds", "From event_time to the answer in Redis.", registry=REGISTRY,
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
 )  # fmt: skip
-IN_HAND = Gauge("tastewave_in_hand_records", "Records that are being handled.", registry=REGISTRY)
+LISTEN_TO_EMBEDDING_SECONDS = Histogram(
+    "tastewave_listen_to_embedding_seconds",
+    "From a user's newest listen in a batch to the refreshed embedding in Redis and on Kafka.",
+    registry=REGISTRY, buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
+)  # fmt: skip
+USERS_REFRESHED = Counter(
+    "tastewave_users_refreshed", "Users embedded anew, by what they were embedded from (history, global).",
+    ("source",), registry=REGISTRY,
+)  # fmt: skip
+IN_HAND = Gauge(
+    "tastewave_in_hand_records", "Records, or batches of listens, that are being handled.", registry=REGISTRY
+)
 LAG = Gauge(
     "tastewave_lag_records",
     "Records of a partition that are not answered yet.",

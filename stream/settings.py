@@ -298,7 +298,7 @@ class WorkerSettings(Section):
         None, description="tracks that are fetched and heard at a time; four for each pool process when absent"
     )
     future_tolerance_s: Seconds = Field(
-        300.0, description="seconds that an upload may be dated ahead of the worker's clock"
+        300.0, description="seconds that an event may be dated ahead of the worker's clock"
     )
     drain_timeout_s: Seconds = Field(
         25.0, description="seconds that a worker has after SIGTERM to finish what it has in hand"

@@ -1,6 +1,8 @@
 """The Faust app of a worker: agents that take whole batches, and a drain that leaves nothing half done.
 
-app = batch_app(settings, role="tracks", release=release_id, turns=8, on_away=health.report_away)
+app = batch_app(
+    settings, role="tracks", release=release_id, records_per_fetch=32, turns=8, on_away=health.report_away
+)
 app.consume(topic, handler, in_hand=256)              # one record at a time
 app.consume_batches(topic, batch_handler, in_hand=8)  # or one batch at a time
 """
@@ -9,19 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.broker.faust_driver import LOGGER, BatchConsumer, BatchSchema, BatchTransport, NoTables
-from stream.broker.in_hand import BatchesInHand, BatchHandler, InHand, LeftAlone, RecordHandler, RecordsInHand
+from stream.broker.batch import LOGGER, BatchSchema
+from stream.broker.consumer import BatchConsumer
+from stream.broker.groups import SESSION_TIMEOUT_S
+from stream.broker.handlers import BatchHandler, LeftAlone, RecordHandler
+from stream.broker.in_hand import BatchesInHand, InHand, RecordsInHand
+from stream.broker.producer import BatchProducer
+from stream.broker.resumption import NoTables
 from stream.broker.tokens import aiokafka_arguments
 from stream.settings import Settings
 
-_RECORDS_PER_FETCH = 32
 _FETCHES_BUFFERED = 2
 _DAY_S = 86_400.0
 _LEAST_COMMIT_S = 1.0
@@ -35,6 +42,13 @@ class Progress(NamedTuple):
 
     next_offset: int
     end_offset: int
+
+
+class BatchTransport(driver.Transport):
+    """Faust's transport with the consumer and the producer of this wing."""
+
+    Consumer = BatchConsumer
+    Producer = BatchProducer
 
 
 class BatchApp(faust.App):
@@ -71,6 +85,8 @@ class BatchApp(faust.App):
         self.client_rack = client_rack
         self._all_in_hand: list[InHand] = []
         self._consumed: set[str] = set()
+        self.topics_of_whole_batches: set[str] = set()
+        """Those that `consume_batches` has registered."""
         self._turns = asyncio.Semaphore(turns)
         self._reached: dict[TP, int] = {}
         self._draining = False
@@ -97,7 +113,7 @@ class BatchApp(faust.App):
             handler: what to do with a record.
             in_hand: how many records may be in hand at a time.
         """
-        self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._reach))
+        self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def consume_batches(self, topic: str, handler: BatchHandler, *, in_hand: int) -> None:
         """Register the agent of a topic, which handles a whole fetched batch at a time.
@@ -105,9 +121,10 @@ class BatchApp(faust.App):
         Args:
             topic: name of an existing topic.
             handler: what to do with the records of a batch.
-            in_hand: how many batches may be in hand at a time, of different partitions.
+            in_hand: how many batches may be in hand at a time. One of a partition is handled, and one waits for it.
         """
-        self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._reach))
+        self.topics_of_whole_batches.add(topic)
+        self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def _add(self, topic: str, in_hand: InHand) -> None:
         self._all_in_hand.append(in_hand)
@@ -126,6 +143,9 @@ class BatchApp(faust.App):
                 raise LeftAlone
             self._reach(record)
             yield
+
+    def _note_done(self, records: Sequence[ConsumerRecord]) -> None:
+        self._reach(records[-1])
 
     def _reach(self, record: ConsumerRecord) -> None:
         tp = TP(record.topic, record.partition)
@@ -181,7 +201,13 @@ class BatchApp(faust.App):
 
 
 def batch_app(
-    settings: Settings, *, role: str, release: str, turns: int, on_away: Callable[[BaseException], None]
+    settings: Settings,
+    *,
+    role: str,
+    release: str,
+    records_per_fetch: int,
+    turns: int,
+    on_away: Callable[[BaseException], None],
 ) -> BatchApp:
     """The app of a worker.
 
@@ -189,6 +215,7 @@ def batch_app(
         settings: of Kafka and the topics.
         role: tracks or listens.
         release: that the worker is pinned to.
+        records_per_fetch: the most records of a batch.
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
 
@@ -203,11 +230,11 @@ def batch_app(
         client_rack=settings.kafka.client_rack,
         broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],
         broker_commit_interval=1.0,
-        broker_session_timeout=10.0,  # how long the partitions of a killed worker wait for another
+        broker_session_timeout=SESSION_TIMEOUT_S,
         broker_heartbeat_interval=2.0,
         broker_rebalance_timeout=12.0,  # how long a worker whose event loop stands still holds up a rebalance
         broker_request_timeout=_REQUEST_TIMEOUT_S,
-        broker_max_poll_records=_RECORDS_PER_FETCH,
+        broker_max_poll_records=records_per_fetch,
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
         consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,

@@ -1,19 +1,7 @@
 """Records in hand: from a fetched batch to records that are done.
 
-What an agent does with records is a handler, of one of two shapes. A RecordHandler gets one record at a time; records
-of one key wait for each other, all others are handled side by side. A BatchHandler gets a whole fetched batch;
-batches of one partition follow each other, partitions are handled side by side.
-
-    class Counter:  # a BatchHandler, for app.consume_batches(topic, Counter(...), in_hand=8)
-
-        async def handle_batch(self, records: Sequence[ConsumerRecord]) -> None:
-            await self._redis.sadd("seen", *(f"{record.partition}/{record.offset}" for record in records))
-
-        def is_away(self, error: BaseException) -> bool:
-            return is_redis_away(error)
-
-        async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
-            await self._publisher.dead_letter(record, Uncountable(str(error)), attempts=tries)
+A record is done when its handler has returned, or has given it up after a few errors that nobody expected. While a
+server is away it waits.
 """
 
 from __future__ import annotations
@@ -22,13 +10,15 @@ import asyncio
 import contextlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import structlog
 from aiokafka.structs import ConsumerRecord
 
-from stream.broker.faust_driver import Batch
+from stream.broker.batch import Batch
+from stream.broker.handlers import BatchHandler, Handler, LeftAlone, RecordHandler
 
 log = structlog.get_logger(__name__)
 
@@ -39,53 +29,10 @@ _UNEXPECTED_WAIT_S = (0.05, 0.5)
 _AWAY_WAIT_S, _LONGEST_AWAY_WAIT_S = 0.2, 5.0  # doubles from the one to the other, plus up to a second by chance
 
 
-class Handler(Protocol):
-    """What both shapes of handlers say about errors."""
-
-    def is_away(self, error: BaseException) -> bool:
-        """Whether the error says that a server is away; the record then waits for it, however long that takes."""
-        ...
-
-    async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
-        """Leave a record somewhere durable that raised unexpected errors in each of `tries` tries."""
-        ...
-
-
-class RecordHandler(Handler, Protocol):
-    """Handles records one at a time. BatchApp.consume takes it."""
-
-    async def handle(self, record: ConsumerRecord) -> None:
-        """Return when the effect of the record is durable. It may be called again for the same record."""
-        ...
-
-    def order(self, record: ConsumerRecord) -> Hashable | None:
-        """Records of one key are handled one after the other, in the order of their offsets; None waits for nobody."""
-        ...
-
-
-class BatchHandler(Handler, Protocol):
-    """Handles the records of a fetched batch together. BatchApp.consume_batches takes it."""
-
-    async def handle_batch(self, records: Sequence[ConsumerRecord]) -> None:
-        """Return when the effect of all records is durable.
-
-        It may be called again for the same records, and for a part of them: a batch that raises an unexpected error
-        is halved until the error is narrowed down to its record.
-        """
-        ...
-
-
 class UnexpectedBaseException(Exception):
     """A library raised inside a handler what is no Exception, such as a CancelledError that nobody asked for.
 
     That is the cause.
-    """
-
-
-class LeftAlone(BaseException):
-    """Raised inside a handler that is draining: the record is left to the next worker.
-
-    It is a BaseException so that nothing takes it for an error of the record.
     """
 
 
@@ -114,7 +61,7 @@ class InHand(ABC):
         handler: what to do with the records.
         size: most tasks at a time; the stream is not read further until one of them ends.
         on_away: called with each error that makes a record wait for a server.
-        on_done: called with each record that is done.
+        on_done: called with records of a partition that are done, in the order of their offsets.
     """
 
     def __init__(
@@ -123,7 +70,7 @@ class InHand(ABC):
         *,
         size: int,
         on_away: Callable[[BaseException], None],
-        on_done: Callable[[ConsumerRecord], None],
+        on_done: Callable[[Sequence[ConsumerRecord]], None],
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self.waiting: dict[asyncio.Task[None], BaseException] = {}
@@ -190,59 +137,63 @@ class InHand(ABC):
                 # count as answered: its failure would get no dead letter.
                 raise LeftAlone
         if not batch.revoked:
-            await self._until_done(batch, piece.records, piece.unordered)
+            await self._until_done(batch, piece)
 
-    async def _until_done(
-        self, batch: Batch, records: Sequence[ConsumerRecord], unordered: Exception | None = None
-    ) -> None:
-        """Handle records until they are done, or given up after a few errors that nobody expected.
+    async def _until_done(self, batch: Batch, piece: Piece) -> None:
+        """Handle a piece, or its halves, until all its records are done. While a server is away they wait.
 
-        While a server is away they wait, and that does not count as a try. Raises the error for which they wait when
-        the partition is taken away or the app drains: they are not done, and Kafka delivers them again. What is
-        `unordered` for an error is given up at once for that.
+        Raises the error for which they wait when the partition is taken away or the app drains: they are not done, and
+        Kafka delivers them again.
         """
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        tries, waits, failure = 0, 0, None
-        while True:
-            try:
-                if hopeless := unordered or (failure if tries == UNEXPECTED_TRIES else None):
-                    await self._errors.give_up(records[0], hopeless, UNEXPECTED_TRIES)
-                else:
-                    await self._handle(records)
-                break
-            except BaseException as error:
-                if isinstance(error, _MEANT) or (isinstance(error, asyncio.CancelledError) and task.cancelling()):
-                    raise
-                failure = error if isinstance(error, Exception) else _as_exception(error)
+        for wait_s in _growing_waits_s():
+            failure = await self._try(piece)
+            if failure is None:
+                self._note_done(batch, piece.records)
+                return
             away = self._errors.is_away(failure)
-            if not away and len(records) > 1:
-                for half in (records[: len(records) // 2], records[len(records) // 2 :]):
+            if not away and len(piece.records) > 1:
+                for half in _halves(piece):
                     await self._until_done(batch, half)
                 return
-            if not away and not unordered and tries < UNEXPECTED_TRIES:
-                tries += 1
-                if tries < UNEXPECTED_TRIES:
-                    await self._sleep(random.uniform(*_UNEXPECTED_WAIT_S))  # noqa: S311
-                else:
-                    _log_unexpected(records[0], failure)
-                continue
-            tries = 0  # the server is away, or the record could not even be given up
-            self._note_waiting(task, records[0], failure, away=away)
+            self._note_waiting(piece.records[0], failure, away=away)
             if batch.revoked or self._stopping.is_set():
                 raise failure
-            await self._sleep(min(_AWAY_WAIT_S * 2**waits + random.random(), _LONGEST_AWAY_WAIT_S))  # noqa: S311
-            waits = min(waits + 1, 10)
-        self.waiting.pop(task, None)
-        for record in records:
-            batch.finish(record)
-            self._on_done(record)
+            await self._sleep(wait_s)
 
-    def _note_waiting(self, task: asyncio.Task[None], record: ConsumerRecord, error: Exception, *, away: bool) -> None:
+    async def _try(self, piece: Piece) -> Exception | None:
+        """Handle a piece; a single record with errors that nobody expected is given up. None, or what went wrong."""
+        failure = piece.unordered
+        if failure is None:
+            failure = await self._try_to_handle(piece.records)
+            if failure is None or len(piece.records) > 1 or self._errors.is_away(failure):
+                return failure
+        return await _error_of(partial(self._errors.give_up, piece.records[0], failure, UNEXPECTED_TRIES))
+
+    async def _try_to_handle(self, records: Sequence[ConsumerRecord]) -> Exception | None:
+        """Handle records, a single one a few times while it raises what nobody expected. None, or the last error."""
+        failure = None
+        tries = UNEXPECTED_TRIES if len(records) == 1 else 1
+        for number in range(tries):
+            if number:
+                await self._sleep(random.uniform(*_UNEXPECTED_WAIT_S))  # noqa: S311
+            failure = await _error_of(partial(self._handle, records))
+            if failure is None or self._errors.is_away(failure):
+                return failure
+        if len(records) == 1:
+            _log_unexpected(records[0], failure)
+        return failure
+
+    def _note_done(self, batch: Batch, records: Sequence[ConsumerRecord]) -> None:
+        self.waiting.pop(_this_task(), None)
+        batch.finish(records)
+        self._on_done(records)
+
+    def _note_waiting(self, record: ConsumerRecord, error: Exception, *, away: bool) -> None:
         if away:
-            self.waiting[task] = error
+            self.waiting[_this_task()] = error
             self._on_away(error)
-        else:
-            self.waiting.pop(task, None)
+        else:  # it could not even be given up
+            self.waiting.pop(_this_task(), None)
             log.error("record.stuck", **_place(record), error=repr(error))
 
     async def _sleep(self, seconds: float) -> None:
@@ -290,6 +241,33 @@ class BatchesInHand(InHand):
 
 def _ended_undone(task: asyncio.Task[None]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+async def _error_of(work: Callable[[], Awaitable[None]]) -> Exception | None:
+    """What the work raises; None where it ends well. What ends a handler on purpose is raised."""
+    try:
+        await work()
+    except BaseException as error:
+        if isinstance(error, _MEANT) or (isinstance(error, asyncio.CancelledError) and _this_task().cancelling()):
+            raise
+        return error if isinstance(error, Exception) else _as_exception(error)
+    return None
+
+
+def _halves(piece: Piece) -> tuple[Piece, Piece]:
+    middle = len(piece.records) // 2
+    return piece._replace(records=piece.records[:middle]), piece._replace(records=piece.records[middle:])
+
+
+def _growing_waits_s() -> Iterator[float]:
+    wait_s = _AWAY_WAIT_S
+    while True:
+        yield min(wait_s + random.random(), _LONGEST_AWAY_WAIT_S)  # noqa: S311
+        wait_s = min(2 * wait_s, _LONGEST_AWAY_WAIT_S)
+
+
+def _this_task() -> asyncio.Task[None]:
+    return cast("asyncio.Task[None]", asyncio.current_task())
 
 
 def _as_exception(error: BaseException) -> UnexpectedBaseException:

@@ -88,7 +88,7 @@ class Publisher:
             self._topics.named(topic), key, value, partition=None, timestamp=None, headers=given
         )
 
-    async def send_many(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+    async def send_many(self, topic: str, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Send records, each (key, value), to a topic of the contract; returns when Kafka has acknowledged all of them.
 
         They travel in batches. Where some are refused the others are sent nevertheless, and the first error is raised.

@@ -19,11 +19,10 @@ from rich.table import Column
 from models.contract import TRACKS_UPLOADED
 from models.errors import TastewaveError
 from models.release import load_release
+from stream.broker.groups import SESSION_TIMEOUT_S
 from stream.broker.operator import kafka_client, partitions_of
 from stream.commands.tables import print_table, utc
 from stream.settings import Settings
-
-_SESSION_TIMEOUT_S = 10  # of the workers, stream.broker.app
 
 
 class RewindRefused(TastewaveError):
@@ -172,7 +171,7 @@ def _commit(admin: Any, group: str, release: str, moves: Iterable[Move], topic: 
             hosts = ", ".join(sorted({member["client_host"].lstrip("/") for member in members}))
             raise RewindRefused(
                 f"the tracks workers of release {release} run ({len(members)} in consumer group {group}, on {hosts}); "
-                f"stop them all (one that was killed counts for {_SESSION_TIMEOUT_S} s more), and run this again"
+                f"stop them all (one that was killed counts for {SESSION_TIMEOUT_S:.0f} s more), and run this again"
             )
         if refusal is not NoError:
             raise refusal

@@ -11,8 +11,8 @@ import msgspec
 import structlog
 from aiokafka.structs import ConsumerRecord
 
-from models.errors import AudioError, EventError, FetchError, FutureEvent, ProcessingError, TastewaveError
-from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event
+from models.errors import AudioError, EventError, FetchError, ProcessingError, TastewaveError
+from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event, refuse_future
 from stream import metrics
 from stream.audio.breaker import HostAway
 from stream.audio.machine import lacking
@@ -51,7 +51,7 @@ def server_of(error: BaseException) -> str | None:
 
 
 class TrackHandler:
-    """Answers one TrackUploaded record at a time; a stream.broker.in_hand.RecordHandler.
+    """Answers one TrackUploaded record at a time; a stream.broker.handlers.RecordHandler.
 
     A record is done when its answer is in Redis and what Redis holds is on the output topic (and its features are on
     their topic, once for each content, front end and network), or when it is a dead letter; Kafka has acknowledged all
@@ -147,12 +147,7 @@ class TrackHandler:
 
     def _accept(self, record: ConsumerRecord) -> TrackUploaded:
         event = decode_event(record.value, TrackUploaded)
-        ahead_ms = event.uploaded_at - self._now_ms()
-        if ahead_ms > self._future_tolerance_ms:
-            raise FutureEvent(
-                f"uploaded_at is {ahead_ms / 1000:.0f} s ahead of this clock, at most "
-                f"{self._future_tolerance_ms / 1000:.0f} s is taken; check the producer's clock and unit (milliseconds)"
-            )
+        refuse_future("uploaded_at", event.uploaded_at, now_ms=self._now_ms(), tolerance_ms=self._future_tolerance_ms)
         return event
 
     async def _hear(self, event: TrackUploaded) -> tuple[Tagging, str]:

@@ -63,6 +63,8 @@ class Role(Protocol):
     """In the consumer group, in logs and metrics."""
     topics: tuple[str, ...]
     """Topics of the contract that must exist before the worker starts."""
+    records_per_fetch: int
+    """The most records of a batch that an agent gets."""
     turns: int
     """How many records may take a turn at a time (BatchApp.turn)."""
 
@@ -117,7 +119,12 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         if not await _first(_servers(settings, role.topics, health, live), stopping):
             return
         app = batch_app(
-            settings, role=role.name, release=release.release_id, turns=role.turns, on_away=health.report_away
+            settings,
+            role=role.name,
+            release=release.release_id,
+            records_per_fetch=role.records_per_fetch,
+            turns=role.turns,
+            on_away=health.report_away,
         )
         checks = await stack.enter_async_context(role.consume(app, client))
         if not await _first(role.load(), stopping):

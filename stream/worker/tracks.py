@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_RECORDS_PER_FETCH = 32
 _RECORDS_IN_HAND = 256  # an upload that needs no hearing does not wait for those that do
 _TRACKS_IN_HAND_PER_PROCESS = 4
 
@@ -66,6 +67,7 @@ class TracksRole:
 
     name = "tracks"
     topics: tuple[str, ...] = (TRACKS_UPLOADED, TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)
+    records_per_fetch = _RECORDS_PER_FETCH
 
     def __init__(self, settings: Settings, release: Release, pool: TaggerPool) -> None:
         self._settings = settings

@@ -76,13 +76,22 @@ class Platform:
         app.consume(self.topic, Records(self, handle), in_hand=in_hand)
         return app
 
-    def batch_app(self, handle_batch: Callable[..., Awaitable[None]], *, in_hand: int = 8) -> BatchApp:
-        app = self.plain_app()
+    def batch_app(
+        self, handle_batch: Callable[..., Awaitable[None]], *, in_hand: int = 8, records_per_fetch: int = 32
+    ) -> BatchApp:
+        app = self.plain_app(records_per_fetch=records_per_fetch)
         app.consume_batches(self.topic, Batches(self, handle_batch), in_hand=in_hand)
         return app
 
-    def plain_app(self) -> BatchApp:
-        return batch_app(self.settings, role="tracks", release="test", turns=4, on_away=self.note_wait)
+    def plain_app(self, *, records_per_fetch: int = 32) -> BatchApp:
+        return batch_app(
+            self.settings,
+            role="tracks",
+            release="test",
+            records_per_fetch=records_per_fetch,
+            turns=4,
+            on_away=self.note_wait,
+        )
 
     def note_wait(self, error: BaseException) -> None:
         assert isinstance(error, AwayError)
@@ -513,12 +522,25 @@ async def test_batches_of_a_partition_follow_each_other_while_other_partitions_a
         offsets.extend((record.partition, record.offset) for record in records)
         active[partition] -= 1
 
-    async with running(platform.batch_app(handle_batch)):
-        await until(lambda: len(offsets) == 400)  # the two other partitions
+    async with running(platform.batch_app(handle_batch, in_hand=6, records_per_fetch=5)):
+        await until(lambda: len(offsets) == 400)  # the two other partitions; 40 batches of the first one wait
         release.set()
         await until_committed(platform, 600)
     for partition in range(PARTITIONS):
         assert [offset for its, offset in offsets if its == partition] == list(range(200))
+
+
+async def test_a_partition_with_a_backlog_does_not_wait_for_records_of_the_others(platform: Platform) -> None:
+    platform.produce([b"%d" % number for number in range(300)], keys=[b"one"] * 300)
+    batches: list[int] = []
+
+    async def handle_batch(records) -> None:
+        await asyncio.sleep(0.01)
+        batches.append(len(records))
+
+    async with running(platform.batch_app(handle_batch, records_per_fetch=3)):
+        await until(lambda: sum(batches) == 300, timeout_s=15)  # an empty fetch takes a second
+    assert max(batches) == 3
 
 
 async def test_an_unexpected_error_in_a_batch_is_narrowed_down_to_its_record(platform: Platform) -> None:
@@ -744,7 +766,12 @@ async def test_a_named_worker_that_is_restarted_finds_its_partitions_and_the_oth
     def app(name: str) -> BatchApp:
         kafka = platform.settings.kafka.model_copy(update={"instance_id": name})
         app = batch_app(
-            replace(platform.settings, kafka=kafka), role="tracks", release="test", turns=4, on_away=platform.note_wait
+            replace(platform.settings, kafka=kafka),
+            role="tracks",
+            release="test",
+            records_per_fetch=32,
+            turns=4,
+            on_away=platform.note_wait,
         )
         app.consume(platform.topic, Records(platform, handle), in_hand=8)
         return app

@@ -116,7 +116,9 @@ async def test_a_worker_tells_kafka_where_it_runs(environment: dict[str, str]) -
             topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"],
             kafka_client_rack=rack,
         )
-        app = batch_app(settings, role="tracks", release="0123456789ab", turns=1, on_away=lambda _: None)
+        app = batch_app(
+            settings, role="tracks", release="0123456789ab", records_per_fetch=32, turns=1, on_away=lambda _: None
+        )
         consumer = app.consumer._new_consumer_thread()._create_worker_consumer(app.transport)
         await consumer.start()
         try:

@@ -30,7 +30,7 @@ def settings(environment: dict[str, str]) -> Settings:
 
 @pytest.fixture
 async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
-    app = batch_app(settings, role="tracks", release="r", turns=1, on_away=lambda _: None)
+    app = batch_app(settings, role="tracks", release="r", records_per_fetch=32, turns=1, on_away=lambda _: None)
     await app.producer.start()
     yield Publisher(app.producer, settings.topics, release="r")
     await app.producer.stop()

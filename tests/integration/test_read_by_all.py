@@ -37,7 +37,7 @@ class Seen:
 
 async def read_by_worker(settings: Settings, topic: str, count: int) -> list[bytes]:
     seen = Seen()
-    app = batch_app(settings, role="tracks", release="test", turns=4, on_away=print)
+    app = batch_app(settings, role="tracks", release="test", records_per_fetch=32, turns=4, on_away=print)
     app.consume(topic, seen, in_hand=8)
     async with running(app):
         await until(lambda: len(seen.values) >= count)

@@ -87,7 +87,7 @@ async def test_while_the_broker_is_frozen_and(environment: dict[str, str], kafka
     settings = load_settings(
         kafka_brokers=kafka.brokers, topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"], drain_timeout_s=5.0
     )
-    app = batch_app(settings, role="tracks", release="test", turns=4, on_away=print)
+    app = batch_app(settings, role="tracks", release="test", records_per_fetch=32, turns=4, on_away=print)
     app.consume(settings.topics.named("records"), Seen(), in_hand=1)
     stopping, frozen = asyncio.Event(), asyncio.Event()
     service, begin = (app.producer, "on_start") if moment == "its producer connects" else (app.consumer, "subscribe")

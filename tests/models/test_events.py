@@ -19,6 +19,7 @@ YEAR_2000_MS = 946_684_800_000
 times = st.integers(0, 253_402_300_799_999)
 source_times = st.integers(YEAR_2000_MS, 253_402_300_799_999)
 counts = st.integers(0, 2**53)
+DAY_MS = 24 * 60 * 60 * 1000
 probabilities = st.floats(0, 1)
 ranked = st.lists(st.tuples(st.text(), probabilities), max_size=5).map(tuple)
 vectors = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40).map(tuple)
@@ -46,8 +47,8 @@ events = st.one_of(
         track_id=ids,
         kind=st.sampled_from(["play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add"]),
         at=source_times,
-        played_ms=counts,
-        duration_ms=counts,
+        played_ms=st.integers(0, DAY_MS),
+        duration_ms=st.integers(0, DAY_MS),
     ),
     st.builds(
         TrackTagged,
@@ -146,6 +147,8 @@ REFUSED = [
     ("listens", without(PLAY, "duration_ms") | {"kind": "skip"}),
     ("listens", PLAY | {"duration_ms": None}),
     ("listens", PLAY | {"played_ms": -1}),
+    ("listens", PLAY | {"played_ms": DAY_MS + 1}),
+    ("listens", PLAY | {"duration_ms": 210_000_000}),
     *(("tracks.tagged", without(TAGGED, name)) for name in TAGGED),
     ("tracks.tagged", TAGGED | {"status": "maybe"}),
     ("tracks.tagged", TAGGED | {"confidence": 1.5}),

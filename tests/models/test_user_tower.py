@@ -111,6 +111,14 @@ def test_items_are_found_by_their_ids_and_stay_on_the_disk(made):
     assert len(tower.items) == len(IDS)
 
 
+def test_ids_in_bytes_are_found_too_however_many_are_asked_for(made, monkeypatch):
+    monkeypatch.setattr("models.user_tower._ROWS_REMEMBERED", 3)
+    items = load_user_tower(made[0]).items
+    asked = [*IDS, "c", "", "zz", "x" * 256, *IDS]
+    for part in (asked, asked[:2], asked[1:4], asked):
+        assert items.rows_of([track_id.encode() for track_id in part]).tolist() == items.rows(part).tolist()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

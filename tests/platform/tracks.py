@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import msgspec
@@ -44,6 +44,10 @@ class Platform:
         workers: its workers in the order they were started, which is their `number` in the methods.
     """
 
+    role: ClassVar[str] = "tracks"
+    events: ClassVar[str] = TRACKS_UPLOADED
+    """Topic of the events that its workers answer."""
+
     environment: dict[str, str]
     folder: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -56,7 +60,7 @@ class Platform:
                 if name.startswith(PREFIX)
             }
         )
-        self.release = load_release().release_id
+        self.release = load_release(self.settings.worker.release).release_id
         create_topics(self.settings)
         client = redis.RedisCluster if self.settings.redis.cluster else redis.Redis
         self.redis = client.from_url(self.environment["TASTEWAVE_REDIS_URL"])
@@ -78,7 +82,7 @@ class Platform:
         """Start a worker without waiting for it; settings are those of the environment, in lower case."""
         environment = self.environment | {f"TASTEWAVE_{name.upper()}": value for name, value in settings.items()}
         log = (self.folder / f"worker-{len(self.workers)}.log").open("wb")
-        worker = subprocess.Popen([*program, "worker", "tracks"], env=environment, stderr=log, stdout=log)
+        worker = subprocess.Popen([*program, "worker", self.role], env=environment, stderr=log, stdout=log)
         log.close()
         self.workers.append(worker)
         return worker
@@ -111,7 +115,7 @@ class Platform:
         return event
 
     def send(self, value: bytes | None, *, key: bytes = b"key") -> None:
-        self.producer.send(self.settings.topics.named(TRACKS_UPLOADED), key=key, value=value).get(DELIVERY_TIMEOUT_S)
+        self.producer.send(self.settings.topics.named(self.events), key=key, value=value).get(DELIVERY_TIMEOUT_S)
 
     def held(self, track_id: str) -> TrackTagged | None:
         """The answer in Redis, if there is one."""
@@ -169,9 +173,9 @@ class Platform:
         return sum(place["lag"] for place in json.loads(report)["partitions"].values()) if status else -1
 
     def settled(self, *, timeout_s: float = 120.0) -> None:
-        """Return when the consumer group has committed every upload."""
+        """Return when the consumer group has committed every event."""
         topics = self.settings.topics
-        group, topic = topics.consumer_group(role="tracks", release=self.release), topics.named(TRACKS_UPLOADED)
+        group, topic = topics.consumer_group(role=self.role, release=self.release), topics.named(self.events)
         consumer = KafkaConsumer(
             bootstrap_servers=list(self.settings.kafka.brokers), group_id=group, enable_auto_commit=False
         )

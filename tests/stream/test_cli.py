@@ -28,6 +28,7 @@ def test_the_commands_are_those_that_an_operator_needs() -> None:
         "topics check",
         "topics create",
         "upload",
+        "worker listens",
         "worker tracks",
     ]
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from stream.broker import in_hand
-from stream.broker.faust_driver import Batch
-from stream.broker.in_hand import UNEXPECTED_TRIES, BatchesInHand, LeftAlone, RecordsInHand
+from stream.broker.batch import Batch
+from stream.broker.handlers import LeftAlone
+from stream.broker.in_hand import UNEXPECTED_TRIES, BatchesInHand, RecordsInHand
 
 
 class AwayError(Exception):
@@ -86,7 +87,7 @@ async def handled(kind: type, handler: Handler, *batches: Batch, waits: list | N
         handler,
         size=4,
         on_away=[].append if waits is None else waits.append,
-        on_done=lambda record: done.append(record.value),
+        on_done=lambda records: done.extend(record.value for record in records),
     )
     await work.run(stream(*batches))
     await work.finish(timeout_s=10)
@@ -148,7 +149,7 @@ async def test_what_a_draining_handler_leaves_alone_is_neither_done_nor_given_up
 async def test_at_a_stop_no_record_overtakes_one_of_its_key_that_is_not_done() -> None:
     batch, handler = batch_of(1, 2, 3), Handler({1: [AwayError()]})
     handler.key = "one key for all"
-    work = RecordsInHand(handler, size=4, on_away=lambda _: work.stop(), on_done=handler.done.append)
+    work = RecordsInHand(handler, size=4, on_away=lambda _: work.stop(), on_done=handler.done.extend)
     await work.run(stream(batch))
     await work.finish(timeout_s=10)
     assert (handler.done, batch.committable) == ([], 0)
@@ -193,7 +194,7 @@ async def test_a_task_that_is_cancelled_from_outside_ends_without_being_done() -
             await asyncio.Event().wait()
 
     handler, batch = Hangs(), batch_of(0)
-    one = RecordsInHand(handler, size=2, on_away=print, on_done=lambda record: None)
+    one = RecordsInHand(handler, size=2, on_away=print, on_done=lambda records: None)
     await one.run(stream(batch))
     await one.finish(timeout_s=0.01)
     await asyncio.wait(one.tasks, timeout=5)

@@ -1,0 +1,188 @@
+"""The agent for listens: add them to their users' histories, refresh these users, publish where they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Any, TypeVar, cast
+
+from aiokafka.structs import ConsumerRecord
+
+from models.contract import USERS_EMBEDDED
+from models.errors import TastewaveError
+from models.events import UserEmbedded, encode_event
+from models.history import StoredHistory
+from models.refresh import Refreshed, embed_newest, read_newest
+from models.user_tower import UserTower
+from stream import metrics
+from stream.broker.publish import Publisher, is_kafka_away
+from stream.listens.changes import read_changes
+from stream.listens.cold import ColdTracks
+from stream.settings import UserSettings
+from stream.store.away import is_redis_away
+from stream.store.histories import Change, HistoryStore, UserState
+from stream.store.users import UserStore
+
+AGENT = "listens"
+_USERS_AT_ONCE = 256  # about 10 ms of Python, and what a forward pass needs stays in the processor's cache
+
+Result_ = TypeVar("Result_")
+
+
+def server_of(error: BaseException) -> str | None:
+    """What is away by this error: redis or kafka; None where nothing is."""
+    if is_redis_away(error):
+        return "redis"
+    return "kafka" if is_kafka_away(error) else None
+
+
+class ListenHandler:
+    """Refreshes the users of a batch of listens; a stream.broker.handlers.BatchHandler.
+
+    A batch is done when its listens are in the histories, each of its users has been embedded anew, what Redis holds of
+    them is on the output topic, and what is no listen is a dead letter; Kafka has acknowledged all of it. All of this
+    may happen twice: the users of a batch are embedded and published even where it changes no history, since a worker
+    may have been killed in between.
+
+    Args:
+        release: release_id of the embeddings.
+        tower: of that release.
+        kept: how much is kept of a user.
+        histories, users: keep it.
+        cold: embeddings of tracks that the tower does not know; None where the release has no audio encoder.
+        publisher: sends what Redis holds.
+        future_tolerance_ms: how far ahead of the clock a listen may be dated.
+        now_ms: the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        release: str,
+        tower: UserTower,
+        kept: UserSettings,
+        histories: HistoryStore,
+        users: UserStore,
+        cold: ColdTracks | None,
+        publisher: Publisher,
+        future_tolerance_ms: int,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._release = release
+        self._tower = tower
+        self._kept = kept
+        self._histories = histories
+        self._users = users
+        self._cold = cold
+        self._publisher = publisher
+        self._future_tolerance_ms = future_tolerance_ms
+        self._now_ms = now_ms
+        self._thread = ThreadPoolExecutor(1, "tower")  # a forward pass does not hold up the event loop
+
+    def is_away(self, error: BaseException) -> bool:
+        """Whether Redis or Kafka is not there now."""
+        return server_of(error) is not None
+
+    async def handle_batch(self, records: Sequence[ConsumerRecord]) -> None:
+        """Refresh the users of a batch. Raises what is_away knows; any other error is a fault of this program."""
+        with metrics.STAGE_SECONDS.labels("events").time():
+            changes = await read_changes(
+                records, self._kept, now_ms=self._now_ms(), future_tolerance_ms=self._future_tolerance_ms
+            )
+        states = await _all(self._refresh(part) for part in _parts(changes.of_user, _USERS_AT_ONCE))
+        await _all(self._publisher.dead_letter(record, error) for record, error in changes.refused)  # once, if it waits
+        forgotten = sum(state.forgotten for part in states for state in part)
+        outdated = changes.outdated + sum(state.outdated for part in states for state in part)
+        taken = len(records) - len(changes.refused) - changes.excluded - outdated - forgotten
+        for outcome, count in {
+            "taken": taken, "excluded": changes.excluded, "outdated": outdated, "forgotten": forgotten
+        }.items():  # fmt: skip
+            metrics.EVENTS.labels(AGENT, outcome, "").inc(count)
+        for _, error in changes.refused:
+            metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
+
+    async def give_up(self, record: ConsumerRecord, error: Exception, tries: int) -> None:
+        """Dead-letter a record that raised unexpected errors."""
+        unforeseen = TastewaveError(f"{type(error).__name__} in each of {tries} tries; see the log of the worker")
+        await self._publisher.dead_letter(record, unforeseen, attempts=tries)
+        metrics.EVENTS.labels(AGENT, "failed", unforeseen.reason).inc()
+
+    async def _refresh(self, changes: Mapping[str, Change]) -> list[UserState]:
+        """Add what is new of some users, and have their embeddings follow."""
+        with metrics.STAGE_SECONDS.labels("histories").time():
+            states = await self._histories.add(changes)
+        known = {user_id: state for user_id, state in states.items() if state.stored.members or state.stored.feedback}
+        with metrics.STAGE_SECONDS.labels("embed").time():
+            refreshed = await self._embed([state.stored for state in known.values()])
+        now_ms = self._now_ms()
+        embedded = [
+            UserEmbedded(
+                user_id=user_id,
+                release=self._release,
+                embedding=tuple(embedding),
+                source="history" if of_history else "global",
+                listens=listens,
+                event_time=event_time,
+                revision=state.revision,
+                refreshed_at=now_ms,
+            )
+            for (user_id, state), embedding, of_history, listens, event_time in zip(
+                known.items(), *(values.tolist() for values in refreshed), strict=True
+            )
+        ]
+        with metrics.STAGE_SECONDS.labels("users").time():
+            held = await self._users.put(embedded)
+        with metrics.STAGE_SECONDS.labels("publish").time():
+            await self._publish(dict(zip(known, held, strict=True)))
+        ended_ms = self._now_ms()
+        for user_id, one in zip(known, embedded, strict=True):
+            metrics.USERS_REFRESHED.labels(one.source).inc()
+            newest_ms = max(chain(changes[user_id].history.values(), changes[user_id].feedback.values()))
+            metrics.LISTEN_TO_EMBEDDING_SECONDS.observe(max(0, ended_ms - newest_ms) / 1000)
+        return list(states.values())
+
+    async def _embed(self, stored: Sequence[StoredHistory]) -> Refreshed:
+        newest = await self._in_thread(read_newest, self._tower, stored)
+        of_unknown = await self._cold.embeddings(newest.unknown) if self._cold else {}
+        return await self._in_thread(embed_newest, self._tower, newest, of_unknown)
+
+    async def _in_thread(self, function: Callable[..., Result_], *arguments: Any) -> Result_:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    async def _publish(self, held: Mapping[str, UserEmbedded | None]) -> None:
+        """Publish until what was published is what Redis holds: another worker may have written in between.
+
+        A user whom Redis does not hold any more was forgotten, and gets an empty value.
+        """
+        while held:
+            records = [(self._key(user_id), encode_event(one) if one else None) for user_id, one in held.items()]
+            await self._publisher.send_many(USERS_EMBEDDED, records)
+            revisions = await self._users.revisions(list(held))
+            changed = [
+                user_id
+                for (user_id, one), revision in zip(held.items(), revisions, strict=True)
+                if revision != (one.revision if one else None)
+            ]
+            held = dict(zip(changed, await self._users.get(changed), strict=True)) if changed else {}
+
+    def _key(self, user_id: str) -> bytes:
+        return f"{self._release}:{user_id}".encode()
+
+
+async def _all(work: Iterable[Awaitable[Result_]]) -> list[Result_]:
+    """The results of all; raises the first error when all have ended, so that nothing goes on behind a batch's back."""
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return cast("list[Result_]", outcomes)
+
+
+def _parts(changes: Mapping[str, Change], size: int) -> Iterator[dict[str, Change]]:
+    """The users in parts of at most so many."""
+    users = iter(changes.items())
+    while part := dict(islice(users, size)):
+        yield part
