@@ -50,6 +50,11 @@ def is_redis_away(error: BaseException) -> bool:
     return isinstance(error, (*_KINDS, ForeignValue))
 
 
+def is_foreign(error: object) -> bool:
+    """Whether Redis says that a key holds what tastewave did not write."""
+    return isinstance(error, redis.exceptions.ResponseError) and _WRONG_TYPE in str(error)
+
+
 def needs_another_setting(error: BaseException) -> bool:
     """Whether Redis will never serve this client: it has no such command or database, or is a node of a Cluster."""
     if isinstance(error, redis.exceptions.AskError):  # MovedError is one
@@ -75,7 +80,7 @@ def named(key: str) -> Iterator[None]:
     try:
         yield
     except (redis.exceptions.ResponseError, LookupError, ValueError, msgspec.MsgspecError, struct.error) as error:
-        if isinstance(error, redis.exceptions.ResponseError) and _WRONG_TYPE not in str(error):
+        if isinstance(error, redis.exceptions.ResponseError) and not is_foreign(error):
             raise
         raise ForeignValue(
             f"the key {key!r} holds what tastewave did not write ({error}); delete it, or give tastewave a database "

@@ -1,0 +1,151 @@
+"""What users listened to and said, in Redis.
+
+Adding is commutative and idempotent: a history is the newest listens of all that were ever told, in whatever order, and
+feedback is the latest that was said of each kind and track. So two owners during a rebalance agree.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from models.contract import KEY_PREFIX, feedback_key, forgotten_user_key, history_key
+from models.errors import EventError
+from models.history import StoredHistory
+from stream.settings import UserSettings
+from stream.store.scripts import UserCall, UsersScript, rehearsal
+
+DAY_S = 86_400
+
+
+class Change(NamedTuple):
+    """What a batch says of one user.
+
+    Attributes:
+        history: members as models.history.history_member gives them, each with its `at`.
+        feedback: members as models.history.feedback_member gives them, each with its latest `at`.
+    """
+
+    history: Mapping[bytes, int]
+    feedback: Mapping[bytes, int]
+
+
+_NOTHING = Change({}, {})
+
+
+class UserState(NamedTuple):
+    """What Redis holds of a user after a change.
+
+    Attributes:
+        revision: grows with every change of history or feedback; 0 where Redis holds neither.
+        stored: history and feedback.
+        outdated: so many members of the change are older than all that is kept, and had no effect.
+        forgotten: so many are not later than the time up to which the user was forgotten, and had no effect.
+    """
+
+    revision: int
+    stored: StoredHistory
+    outdated: int
+    forgotten: int
+
+
+class HistoryStore:
+    """Adds to histories and feedback, and reads them.
+
+        states = await store.add({"u1": Change({history_member(listen): listen.at}, {})})
+        refresh(tower, [states["u1"].stored])
+
+    Args:
+        client: a redis.asyncio client (or RedisCluster) that returns bytes.
+        settings: how much is kept, and for how long.
+        key_prefix: of all keys.
+        cluster: whether the client is one of a Cluster.
+    """
+
+    def __init__(
+        self, client: Any, settings: UserSettings, *, key_prefix: str = KEY_PREFIX, cluster: bool = False
+    ) -> None:
+        self._settings = settings
+        self._prefix = key_prefix
+        self._cluster = cluster
+        self._script = UsersScript(client, "add_listens", cluster=cluster)
+        self._rehearsal = rehearsal(client, "add_listens")
+        self._shared = (settings.history, settings.feedback, settings.ttl_days * DAY_S)
+
+    async def add(self, changes: Mapping[str, Change]) -> dict[str, UserState]:
+        """Add what a batch says of users, and read what is held of them afterwards, in one trip.
+
+        Raises:
+            EventError: a user_id cannot be used on a Cluster.
+            What stream.store.away.is_redis_away knows. Some users may have changed; adding again does no harm.
+        """
+        calls = [UserCall(self._keys(user_id), self._arguments(change)) for user_id, change in changes.items()]
+        held = await self._script(calls, shared=self._shared)
+        return {
+            user_id: self._state(change, *values)
+            for (user_id, change), values in zip(changes.items(), held, strict=True)
+        }
+
+    async def read(self, user_ids: Sequence[str]) -> dict[str, UserState]:
+        """What is held of users. Raises as add does."""
+        return await self.add(dict.fromkeys(user_ids, _NOTHING))
+
+    async def rehearse(self) -> None:
+        """Write what a listen and a like write, under an id of its own, and delete it at once.
+
+        Raises:
+            What stream.store.away.is_redis_away knows, where Redis would refuse a listen.
+        """
+        arguments = [*self._shared, *self._arguments(Change({b"any": 1}, {b"any": 1}))]
+        keys = self._keys(f"rehearsal-{uuid4().hex}")
+        await self._rehearsal(keys=keys, args=arguments * 2)
+
+    def _keys(self, user_id: str) -> list[str]:
+        """The keys of add_listens.lua."""
+        if self._cluster:
+            check_id(user_id)
+        return [key(user_id, prefix=self._prefix) for key in (history_key, feedback_key, forgotten_user_key)]
+
+    def _arguments(self, change: Change) -> list[Any]:
+        """The arguments of add_listens.lua, of one user."""
+        listens: Iterable[tuple[bytes, int]] = change.history.items()
+        said: Iterable[tuple[bytes, int]] = change.feedback.items()
+        if len(change.history) > self._settings.history:
+            listens = heapq.nlargest(self._settings.history, listens)  # members sort by time
+        if len(change.feedback) > self._settings.feedback:
+            said = heapq.nlargest(self._settings.feedback, said, key=lambda entry: (entry[1], entry[0]))
+        arguments: list[Any] = [0, 0]
+        for place, entries in enumerate((listens, said)):
+            before = len(arguments)
+            for member, at in entries:
+                arguments += (at, member)
+            arguments[place] = len(arguments) - before
+        return arguments
+
+    def _state(
+        self, change: Change, revision: int, forgotten_at: int, members: list[bytes], flat: list[bytes]
+    ) -> UserState:
+        """From what add_listens.lua returns of one user."""
+        feedback = list(zip(flat[::2], map(int, flat[1::2]), strict=True))
+        outdated = forgotten = 0
+        if forgotten_at:
+            forgotten = sum(at <= forgotten_at for entries in change for at in entries.values())
+        if len(members) >= self._settings.history:
+            outdated += sum(member < members[0] and at > forgotten_at for member, at in change.history.items())
+        if len(feedback) >= self._settings.feedback:
+            member, at = feedback[0]
+            outdated += sum(
+                (at, member) > (time, other) > (forgotten_at, b"\xff") for other, time in change.feedback.items()
+            )
+        return UserState(revision, StoredHistory(members, feedback), outdated, forgotten)
+
+
+def check_id(user_id: str) -> None:
+    """Refuse an id whose keys a Cluster puts into several slots. Raises EventError."""
+    if user_id.startswith("}"):
+        raise EventError(
+            f"the user_id {user_id!r} begins with a brace, and a Redis Cluster cannot keep the keys of such a user "
+            "together; use another id"
+        )
