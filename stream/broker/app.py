@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import faust
@@ -57,6 +57,8 @@ class BatchApp(faust.App):
     Args:
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
+        topics: those that agents read or write. Where the user may not write to one that no agent reads, `progress`
+            says so.
         client_arguments: of aiokafka, which its consumer and its producer share: brokers, TLS and login.
         client_rack: where the worker runs, so that it may read from replicas that are there.
     """
@@ -68,6 +70,7 @@ class BatchApp(faust.App):
         *args: Any,
         turns: int,
         on_away: Callable[[BaseException], None],
+        topics: Iterable[str],
         client_arguments: Mapping[str, Any],
         client_rack: str | None = None,
         **kwargs: Any,
@@ -84,6 +87,7 @@ class BatchApp(faust.App):
         self._on_away = on_away
         self.client_rack = client_rack
         self._all_in_hand: list[InHand] = []
+        self._topics = frozenset(topics)
         self._consumed: set[str] = set()
         self.topics_of_whole_batches: set[str] = set()
         """Those that `consume_batches` has registered."""
@@ -111,7 +115,7 @@ class BatchApp(faust.App):
         Args:
             topic: name of an existing topic.
             handler: what to do with a record.
-            in_hand: how many records may be in hand at a time.
+            in_hand: how many records may be handled at a time.
         """
         self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
@@ -121,7 +125,7 @@ class BatchApp(faust.App):
         Args:
             topic: name of an existing topic.
             handler: what to do with the records of a batch.
-            in_hand: how many batches may be in hand at a time. One of a partition is handled, and one waits for it.
+            in_hand: how many batches may be handled at a time, of different partitions.
         """
         self.topics_of_whole_batches.add(topic)
         self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
@@ -158,8 +162,9 @@ class BatchApp(faust.App):
 
     @property
     def waiting(self) -> list[BaseException]:
-        """The last error of each record or batch that waits for a server."""
-        return [error for one in self._all_in_hand for error in one.waiting.values()]
+        """The last errors of what waits for a server, each of those that say the same once."""
+        errors = [error for one in self._all_in_hand for error in one.waiting.values()]
+        return list({(type(error), str(error)): error for error in errors}.values())
 
     @property
     def joined(self) -> bool:
@@ -174,10 +179,12 @@ class BatchApp(faust.App):
     async def progress(self) -> dict[TP, Progress]:
         """Where every assigned partition stands, with the end of its log as the broker reports it now.
 
-        A worker without a partition asks the broker as well, so that it notices when Kafka is away.
+        A worker without a partition asks the broker as well, so that it notices when Kafka is away. Raises aiokafka's
+        KafkaError where Kafka is away, or refuses the worker its group or what it will write.
         """
         consumer = cast(BatchConsumer, self.consumer)
         await consumer.check_group()
+        await consumer.check_rights(self._topics - self._consumed)
         tps = consumer.assignment()
         ends = await consumer.highwaters(*(tps or {TP(topic, 0) for topic in self._consumed}))
         progress = {}
@@ -208,6 +215,7 @@ def batch_app(
     records_per_fetch: int,
     turns: int,
     on_away: Callable[[BaseException], None],
+    topics: Iterable[str] = (),
 ) -> BatchApp:
     """The app of a worker.
 
@@ -218,6 +226,7 @@ def batch_app(
         records_per_fetch: the most records of a batch.
         turns: how many records may take a turn at a time.
         on_away: called with each error that makes a record wait for a server.
+        topics: of the contract, those that agents read or write.
 
     Raises:
         SettingsError: TLS to Kafka cannot be set up.
@@ -226,6 +235,7 @@ def batch_app(
         settings.topics.consumer_group(role=role, release=release),
         turns=turns,
         on_away=on_away,
+        topics=map(settings.topics.named, topics),
         client_arguments=aiokafka_arguments(settings.kafka),
         client_rack=settings.kafka.client_rack,
         broker=[f"kafka://{broker}" for broker in settings.kafka.brokers],

@@ -48,6 +48,7 @@ class Batch(ConsumerMessage):
             generation_id=generation_id,
         )
         self.records = records
+        """Those that nobody has in hand yet."""
         self.revoked = False
         self._on_done = on_done
         self._end = records[-1].offset + 1
@@ -58,7 +59,6 @@ class Batch(ConsumerMessage):
         for record in records:
             self._pending.pop(record.offset, None)
         if self.done:
-            self.records = ()
             self._on_done()
 
     @property

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import datetime
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import structlog
@@ -57,6 +57,10 @@ class BatchConsumer(driver.Consumer):
     async def check_group(self) -> None:
         """Raise aiokafka's KafkaError where Kafka refuses this worker its place in the group."""
         await cast(ConsumerThread, self._thread).check_group()
+
+    async def check_rights(self, topics: Collection[str]) -> None:
+        """Raise aiokafka's KafkaError where this worker may not write to one of the topics."""
+        await cast(ConsumerThread, self._thread).check_rights(topics)
 
     def next_offset(self, tp: TP) -> int | None:
         """Offset of the first record that is not done; None until the seek that follows an assignment."""

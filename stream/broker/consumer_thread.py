@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiokafka
@@ -16,6 +16,8 @@ from faust.types import TP
 from mode.threads import MethodQueue, WorkerThread
 
 from stream.broker.batch import LOGGER
+from stream.broker.header_names import read_all_header_names
+from stream.broker.rights import check_rights
 
 LEAVE_TIMEOUT_S = 2.0
 """How long a step of a stop waits for a broker that is away."""
@@ -91,6 +93,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         kinder to a rolling restart, but it never tells the group its generation, without which two members that claim
         a partition cannot be told apart, and all consumers of a process share its state.
         """
+        read_all_header_names()
         conf = self.app.conf
         return aiokafka.AIOKafkaConsumer(
             **self.app.client_arguments,
@@ -163,3 +166,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 coordinator.check_errors()
 
             await self.call_thread(check)
+
+    async def check_rights(self, topics: Collection[str]) -> None:
+        """Raise aiokafka's KafkaError where this client may not write to one of the topics."""
+        consumer = self._ensure_consumer()
+        node_id = getattr(consumer._coordinator, "coordinator_id", None)
+        if node_id is not None and topics:  # a broker that is alive, if any is
+            await self.call_thread(check_rights, consumer._client, node_id, topics)

@@ -47,6 +47,10 @@ class RecordHandler(Handler, Protocol):
         """Records of one key are handled one after the other, in the order of their offsets; None waits for nobody."""
         ...
 
+    def is_away_for_some(self, error: BaseException) -> bool:
+        """Whether the server that is away is one that other records do not need; they then go ahead."""
+        ...
+
 
 class BatchHandler(Handler, Protocol):
     """Handles the records of a fetched batch together. BatchApp.consume_batches takes it."""

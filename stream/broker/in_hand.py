@@ -27,6 +27,9 @@ UNEXPECTED_TRIES = 3
 
 _UNEXPECTED_WAIT_S = (0.05, 0.5)
 _AWAY_WAIT_S, _LONGEST_AWAY_WAIT_S = 0.2, 5.0  # doubles from the one to the other, plus up to a second by chance
+_ASIDE_BYTES = 64 << 20
+_ASIDE_TASK_BYTES = 16 << 10  # what a task takes beyond the values of its records, generously
+_ASIDE_TRIES_PER_S = 100
 
 
 class UnexpectedBaseException(Exception):
@@ -55,11 +58,14 @@ class Piece(NamedTuple):
 
 
 class InHand(ABC):
-    """Up to `size` tasks over all batches, each with one record or one batch in hand.
+    """A task for each record, or each batch, in hand. Up to `size` of them have a place, and are handled side by side.
+
+    A task that waits for the one before, or for a server that others do not need, steps aside: it gives its place to
+    others until it goes on. While what stands aside takes a lot of memory, the stream is not read further.
 
     Args:
         handler: what to do with the records.
-        size: most tasks at a time; the stream is not read further until one of them ends.
+        size: how many places there are; the stream is not read further until one is free.
         on_away: called with each error that makes a record wait for a server.
         on_done: called with records of a partition that are done, in the order of their offsets.
     """
@@ -78,9 +84,18 @@ class InHand(ABC):
         self._errors = handler
         self._on_away = on_away
         self._on_done = on_done
-        self._free = asyncio.Semaphore(size)
+        self._places = asyncio.Semaphore(size)
+        self._aside: dict[asyncio.Task[None], int] = {}
+        """The tasks without a place, each with the bytes that it takes."""
+        self._aside_bytes = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._last: dict[Hashable, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
+
+    @abstractmethod
+    def _is_away_for_some(self, error: BaseException) -> bool:
+        """Whether the server that is away is one that others do not need."""
 
     @abstractmethod
     def _pieces(self, batch: Batch) -> Iterator[Piece]:
@@ -94,11 +109,13 @@ class InHand(ABC):
         """Take batches from the stream until it ends."""
         async for batch in stream:
             for piece in self._pieces(batch):
-                await self._free.acquire()
+                await self._has_room.wait()  # first, or this would keep a place from what comes back
+                await self._places.acquire()
                 if batch.revoked or self._stopping.is_set():
-                    self._free.release()
+                    self._places.release()
                     break
                 self._start(batch, piece)
+            batch.records = ()  # the tasks have them, each its own
 
     def stop(self) -> None:
         """Start nothing new; what waits for a server ends without being done."""
@@ -119,7 +136,8 @@ class InHand(ABC):
             self._last[key] = task
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._free.release()
+            if not self._come_back(task):
+                self._places.release()
             self.tasks.discard(task)
             self.waiting.pop(task, None)
             if self._last.get(key) is task:
@@ -131,7 +149,8 @@ class InHand(ABC):
 
     async def _work(self, batch: Batch, piece: Piece, before: asyncio.Task[None] | None) -> None:
         if before:
-            await asyncio.wait([before])
+            if not before.done():
+                await self._step_aside(asyncio.wait([before]), piece.records)
             if self._stopping.is_set() and _ended_undone(before):
                 # The record before comes again after the restart. It would find the answer to this later one, and
                 # count as answered: its failure would get no dead letter.
@@ -158,7 +177,36 @@ class InHand(ABC):
             self._note_waiting(piece.records[0], failure, away=away)
             if batch.revoked or self._stopping.is_set():
                 raise failure
-            await self._sleep(wait_s)
+            if away and self._is_away_for_some(failure):
+                paced_s = len(self._aside) / _ASIDE_TRIES_PER_S
+                await self._step_aside(self._sleep(max(wait_s, paced_s)), piece.records)
+                if batch.revoked or self._stopping.is_set():  # a last try of each would take long
+                    raise failure
+            else:
+                await self._sleep(wait_s)
+
+    async def _step_aside(self, wait: Awaitable[object], records: Sequence[ConsumerRecord]) -> None:
+        """Wait, and give the place to others meanwhile."""
+        task = _this_task()
+        self._aside[task] = _ASIDE_TASK_BYTES + sum(record.serialized_value_size for record in records)
+        self._note_aside(self._aside[task])
+        self._places.release()
+        await wait
+        await self._places.acquire()
+        self._come_back(task)
+
+    def _come_back(self, task: asyncio.Task[None]) -> bool:
+        """Note that a task does not stand aside any more; returns whether it did."""
+        size = self._aside.pop(task, None)
+        self._note_aside(-(size or 0))
+        return size is not None
+
+    def _note_aside(self, more_bytes: int) -> None:
+        self._aside_bytes += more_bytes
+        if self._aside_bytes < _ASIDE_BYTES:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
 
     async def _try(self, piece: Piece) -> Exception | None:
         """Handle a piece; a single record with errors that nobody expected is given up. None, or what went wrong."""
@@ -208,6 +256,9 @@ class RecordsInHand(InHand):
         super().__init__(handler, **options)
         self._handler = handler
 
+    def _is_away_for_some(self, error: BaseException) -> bool:
+        return self._handler.is_away_for_some(error)
+
     def _pieces(self, batch: Batch) -> Iterator[Piece]:
         return map(self._piece, batch.records)
 
@@ -231,6 +282,9 @@ class BatchesInHand(InHand):
     def __init__(self, handler: BatchHandler, **options: Any) -> None:
         super().__init__(handler, **options)
         self._handler = handler
+
+    def _is_away_for_some(self, error: BaseException) -> bool:  # noqa: ARG002
+        return False
 
     def _pieces(self, batch: Batch) -> Iterator[Piece]:
         yield Piece(batch.tp, batch.records)

@@ -260,7 +260,7 @@ def _differences(
         part = user_ids[first : first + _USERS_AT_ONCE]
         newest = read_newest(tower, [expected[user_id] for user_id in part])
         refreshed = embed_newest(tower, newest, {})
-        by_audio = (newest.rows >= len(tower.items)).any(axis=1) if hears else np.zeros(len(part), bool)
+        by_audio = np.any(newest.rows >= len(tower.items), axis=1).tolist() if hears else [False] * len(part)
         for number, user_id in enumerate(part):
             stored, embedded = held[user_id].state.stored, held[user_id].embedded
             there = {*stored.members, *stored.feedback}

@@ -109,6 +109,10 @@ class TrackHandler:
         """Whether what answers a record is not there now: a server, the pool, or something that the machine lacks."""
         return server_of(error) is not None
 
+    def is_away_for_some(self, error: BaseException) -> bool:
+        """Whether a server of audio is away: tracks of other servers go ahead."""
+        return isinstance(error, HostAway)
+
     async def handle(self, record: ConsumerRecord) -> None:
         """Answer a record. Raises what is_away knows; any other error is a fault of this program."""
         try:

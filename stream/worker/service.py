@@ -62,7 +62,7 @@ class Role(Protocol):
     name: str
     """In the consumer group, in logs and metrics."""
     topics: tuple[str, ...]
-    """Topics of the contract that must exist before the worker starts."""
+    """Topics of the contract that must exist before the worker starts: those that it reads, and those it writes."""
     records_per_fetch: int
     """The most records of a batch that an agent gets."""
     turns: int
@@ -125,6 +125,7 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
             records_per_fetch=role.records_per_fetch,
             turns=role.turns,
             on_away=health.report_away,
+            topics=role.topics,
         )
         checks = await stack.enter_async_context(role.consume(app, client))
         if not await _first(role.load(), stopping):

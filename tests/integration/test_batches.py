@@ -35,6 +35,10 @@ class AwayError(Exception):
     """Stands for a server that is away."""
 
 
+class AwayForSomeError(AwayError):
+    """Stands for a server that is away and that other records do not need."""
+
+
 class Platform:
     """A topic, a way to fill it, and apps that consume it."""
 
@@ -118,6 +122,9 @@ class Records(Errors):
     def __init__(self, platform: Platform, handle: Callable[..., Awaitable[None]]) -> None:
         super().__init__(platform)
         self.handle = handle
+
+    def is_away_for_some(self, error: BaseException) -> bool:
+        return isinstance(error, AwayForSomeError)
 
     def order(self, record) -> bytes | None:
         return record.key
@@ -231,6 +238,24 @@ async def test_while_a_server_is_away_the_record_waits_and_its_place_is_held(pla
         await until_committed(platform, 30)
     assert len(seen) == 30
     assert platform.given_up == []
+
+
+async def test_records_that_wait_for_a_server_that_others_do_not_need_hold_up_nobody(platform: Platform) -> None:
+    platform.produce([b"away"] * 60 + [b"%d" % number for number in range(60)])
+    away, done = True, []
+
+    async def handle(record) -> None:
+        if away and record.value == b"away":
+            raise AwayForSomeError
+        done.append(record.value)
+
+    async with running(platform.app(handle, in_hand=4)) as app:
+        await until(lambda: len(done) == 60)
+        assert app.in_hand == 60
+        assert await asyncio.to_thread(platform.committed) == 0
+        away = False
+        await until_committed(platform, 120)
+    assert len(done) == 120
 
 
 async def test_records_of_one_key_are_handled_in_order_and_others_side_by_side(platform: Platform) -> None:
@@ -569,7 +594,8 @@ async def test_a_batch_waits_as_a_whole_while_a_server_is_away_and_comes_again_a
 
     async with running(platform.batch_app(handle_batch)) as app:
         await until(lambda: platform.waits > 8)
-        assert len(app.waiting) == PARTITIONS
+        assert app.in_hand == PARTITIONS
+        assert [type(error) for error in app.waiting] == [AwayError]
     assert await asyncio.to_thread(platform.committed) == 0
     away = False
     async with running(platform.batch_app(handle_batch)):

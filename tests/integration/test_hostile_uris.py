@@ -4,15 +4,19 @@ import contextlib
 import http.server
 import json
 import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stream.audio.breaker import FEW
+from stream.worker.tracks import _RECORDS_IN_HAND
 from tests.platform.clock import until
 from tests.platform.music import write_music
 from tests.platform.tracks import Platform
@@ -253,21 +257,21 @@ def test_downloads_that_never_end_are_given_up_and_their_neighbours_are_tagged(
 
 
 class Store:
-    """A web server of audio on 127.0.0.1 that can be away: it answers 503 then."""
+    """A web server of audio on 127.0.0.1. It can be away, and answers 503 then; or have no track any more."""
 
     def __init__(self, audio: bytes) -> None:
-        self.is_away = False
+        self.status = HTTPStatus.OK
         self.requests = 0
         store = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 store.requests += 1
-                self.send_response(503 if store.is_away else 200)
-                self.send_header("Content-Length", str(0 if store.is_away else len(audio)))
+                body = audio if store.status == HTTPStatus.OK else b""
+                self.send_response(store.status)
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                if not store.is_away:
-                    self.wfile.write(audio)
+                self.wfile.write(body)
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -294,7 +298,7 @@ def test_a_store_that_is_away_costs_no_backlog_and_holds_up_no_other(platform: P
     platform.start_worker(allowed_hosts="127.0.0.1", fetch_attempts="1")
     platform.until_ready()
     lost, other = stores
-    lost.is_away = True
+    lost.status = HTTPStatus.SERVICE_UNAVAILABLE
     waiting = [platform.upload(f"{lost.origin}/{number}.wav") for number in range(30)]
     until(lambda: "fetch" in json.loads(platform.health("/ready")[1])["problems"])
     status, report = platform.health("/ready")
@@ -305,10 +309,35 @@ def test_a_store_that_is_away_costs_no_backlog_and_holds_up_no_other(platform: P
     assert len(failed) < FEW  # those by which it was found out
     assert {letter["reason"] for letter in failed} == {"fetch_failed"}
 
-    lost.is_away = False
+    lost.status = HTTPStatus.OK
     platform.settled()
     platform.until_ready()
     assert platform.dead_letters() == failed
     answers = [platform.held(event.track_id).status for event in waiting]
     assert answers.count("failed") == len(failed)
     assert lost.requests < 100
+
+
+def test_any_number_of_tracks_that_wait_for_a_store_hold_up_no_other_and_no_stop(
+    platform: Platform, stores: list[Store]
+) -> None:
+    worker = platform.start_worker(allowed_hosts="127.0.0.1", fetch_attempts="1")
+    platform.until_ready()
+    lost, other = stores
+    lost.status = HTTPStatus.SERVICE_UNAVAILABLE
+    waiting = [platform.upload(f"{lost.origin}/{number}.wav") for number in range(_RECORDS_IN_HAND + 100)]
+    behind = [platform.upload(f"{other.origin}/{number}.wav") for number in range(3)]
+    for event in behind:
+        assert platform.wait_for(event).status in ("tagged", "abstained")
+    begun = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert time.monotonic() - begun < platform.settings.worker.drain_timeout_s / 2
+
+    lost.status = HTTPStatus.NOT_FOUND
+    platform.start_worker(allowed_hosts="127.0.0.1", fetch_attempts="1")
+    platform.settled()
+    failed = {letter["reason"] for letter in platform.dead_letters()}
+    assert failed <= {"not_found", "fetch_failed"}
+    assert {platform.held(event.track_id).status for event in waiting} == {"failed"}
+    assert {platform.held(event.track_id).status for event in behind} <= {"tagged", "abstained"}

@@ -1,4 +1,4 @@
-"""Compressed topics and transactions: workers, operator commands and dumps read the same."""
+"""Compressed topics, transactions and odd header names: what workers, operator commands and dumps read."""
 
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
+        self.headers: list[list[tuple[str, bytes]]] = []
 
     def order(self, record) -> None:
         return None
@@ -28,19 +29,27 @@ class Seen:
     def is_away(self, error: BaseException) -> bool:
         return False
 
+    def is_away_for_some(self, error: BaseException) -> bool:
+        return False
+
     async def give_up(self, record, error: Exception, tries: int) -> None:
         raise AssertionError(error)
 
     async def handle(self, record) -> None:
         self.values.append(record.value)
+        self.headers.append(list(record.headers))
 
 
-async def read_by_worker(settings: Settings, topic: str, count: int) -> list[bytes]:
+async def read_by_worker(
+    settings: Settings, topic: str, count: int, *, headers: list[list[tuple[str, bytes]]] | None = None
+) -> list[bytes]:
     seen = Seen()
     app = batch_app(settings, role="tracks", release="test", records_per_fetch=32, turns=4, on_away=print)
     app.consume(topic, seen, in_hand=8)
     async with running(app):
         await until(lambda: len(seen.values) >= count)
+    if headers is not None:
+        headers += seen.headers
     return seen.values
 
 
@@ -109,3 +118,32 @@ async def test_what_a_transaction_aborts_is_read_by_nobody(environment: dict[str
     assert await read_by_worker(settings, topic, 2) == [b"one", b"two"]
     assert read_by_operator(settings, topic) == [b"one", b"two"]
     assert read_by_dump(settings, topic) == [b"one", b"two"]
+
+
+class Latin1(str):
+    """A name of a header that kafka-python sends as it is, not in UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object, **__: object) -> bytes:
+        return super().encode("latin-1")
+
+
+@pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
+async def test_a_header_name_that_is_not_utf_8_stops_no_worker(environment: dict[str, str], codec: str | None) -> None:
+    brokers = environment["TASTEWAVE_KAFKA_BROKERS"]
+    settings = load_settings(kafka_brokers=brokers, topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"])
+    topic = settings.topics.named("records")
+    admin = KafkaAdminClient(bootstrap_servers=brokers)
+    admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
+    admin.close()
+    odd = [("source", b"a"), (Latin1("caf\xe9"), b"\xe9"), (Latin1(""), b"b")]
+    producer = KafkaProducer(bootstrap_servers=brokers, linger_ms=1000, compression_type=codec)
+    for number, value in enumerate(VALUES):  # one batch
+        producer.send(topic, value=value, headers=odd if number == 7 else [("caf\xe9", b"")])
+    producer.flush()
+    producer.close()
+    headers: list[list[tuple[str, bytes]]] = []
+    assert await read_by_worker(settings, topic, len(VALUES), headers=headers) == VALUES
+    assert headers.pop(7) == [("source", b"a"), ("caf\\xe9", b"\xe9"), ("", b"b")]
+    assert headers == [[("caf\xe9", b"")]] * (len(VALUES) - 1)

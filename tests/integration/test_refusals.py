@@ -53,7 +53,8 @@ def guarded(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
 
 @contextlib.contextmanager
 def without_right(platform: Platform, operation: ACLOperation, kind: ResourceType, name: str) -> Iterator[None]:
-    everybody, pattern = "User:ANONYMOUS", ResourcePattern(kind, platform.settings.topics.named(name))
+    everybody = "User:ANONYMOUS"
+    pattern = ResourcePattern(kind, name if name == "*" else platform.settings.topics.named(name))
     allowed = ACL(everybody, "*", ACLOperation.ALL, ACLPermissionType.ALLOW, pattern)
     denied = ACL(everybody, "*", operation, ACLPermissionType.DENY, pattern)
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))) as admin:
@@ -78,6 +79,19 @@ def test_a_broker_that_refuses_to_take_what_a_record_needs_is_away(guarded: Plat
     assert guarded.output().keys() == {event.track_id, broken.track_id}
     assert [letter["reason"] for letter in guarded.dead_letters()] == ["not_found"]
     assert len(guarded.read(TRACKS_FEATURES)) == 1
+    assert "Traceback" not in guarded.worker_log()
+
+
+@pytest.mark.parametrize("topic", [TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER, "*"])
+def test_a_right_to_write_that_is_missing_is_noticed_before_the_first_record(guarded: Platform, topic: str) -> None:
+    with without_right(guarded, ACLOperation.WRITE, ResourceType.TOPIC, topic):
+        guarded.start_worker()
+        said = until(lambda: problem(guarded, "kafka"))
+        assert "may not write to" in said
+        written = (DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED)
+        assert [name for name in written if name in said] == [name for name in written if topic in (name, "*")]
+        assert "grant its user the rights of deploy/docs/production.md" in said
+    guarded.until_ready()
     assert "Traceback" not in guarded.worker_log()
 
 

@@ -21,6 +21,10 @@ class AwayError(Exception):
     """Stands for a server that is away."""
 
 
+class AwayForSomeError(AwayError):
+    """Stands for a server that is away and that other records do not need."""
+
+
 class Handler:
     """Both shapes; raises for a value what `errors` has for it, the last one for ever."""
 
@@ -33,6 +37,9 @@ class Handler:
 
     def is_away(self, error: BaseException) -> bool:
         return isinstance(error, AwayError)
+
+    def is_away_for_some(self, error: BaseException) -> bool:
+        return isinstance(error, AwayForSomeError)
 
     def order(self, record) -> str | None:
         return self.key
@@ -70,7 +77,8 @@ def _no_tracebacks_on_the_terminal() -> Iterator[None]:
 
 
 def batch_of(*values: int) -> Batch:
-    records = [SimpleNamespace(offset=at, value=value, timestamp=0, timestamp_type=0, topic="t", partition=0)
+    records = [SimpleNamespace(offset=at, value=value, timestamp=0, timestamp_type=0, topic="t", partition=0,
+                               serialized_value_size=1)
                for at, value in enumerate(values)]  # fmt: skip
     return Batch(TP("t", 0), records, 1)
 
@@ -154,6 +162,78 @@ async def test_at_a_stop_no_record_overtakes_one_of_its_key_that_is_not_done() -
     await work.finish(timeout_s=10)
     assert (handler.done, batch.committable) == ([], 0)
     assert set(handler.calls) == {(1,)}
+
+
+class Server:
+    """Away for the records of even values until it is told otherwise."""
+
+    def __init__(self, handler: Handler, *values: int) -> None:
+        self.errors = [AwayForSomeError()]
+        handler.errors |= {value: self.errors for value in values if value % 2 == 0}
+
+    def come_back(self) -> None:
+        self.errors[:] = [None]
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def test_records_that_wait_for_a_server_that_others_do_not_need_give_their_places_to_them() -> None:
+    handler, batches = Handler(), [batch_of(*range(number, number + 20)) for number in range(0, 100, 20)]
+    server = Server(handler, *range(100))
+    work = RecordsInHand(handler, size=2, on_away=print, on_done=print)
+    await asyncio.wait_for(work.run(stream(*batches)), 10)
+    await until(lambda: len(handler.done) == 50)
+    assert handler.done == list(range(1, 100, 2))
+    assert [batch.committable for batch in batches] == [0] * 5
+    server.come_back()
+    await work.finish(timeout_s=10)
+    assert sorted(handler.done) == list(range(100))
+    assert all(batch.done for batch in batches)
+
+
+async def test_what_stands_aside_is_bounded_and_nothing_is_read_beyond_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_hand, "_ASIDE_BYTES", 5 * in_hand._ASIDE_TASK_BYTES)
+    handler, batch = Handler(), batch_of(*range(0, 40, 2))
+    server = Server(handler, *range(40))
+    work = RecordsInHand(handler, size=1, on_away=print, on_done=print)
+    reading = asyncio.create_task(work.run(stream(batch)))
+    await until(lambda: len(handler.calls) > 100)
+    assert len(work.tasks) <= 5 + 1  # one has the place
+    assert not reading.done()
+    server.come_back()
+    await asyncio.wait_for(reading, 10)
+    await work.finish(timeout_s=10)
+    assert batch.done
+
+
+async def test_records_behind_one_of_their_key_that_waits_hold_up_nobody_and_keep_their_order() -> None:
+    handler = Handler()
+    handler.order = lambda record: "even" if record.value % 2 == 0 else None
+    server = Server(handler, 0)
+    batch = batch_of(*range(40))
+    work = RecordsInHand(handler, size=1, on_away=print, on_done=print)
+    await asyncio.wait_for(work.run(stream(batch)), 10)
+    await until(lambda: len(handler.done) == 20)
+    assert handler.done == list(range(1, 40, 2))
+    server.come_back()
+    await work.finish(timeout_s=10)
+    assert handler.done[20:] == list(range(0, 40, 2))
+    assert batch.done
+
+
+async def test_a_task_that_is_cancelled_while_it_stands_aside_takes_no_place_with_it() -> None:
+    handler, batch = Handler(), batch_of(0, 2, 4)
+    Server(handler, 0, 2, 4)
+    work = RecordsInHand(handler, size=1, on_away=print, on_done=print)
+    await work.run(stream(batch))
+    await work.finish(timeout_s=0.01)
+    await until(lambda: not work.tasks)
+    assert work._places._value == 1
+    assert work._aside_bytes == 0
 
 
 @given(faults=st.sets(st.integers(1, 40)), count=st.integers(1, 40))
