@@ -1,4 +1,4 @@
-"""What commands print: tables, facts about one thing, and times as people read them."""
+"""What commands print: tables, facts about one thing, progress, and times as people read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -24,6 +25,20 @@ def print_table(
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell or "") for cell in row))
     Console().print(table)
+
+
+def progress_bar(*, shown: bool = True) -> Progress:
+    """A bar on standard error, which is gone at the end of its `with` block."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # else rich would print the lines of --json to standard error, where the bar is
+        disable=not shown,
+    )
 
 
 def print_facts(facts: Mapping[str, str | None], *, title: str | None = None) -> None:

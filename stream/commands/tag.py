@@ -18,7 +18,7 @@ from rich.text import Text
 
 from models.errors import FetchFailed, NotFound, SettingsError, TastewaveError, TooLarge
 from stream.commands.audio_files import audio_in
-from stream.commands.tables import length, print_table
+from stream.commands.tables import length, print_table, progress_bar
 
 if TYPE_CHECKING:
     from models.release import Release
@@ -156,21 +156,10 @@ def _tag_side_by_side(
     """Tag files in as many processes as there are cores, and call `tell` for each in the order of the files."""
     import asyncio
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from models.tagger import MAX_DURATION_S
     from stream.audio.pool import TaggerPool
 
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,  # else rich would print the lines of --json to standard error, where the bar is
-        disable=not show_progress,
-    )
+    progress = progress_bar(shown=show_progress)
     pool = TaggerPool(
         str(release.folder),
         processes=min(len(files), len(os.sched_getaffinity(0))),

@@ -16,8 +16,7 @@ import click
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Column
 
 from models.contract import DEAD_LETTER, TRACKS_TAGGED, TRACKS_UPLOADED
@@ -27,7 +26,7 @@ from stream.audio.uris import shown_uri
 from stream.broker.dead_letters import DeadLetter, Record, read_dead_letter
 from stream.broker.operator import kafka_client, partitions_of
 from stream.commands.audio_files import audio_in
-from stream.commands.tables import print_table
+from stream.commands.tables import print_table, progress_bar
 from stream.reader.answers import live_release
 from stream.settings import RedisSettings, Settings, TopicSettings
 from stream.store.client import sync_client
@@ -90,7 +89,7 @@ def upload(
     if track_id is not None and len(tracks) > 1:
         raise SettingsError(f"--track-id names one track, got {len(tracks)}; upload them one by one")
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_progress())
+        progress = stack.enter_context(progress_bar())
         uploads = [plan_upload(track, track_id=track_id) for track in progress.track(tracks, description="reading")]
         consumer: Any = stack.enter_context(
             kafka_client(KafkaConsumer, settings.kafka, enable_auto_commit=False, allow_auto_create_topics=False)
@@ -276,17 +275,6 @@ def _follow(
         upload.status, upload.reason = "timed out", "timed out"
         of_release = f" of release {release}" if release else ""
         upload.message = f"no answer{of_release} came for {timeout_s:g} s; check that a worker is running and ready"
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 def _report(uploads: Sequence[Upload], *, as_json: bool) -> None:

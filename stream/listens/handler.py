@@ -21,7 +21,6 @@ from stream import metrics
 from stream.broker.publish import Publisher, is_kafka_away
 from stream.listens.changes import read_changes
 from stream.listens.cold import ColdTracks
-from stream.settings import UserSettings
 from stream.store.away import is_redis_away
 from stream.store.histories import Change, HistoryStore, UserState
 from stream.store.users import UserStore
@@ -50,11 +49,11 @@ class ListenHandler:
     Args:
         release: release_id of the embeddings.
         tower: of that release.
-        kept: how much is kept of a user.
         histories, users: keep it.
         cold: embeddings of tracks that the tower does not know; None where the release has no audio encoder.
         publisher: sends what Redis holds.
         future_tolerance_ms: how far ahead of the clock a listen may be dated.
+        cluster: whether Redis is a Cluster.
         now_ms: the clock.
     """
 
@@ -63,22 +62,22 @@ class ListenHandler:
         *,
         release: str,
         tower: UserTower,
-        kept: UserSettings,
         histories: HistoryStore,
         users: UserStore,
         cold: ColdTracks | None,
         publisher: Publisher,
         future_tolerance_ms: int,
+        cluster: bool,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._release = release
         self._tower = tower
-        self._kept = kept
         self._histories = histories
         self._users = users
         self._cold = cold
         self._publisher = publisher
         self._future_tolerance_ms = future_tolerance_ms
+        self._cluster = cluster
         self._now_ms = now_ms
         self._thread = ThreadPoolExecutor(1, "tower")  # a forward pass does not hold up the event loop
 
@@ -90,12 +89,12 @@ class ListenHandler:
         """Refresh the users of a batch. Raises what is_away knows; any other error is a fault of this program."""
         with metrics.STAGE_SECONDS.labels("events").time():
             changes = await read_changes(
-                records, self._kept, now_ms=self._now_ms(), future_tolerance_ms=self._future_tolerance_ms
+                records, now_ms=self._now_ms(), future_tolerance_ms=self._future_tolerance_ms, cluster=self._cluster
             )
         states = await _all(self._refresh(part) for part in _parts(changes.of_user, _USERS_AT_ONCE))
         await _all(self._publisher.dead_letter(record, error) for record, error in changes.refused)  # once, if it waits
         forgotten = sum(state.forgotten for part in states for state in part)
-        outdated = changes.outdated + sum(state.outdated for part in states for state in part)
+        outdated = sum(state.outdated for part in states for state in part)
         taken = len(records) - len(changes.refused) - changes.excluded - outdated - forgotten
         for outcome, count in {
             "taken": taken, "excluded": changes.excluded, "outdated": outdated, "forgotten": forgotten

@@ -47,16 +47,16 @@ for user = 1, #KEYS / 3 do
   local next_at = said_at + ARGV[at + 1]
   local listened = add(history, revision > 0 and 1 or 0, listens_kept, forgotten_at, at + 2, said_at - 1)
   local said = add(feedback, 0, feedback_kept, forgotten_at, said_at, next_at - 1)
-  if listened or said then
+  local listens = redis.call('ZRANGE', history, revision > 0 and 1 or 0, -1)
+  local feedback_held = redis.call('ZRANGE', feedback, 0, -1, 'WITHSCORES')
+  -- Without a revision there is something only where Redis refused the rest of this script after its first write.
+  if listened or said or revision == 0 and #listens + #feedback_held > 0 then
     revision = math.max(now, revision + 1, floor + 1)
     redis.call('ZADD', history, -revision, 'r')
     redis.call('EXPIRE', history, ttl_s)
     redis.call('EXPIRE', feedback, ttl_s)
   end
-  states[user] = {
-    revision, forgotten_at, redis.call('ZRANGE', history, revision > 0 and 1 or 0, -1),
-    redis.call('ZRANGE', feedback, 0, -1, 'WITHSCORES')
-  }
+  states[user] = {revision, forgotten_at, listens, feedback_held}
   at = next_at
 end
 return states

@@ -135,9 +135,10 @@ class HistoryStore:
         if len(members) >= self._settings.history:
             outdated += sum(member < members[0] and at > forgotten_at for member, at in change.history.items())
         if len(feedback) >= self._settings.feedback:
-            member, at = feedback[0]
+            (oldest, since), kept = feedback[0], dict(feedback)
             outdated += sum(
-                (at, member) > (time, other) > (forgotten_at, b"\xff") for other, time in change.feedback.items()
+                (at, member) < (since, oldest) and at > forgotten_at and member not in kept
+                for member, at in change.feedback.items()
             )
         return UserState(revision, StoredHistory(members, feedback), outdated, forgotten)
 

@@ -19,7 +19,7 @@ from stream.listens.cold import ColdTracks
 from stream.listens.handler import ListenHandler, server_of
 from stream.logs import configure_logs
 from stream.settings import Settings
-from stream.store.histories import HistoryStore
+from stream.store.histories import DAY_S, HistoryStore
 from stream.store.users import UserStore, register_release
 from stream.worker.health import Check
 from stream.worker.service import serve
@@ -61,9 +61,11 @@ class ListensRole:
     async def consume(self, app: BatchApp, redis: Any) -> AsyncIterator[Mapping[str, Check]]:
         """Register the agent for listens."""
         settings, release_id = self._settings, self._release.release_id
-        key_prefix = settings.redis.key_prefix
-        histories = HistoryStore(redis, settings.users, key_prefix=key_prefix)
-        users = UserStore(redis, release_id, key_prefix=key_prefix)
+        key_prefix, cluster = settings.redis.key_prefix, settings.redis.cluster
+        histories = HistoryStore(redis, settings.users, key_prefix=key_prefix, cluster=cluster)
+        users = UserStore(
+            redis, release_id, key_prefix=key_prefix, cluster=cluster, ttl=settings.users.ttl_days * DAY_S
+        )
 
         async def check_redis() -> None:
             await histories.rehearse()
@@ -75,12 +77,12 @@ class ListensRole:
         handler = ListenHandler(
             release=release_id,
             tower=self._tower,
-            kept=settings.users,
             histories=histories,
             users=users,
             cold=ColdTracks(redis, release_id, dim=dim, key_prefix=key_prefix) if has_encoder else None,
             publisher=Publisher(app.producer, settings.topics, release=release_id),
             future_tolerance_ms=int(settings.worker.future_tolerance_s * 1000),
+            cluster=cluster,
         )
         app.consume_batches(settings.topics.named(LISTENS), handler, in_hand=_BATCHES_IN_HAND)
         yield {"redis": check_redis}

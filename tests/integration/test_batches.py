@@ -594,7 +594,7 @@ async def test_a_batch_waits_as_a_whole_while_a_server_is_away_and_comes_again_a
 
     async with running(platform.batch_app(handle_batch)) as app:
         await until(lambda: platform.waits > 8)
-        assert app.in_hand == PARTITIONS
+        assert sum(len(one.waiting) for one in app._all_in_hand) == PARTITIONS
         assert [type(error) for error in app.waiting] == [AwayError]
     assert await asyncio.to_thread(platform.committed) == 0
     away = False

@@ -1,6 +1,6 @@
 """Listens workers that are killed, joined, slowed down or cut off: every user ends as in a run without faults.
 
-Every test publishes the same listens, in an order of its own. A run without faults is made once.
+Every test publishes the same listens, in an order of its own, and a run without faults is made once.
 """
 
 import json
@@ -9,9 +9,8 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,6 +39,7 @@ handle_batch, slept = ListenHandler.handle_batch, []
 async def slow(self, records):
     if not slept:
         slept.append(True)
+        print("it sleeps", flush=True)
         time.sleep(12)  # longer than the session timeout, and nothing else runs meanwhile
     await handle_batch(self, records)
 
@@ -99,29 +99,33 @@ def make(servers: Servers, release: Path, tmp_path: Path) -> Iterator[Make]:
         platform.close()
 
 
-@contextmanager
-def listening(platform: ListenPlatform, *, seed: int) -> Iterator[threading.Event]:
-    """Publish all listens in pieces while the block runs, in an order of the test's own; the event is set at the end.
+class Publishing:
+    """All listens, to be published piece by piece in an order of the test's own."""
 
-    While Kafka is away a piece waits.
-    """
-    listens: list[Listen | bytes] = [*LISTENS, STRANGER]
-    random.Random(seed).shuffle(listens)
-    ended, hurry = threading.Event(), threading.Event()
+    def __init__(self, platform: ListenPlatform, *, seed: int) -> None:
+        listens: list[Listen | bytes] = [*LISTENS, STRANGER]
+        random.Random(seed).shuffle(listens)
+        self._platform = platform
+        self._pieces = [listens[first : first + 200] for first in range(0, len(listens), 200)]
 
-    def publish() -> None:
-        for first in range(0, len(listens), 100):
-            platform.listen(listens[first : first + 100])
-            hurry.wait(0.2)
-        ended.set()
+    def some(self, pieces: int = 1) -> None:
+        """Publish a piece, or more of them."""
+        for _ in range(pieces):
+            self._platform.listen(self._pieces.pop())
 
-    with ThreadPoolExecutor(1) as executor:
-        publishing = executor.submit(publish)
-        try:
-            yield ended
-        finally:
-            hurry.set()
-        publishing.result()
+    def see_it_go_on(self) -> None:
+        """Publish a piece, and return when something more was embedded."""
+        before = self._embedded()
+        self.some()
+        until(lambda: self._embedded() > before)
+
+    def rest(self) -> None:
+        """Publish what is left, which has to be something."""
+        self.some(len(self._pieces))
+
+    def _embedded(self) -> int:
+        """A number that grows with each embedding that is written."""
+        return sum(held.revision for user in USERS if (held := self._platform.user(user)))
 
 
 def assert_ended_as(expected: dict[str, UserEnd], platform: ListenPlatform) -> None:
@@ -133,86 +137,84 @@ def assert_ended_as(expected: dict[str, UserEnd], platform: ListenPlatform) -> N
     }
 
 
-def embedded(platform: ListenPlatform) -> int:
-    """A number that grows with each embedding that is written."""
-    return sum(held.revision for user in USERS if (held := platform.user(user)))
+def problems(platform: ListenPlatform) -> dict[str, str]:
+    status, report = platform.health("/ready")
+    return json.loads(report)["problems"] if status else {}
 
 
-def goes_on(platform: ListenPlatform) -> None:
-    """Return when something more was embedded."""
-    before = embedded(platform)
-    until(lambda: embedded(platform) > before)
+def partitions(platform: ListenPlatform, number: int) -> int:
+    """How many partitions a worker reads."""
+    status, report = platform.health("/ready", number)
+    return len(json.loads(report)["partitions"]) if status == 200 else -1
 
 
 def test_after_kills_in_mid_batch(make: Make, expected: dict[str, UserEnd]) -> None:
     platform, chance = make(kafka_instance_id="one"), random.Random(1)  # whose partitions wait for it
-    with listening(platform, seed=1):
-        for _ in range(4):
-            worker = platform.start_worker()
-            goes_on(platform)
-            threading.Event().wait(chance.uniform(0.0, 0.4))
-            worker.send_signal(signal.SIGKILL)
-            worker.wait(30)
+    publishing = Publishing(platform, seed=1)
+    for _ in range(4):
+        worker = platform.start_worker()
+        publishing.see_it_go_on()
+        publishing.some(3)
+        threading.Event().wait(chance.uniform(0.0, 0.3))
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(30)
+    publishing.rest()
     platform.start_worker()
     assert_ended_as(expected, platform)
 
 
 def test_after_the_broker_was_killed_and_came_back(make: Make, kafka: Kafka, expected: dict[str, UserEnd]) -> None:
     platform = make(kafka=kafka)
+    publishing = Publishing(platform, seed=2)
     platform.start_worker()
-    with listening(platform, seed=2):
-        goes_on(platform)
-        kafka.kill()
-        kafka.restart()
-        goes_on(platform)
+    publishing.see_it_go_on()
+    publishing.some(3)
+    kafka.kill()
+    kafka.restart()
+    publishing.see_it_go_on()
+    publishing.rest()
     assert_ended_as(expected, platform)
 
 
 def test_after_redis_was_killed_and_came_back(make: Make, redis_server: Redis, expected: dict[str, UserEnd]) -> None:
     platform = make(redis=redis_server)
+    publishing = Publishing(platform, seed=3)
     platform.start_worker()
-    with listening(platform, seed=3):
-        for _ in range(2):
-            goes_on(platform)
-            redis_server.kill()
-            until(lambda: "redis" in problems(platform))
-            redis_server.restart()
-            platform.until_ready()
+    for _ in range(2):
+        publishing.see_it_go_on()
+        publishing.some(3)
+        redis_server.kill()
+        until(lambda: "redis" in problems(platform))
+        publishing.some(2)
+        redis_server.restart()
+        platform.until_ready()
+    publishing.rest()
     assert_ended_as(expected, platform)
-
-
-def problems(platform: ListenPlatform) -> dict[str, str]:
-    status, report = platform.health("/ready")
-    return json.loads(report)["problems"] if status else {}
 
 
 def test_after_a_third_worker_joined_and_another_left(make: Make, expected: dict[str, UserEnd]) -> None:
     platform = make()
-    with listening(platform, seed=4):
-        for number in range(3):
-            platform.start_worker()
-            until(lambda number=number: partitions(platform, number) == -(-3 // (number + 1)))
-            goes_on(platform)
-        platform.workers[0].send_signal(signal.SIGTERM)
-        assert platform.workers[0].wait(30) == 0
+    publishing = Publishing(platform, seed=4)
+    for number, share in enumerate((3, 1, 1)):
+        platform.start_worker()
+        until(lambda number=number, share=share: partitions(platform, number) == share)
+        publishing.see_it_go_on()
+        publishing.some(3)
+    platform.workers[0].send_signal(signal.SIGTERM)
+    publishing.rest()
+    assert platform.workers[0].wait(30) == 0
     assert_ended_as(expected, platform)
-
-
-def partitions(platform: ListenPlatform, number: int) -> int:
-    """How many partitions a worker has."""
-    status, report = platform.health("/ready", number)
-    return len(json.loads(report)["partitions"]) if status == 200 else -1
 
 
 def test_after_a_batch_that_took_longer_than_the_session_timeout(make: Make, expected: dict[str, UserEnd]) -> None:
     platform = make()
-    slow: Sequence[str] = (sys.executable, "-c", SLOW)
-    platform.listen(LISTENS[:1000])
-    platform.start_worker(program=slow)
-    platform.until_ready(0)
+    publishing = Publishing(platform, seed=5)
+    publishing.some(5)
+    platform.start_worker(program=(sys.executable, "-c", SLOW))
+    until(lambda: "it sleeps" in platform.worker_log(0))
     platform.start_worker()
-    with listening(platform, seed=5):
-        goes_on(platform)
+    publishing.see_it_go_on()
+    publishing.rest()
     assert_ended_as(expected, platform)
 
 
@@ -220,18 +222,17 @@ def test_while_redis_refuses_the_workers_user_listens_wait(
     make: Make, servers: Servers, expected: dict[str, UserEnd]
 ) -> None:
     url = servers.redis.url.replace("redis://", "redis://limited:secret-word@")
+    platform = make()
+    publishing = Publishing(platform, seed=6)
     with redis.Redis.from_url(servers.redis.url) as admin:
         admin.acl_setuser("limited", enabled=True, passwords=["+secret-word"], keys=["*"], commands=["+@all"])
-        platform = make()
         platform.start_worker(redis_url=url)
-        with listening(platform, seed=6):
-            goes_on(platform)
-            admin.acl_setuser("limited", commands=["-evalsha"])
-            assert (
-                "NOPERM" in until(lambda: problems(platform).get("redis"))
-                or "permission" in problems(platform)["redis"]
-            )
-            admin.acl_setuser("limited", commands=["+evalsha"])
-            platform.until_ready()
+        publishing.see_it_go_on()
+        admin.acl_setuser("limited", commands=["-evalsha"])
+        publishing.some(3)
+        assert "evalsha" in until(lambda: problems(platform).get("redis"))
+        admin.acl_setuser("limited", commands=["+evalsha"])
+        platform.until_ready()
+        publishing.rest()
         assert_ended_as(expected, platform)
         admin.acl_deluser("limited")

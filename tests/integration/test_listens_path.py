@@ -1,17 +1,20 @@
 """From a listen on Kafka to where its user stands, in Redis and on Kafka."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import redis.asyncio
 
 from models.contract import history_key, track_fields, track_key
 from models.events import Listen, TrackTagged, encode_event
 from models.history import FEEDBACK_KINDS, HISTORY_KINDS, StoredHistory, feedback_member, history_member
 from models.refresh import embed_newest, read_newest
 from models.release import load_release
+from stream.store.histories import Change, HistoryStore
 from tests.platform import taste
 from tests.platform.clock import now_ms, until
 from tests.platform.listens import TRACKS, ListenPlatform, made_up_listens
@@ -132,17 +135,22 @@ def test_a_track_that_the_tower_does_not_know_counts_from_the_refresh_after_it_w
     platform.listen([play("u1", "new", now_ms() - 5000)])
     held = until(lambda: (held := platform.user("u1")) and held.source == "history" and held)
     row = tower.items.track_id(3)
-    members = platform.redis.zrange(history_key("u1"), 0, -1)
+    members = platform.redis.zrangebyscore(history_key("u1"), 0, "+inf")
     twin = StoredHistory([member.replace(b"new", row.encode()) for member in members])
     expected = embed_newest(tower, read_newest(tower, [twin]), {}).embeddings[0]
     np.testing.assert_allclose(held.embedding, expected, atol=1e-5)
 
 
+async def add(platform: ListenPlatform, listens: list[Listen]) -> None:
+    async with redis.asyncio.Redis.from_url(platform.environment["TASTEWAVE_REDIS_URL"]) as client:
+        changes = {one.user_id: Change({history_member(one): one.at}, {}) for one in listens}
+        await HistoryStore(client, platform.settings.users).add(changes)
+
+
 def test_users_are_embedded_and_published_again_where_a_worker_was_killed_before_it_did(make: Make) -> None:
     platform = make()
     listens = [play(f"u{number}", "t1", now_ms() - 1000) for number in range(20)]
-    for one in listens:  # what a worker leaves that is killed after it has added to the histories
-        platform.redis.zadd(history_key(one.user_id), {history_member(one): one.at})
+    asyncio.run(add(platform, listens))  # what a worker leaves that is killed after it has added to the histories
     platform.listen(listens)
     platform.start_worker()
     platform.settled()

@@ -65,7 +65,7 @@ class ListenPlatform(Platform):
                 last and last.embedding,
             )
             ends[user_id] = UserEnd(
-                self.redis.zrange(history_key(user_id), 0, -1, withscores=True),
+                self.redis.zrangebyscore(history_key(user_id), 0, "+inf", withscores=True),
                 self.redis.zrange(feedback_key(user_id), 0, -1, withscores=True),
                 _timeless(held),
                 _timeless(last),

@@ -1,5 +1,3 @@
-import random
-
 import msgspec
 import pytest
 from aiokafka.structs import ConsumerRecord
@@ -8,10 +6,8 @@ from models.errors import EventError, FutureEvent
 from models.events import Listen, encode_event
 from models.history import feedback_member, history_member
 from stream.listens.changes import Changes, read_changes
-from stream.settings import UserSettings
 
 NOON = 1_767_225_600_000
-KEPT = UserSettings(history=4, feedback=2)
 
 
 def listen(track_id: str, *, user_id: str = "u1", kind: str = "play", at: int = 0, **fields: object) -> Listen:
@@ -24,10 +20,10 @@ def record(value: bytes | None, offset: int = 0) -> ConsumerRecord:
     return ConsumerRecord("tastewave.listens", 0, offset, NOON, 0, b"u1", value, None, 3, 0, ())
 
 
-async def changes_of(*values: Listen | bytes | None, kept: UserSettings = KEPT) -> Changes:
+async def changes_of(*values: Listen | bytes | None, cluster: bool = False) -> Changes:
     encoded = [value if value is None or isinstance(value, bytes) else encode_event(value) for value in values]
     records = [record(value, offset) for offset, value in enumerate(encoded)]
-    return await read_changes(records, kept, now_ms=NOON, future_tolerance_ms=60_000)
+    return await read_changes(records, now_ms=NOON, future_tolerance_ms=60_000, cluster=cluster)
 
 
 async def test_listens_are_grouped_by_user_and_kind() -> None:
@@ -41,17 +37,12 @@ async def test_listens_are_grouped_by_user_and_kind() -> None:
     assert changes.of_user["u2"].feedback == {feedback_member(other): NOON + 3}
 
 
-async def test_a_million_events_of_an_account_are_no_more_than_what_is_kept_of_it() -> None:
-    plays = [listen(f"t{number}", at=number - 1_000_000) for number in range(1000)]
-    random.Random(0).shuffle(plays)
-    changes = await changes_of(*plays, *plays, listen("a", user_id="u2"))
-    newest = {history_member(listen(f"t{number}", at=number - 1_000_000)) for number in range(996, 1000)}
-    assert changes.of_user["u1"].history.keys() == newest
-    assert changes.outdated == 996
-    assert len(changes.of_user["u2"].history) == 1
-    likes = [listen(f"t{number}", kind="like", at=number % 7) for number in range(20)]
-    kept = (await changes_of(*likes)).of_user["u1"].feedback
-    assert kept == {feedback_member(listen(f"t{number}", kind="like")): NOON + 6 for number in (13, 6)}
+async def test_what_a_cluster_cannot_keep_together_is_refused_on_a_cluster_alone() -> None:
+    braced = listen("a", user_id="}u")
+    assert (await changes_of(braced)).of_user.keys() == {"}u"}
+    changes = await changes_of(braced, listen("a"), cluster=True)
+    assert changes.of_user.keys() == {"u1"}
+    assert ["begins with a brace" in str(error) for _, error in changes.refused] == [True]
 
 
 async def test_of_what_is_said_of_a_track_twice_the_later_time_counts_in_whatever_order() -> None:
