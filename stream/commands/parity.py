@@ -21,8 +21,6 @@ import numpy as np
 import redis.exceptions
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.structs import TopicPartition
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Column
 
 from models.contract import LISTENS, forgotten_user_key, user_key
@@ -33,7 +31,7 @@ from models.refresh import embed_newest, read_newest
 from models.release import load_release
 from models.user_tower import UserTower
 from stream.broker.operator import kafka_client, partitions_of, records_between
-from stream.commands.tables import print_table
+from stream.commands.tables import print_table, progress_bar
 from stream.settings import Settings, UserSettings
 from stream.store.client import async_client, unusable
 from stream.store.histories import HistoryStore, UserState
@@ -196,8 +194,7 @@ def _tolerance_ms(settings: Settings) -> int:
 
 def _shown(records: Iterable[Any], stretch: _Stretch) -> Iterator[Any]:
     """The records, with a progress bar where a person looks on."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(shown=sys.stderr.isatty()) as progress:
         total = sum(end - stretch.starts[place] for place, end in stretch.ends.items())
         yield from progress.track(records, total=total, description="Reading listens")
 
