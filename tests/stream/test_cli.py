@@ -21,6 +21,7 @@ def test_the_commands_are_those_that_an_operator_needs() -> None:
     assert sorted(COMMANDS) == [
         "dead-letters",
         "get track",
+        "parity",
         "release activate",
         "release show",
         "rewind tracks",
