@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Annotated, NamedTuple, get_args
 
@@ -118,6 +118,28 @@ def history_member(listen: Listen) -> bytes:
     return head.to_bytes(_HEAD, "big") + listen.track_id.encode()
 
 
+def history_members(
+    at: ArrayLike, kinds: ArrayLike, played_ms: ArrayLike, duration_ms: ArrayLike, track_ids: Iterable[bytes]
+) -> list[bytes]:
+    """Many listens as history_member gives each of them.
+
+    Args:
+        at: (n,) ms.
+        kinds: (n,) codes, places in KINDS.
+        played_ms: (n,), 0 where absent.
+        duration_ms: (n,), likewise.
+        track_ids: (n,) in UTF-8.
+    """
+    at, kinds, played_ms, duration_ms = (
+        np.asarray(values, ">i8")
+        for values in (at, kinds, np.minimum(played_ms, LONGEST_MS), np.minimum(duration_ms, LONGEST_MS))
+    )
+    columns = ((at, 6), (kinds, 1), (played_ms, 3), (duration_ms, 3))
+    heads = np.concatenate([values.view(np.uint8).reshape(-1, 8)[:, 8 - width :] for values, width in columns], axis=1)
+    packed = heads.tobytes()
+    return [packed[_HEAD * place : _HEAD * (place + 1)] + track_id for place, track_id in enumerate(track_ids)]
+
+
 HISTORY_KINDS: tuple[Kind, ...] = ("play", "skip", "like", "dislike", "playlist_add", "remove")
 """The kinds that have members in tw:history:{user}."""
 FEEDBACK_KINDS: tuple[Kind, ...] = ("like", "unlike", "dislike", "undislike", "exclude")
@@ -146,6 +168,47 @@ class StoredHistory(NamedTuple):
 
     members: Sequence[bytes]
     feedback: Sequence[tuple[bytes, int]] = ()
+
+
+class NewestEvents:
+    """What Redis comes to hold of a user's events, in whatever order they come and however often.
+
+        newest = NewestEvents(history=64, feedback=256)
+        for listen in listens:
+            newest.add(listen)
+        newest.stored().members
+
+    Args:
+        history: how many members of tw:history:{user} are kept, the newest ones.
+        feedback: likewise of tw:feedback:{user}.
+    """
+
+    def __init__(self, *, history: int, feedback: int) -> None:
+        self._history, self._feedback = history, feedback
+        self._members, self._said = set[bytes](), dict[bytes, int]()
+
+    def add(self, listen: Listen) -> None:
+        """Add a listen of the user; one that is excluded changes nothing."""
+        if listen.excluded:
+            return
+        if listen.kind in HISTORY_KINDS:
+            self.add_stored(StoredHistory([history_member(listen)]))
+        if listen.kind in FEEDBACK_KINDS:
+            self.add_stored(StoredHistory([], [(feedback_member(listen), listen.at)]))
+
+    def add_stored(self, stored: StoredHistory) -> None:
+        """Add what Redis holds of the user."""
+        self._members.update(stored.members)
+        for member, at in stored.feedback:
+            self._said[member] = max(at, self._said.get(member, 0))
+        if len(self._members) > 4 * self._history or len(self._said) > 4 * self._feedback:  # bounds the memory
+            newest = self.stored()
+            self._members, self._said = set(newest.members), dict(newest.feedback)
+
+    def stored(self) -> StoredHistory:
+        """The newest ones."""
+        feedback = sorted(self._said.items(), key=lambda said: (said[1], said[0]))
+        return StoredHistory(sorted(self._members)[-self._history :], feedback[-self._feedback :])
 
 
 class Histories(NamedTuple):

@@ -109,6 +109,29 @@ JOBS = (
         """,
     ),
     Job(
+        name="embed-users",
+        settings="offline.users.settings:EmbedUsers",
+        run="offline.users.embed:run",
+        arguments=(Argument("log", "LOG"), Argument("moments", "MOMENTS"), Argument("out", "OUT_FILE")),
+        options=(Option("--release"), Option("--forgotten")),
+        short="Embed users as of moments, from a log.",
+        help="""Write to OUT_FILE where users stood in taste space at MOMENTS, by their listens of LOG up to then.
+
+        An embedding is the one that Redis would have answered with at that moment: it is computed by the same code,
+        from the events dated up to then. So a ranker that is trained on them does not look into the future.
+
+        MOMENTS is Parquet with the columns user_id and at (milliseconds, UTC, or a timestamp). OUT_FILE is Parquet with
+        a row for each of them, in the order of users and times: user_id, at, embedding (float32), source (history, or
+        global where no listen counted by then) and listens. Set history and feedback to what the workers keep.
+
+        \b
+        Examples:
+          tastewave-offline embed-users listens/ moments.parquet users.parquet --release towers/mean
+          tastewave-offline embed-users listens/ moments.parquet users.parquet --release releases/2026-11 history=128
+          tastewave-offline embed-users listens/ moments.parquet users.parquet --forgotten forgotten/
+        """,
+    ),
+    Job(
         name="convert-musicnn",
         settings="offline.musicnn.convert:ConvertMusicnn",
         run="offline.musicnn.convert:run",
@@ -181,7 +204,6 @@ JOBS = (
 
         \b
         Examples:
-          tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-10
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --tower towers/mean
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
         """,
@@ -231,6 +253,9 @@ JOBS = (
           listens-TOPIC-pPARTITION-FIRST-END.parquet     offsets from FIRST to before END
           malformed-TOPIC-pPARTITION-FIRST-END.jsonl     what of them is no listens event, and why
 
+        The topic tastewave.forgotten is dumped in the same way, to files forgotten-TOPIC-... in a folder of its own,
+        which the setting `forgotten` of other jobs takes.
+
         Passwords do not belong on the command line. Put them into the FILE of --client-config; for a Kafka with SASL:
 
         \b
@@ -246,6 +271,7 @@ JOBS = (
           tastewave-offline dump listens --brokers kafka-1:9092,kafka-2:9092 --client-config kafka.toml
           tastewave-offline dump listens --topic prod.tastewave.listens --from-time 2026-11-01 --to-time 2026-11-08
           tastewave-offline dump listens --partition 3 --from-offset 120000 --to-offset 130000
+          tastewave-offline dump forgotten --topic tastewave.forgotten
         """,
     ),
 )
@@ -269,6 +295,7 @@ def evaluate(settings: Evaluate) -> Outcome:
             split=settings.split,
             test_share=settings.test_share,
             counting=settings.counting,
+            forgotten=settings.forgotten,
         )
     return run(settings)
 

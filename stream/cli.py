@@ -161,6 +161,35 @@ def topics_check() -> None:
         sys.exit(1)
 
 
+@cli.command("parity")
+@click.option("--sample", default=1000, show_default=True, type=click.IntRange(min=1), help="How many users to draw.")
+@click.option(
+    "--minutes",
+    default=60,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How far back to read the listens on Kafka. About 20,000 are read in a second.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+def parity(sample: int, minutes: int, as_json: bool) -> None:
+    """Check that users stand where the listens on Kafka put them.
+
+    Some users are drawn from Redis. Their histories and embeddings in the release of TASTEWAVE_RELEASE are computed
+    anew from the listens of the last minutes and what Redis holds from before. The workers may run. The exit status
+    is 1 when a user differs.
+
+    \b
+    Examples:
+      tastewave parity
+      tastewave parity --sample 100 --minutes 10 --json | jq .differing
+    """
+    from stream.commands.parity import check_parity
+    from stream.settings import load_settings
+
+    if not check_parity(load_settings(), sample=sample, minutes=minutes, as_json=as_json):
+        sys.exit(1)
+
+
 @cli.command("dead-letters")
 @click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each, with the original value.")

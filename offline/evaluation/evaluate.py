@@ -82,7 +82,7 @@ def judge(settings: Evaluate, *, scratch: Path) -> Json:
     Raises:
         SettingsError, ReleaseError: as for run.
     """
-    log = read_log(settings.log, rule=settings.counting, scratch=scratch)
+    log = read_log(settings.log, rule=settings.counting, scratch=scratch, forgotten=settings.forgotten)
     split = split_log(log, settings.split, test_share=settings.test_share)
     folders = settings.towers or tuple(str(settings.towers_folder / pooling) for pooling in POOLINGS)
     towers = load_towers(folders, split=settings.split, test_share=settings.test_share, log=log)

@@ -26,6 +26,14 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     out: Annotated[str, Meta(description="Folder of metrics.json and report.html; made where missing.")]
 
+    forgotten: Annotated[
+        str | None,
+        Meta(
+            description="Dump of the topic tastewave.forgotten: a Parquet file, a folder of them, or an fsspec URL. "
+            "Listens of who and what was forgotten are left out."
+        ),
+    ] = None
+
     towers: Annotated[
         tuple[str, ...],
         Meta(

@@ -1,5 +1,7 @@
 """`tastewave-offline dump`: the listens on Kafka as Parquet files of an interaction log, each event once.
 
+The topic tastewave.forgotten is dumped in the same way.
+
 A file's name says which offsets of which partition it covers: the first one, and the one after the last. A dump reads
 only offsets that no file covers, and a file gets its name when it is whole and on the disk. So another run neither
 loses nor doubles an event, whatever its range and however the run before it ended. Offsets of compacted records, of
@@ -44,7 +46,13 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     brokers: Annotated[str, Meta(description="host:port, comma separated.")] = "127.0.0.1:9092"
 
-    topic: Annotated[str, Meta(description="Its whole name, with the prefix where there is one.")] = LISTENS
+    topic: Annotated[
+        str,
+        Meta(
+            description="Its whole name, with the prefix where there is one. Where it ends in tastewave.forgotten, it "
+            "is dumped as what it is."
+        ),
+    ] = LISTENS
 
     partitions: Annotated[
         tuple[_Number, ...], Meta(description="These partitions alone; all of them when none is given.")

@@ -19,8 +19,11 @@ from offline.files import sync
 TOPIC_ID = b"tastewave.topic_id"
 """Key of the Parquet metadata under which a file keeps Kafka's id of the topic."""
 
-_DRAFT = re.compile(r"\.(listens|malformed)-.+\.partial")
-_LISTENS = re.compile(r"listens-(?P<topic>.+)-p(?P<partition>\d{5,})-(?P<first>\d{12,})-(?P<end>\d{12,})\.parquet")
+_CONTENTS = ("listens", "forgotten")
+_DRAFT = re.compile(rf"\.({'|'.join(_CONTENTS)}|malformed)-.+\.partial")
+_PARQUET = re.compile(
+    rf"({'|'.join(_CONTENTS)})-(?P<topic>.+)-p(?P<partition>\d{{5,}})-(?P<first>\d{{12,}})-(?P<end>\d{{12,}})\.parquet"
+)
 _MALFORMED = re.compile(r"malformed-(.+-p\d{5,}-\d{12,}-\d{12,})\.jsonl")
 
 
@@ -40,6 +43,7 @@ class LogFile:
     """A file of the log in memory, and the JSON lines that tell of its malformed events.
 
     Attributes:
+        content: listens or forgotten; the names of the Parquet files begin with it.
         topic, partition, span: the offsets that the file covers.
         events: rows of the Parquet file.
         malformed: lines of the JSON file.
@@ -47,6 +51,7 @@ class LogFile:
         lines: content of the JSON file; empty where no event is malformed.
     """
 
+    content: str
     topic: str
     partition: int
     span: Span
@@ -88,7 +93,7 @@ def held(folder: Path, topic: str) -> dict[int, dict[Span, Path]]:
     names = sorted(path.name for path in folder.iterdir())
     files: dict[int, dict[Span, Path]] = {}
     for name in names:
-        if (match := _LISTENS.fullmatch(name)) and match["topic"] == topic:
+        if (match := _PARQUET.fullmatch(name)) and match["topic"] == topic:
             span = Span(int(match["first"]), int(match["end"]))
             files.setdefault(int(match["partition"]), {})[span] = folder / name
     for partition, of_partition in files.items():
@@ -107,7 +112,8 @@ def tidy(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     for name in names:
         side = _MALFORMED.fullmatch(name)
-        if _DRAFT.fullmatch(name) or (side and f"listens-{side[1]}.parquet" not in names):
+        whole = names & {f"{content}-{side[1]}.parquet" for content in _CONTENTS} if side else ()
+        if _DRAFT.fullmatch(name) or (side and not whole):
             (folder / name).unlink()
 
 
@@ -117,7 +123,7 @@ def publish(folder: Path, file: LogFile) -> None:
     Raises:
         OSError: the disk does not take them; neither file is left there in part.
     """
-    contents = {f"malformed-{file.stem}.jsonl": file.lines, f"listens-{file.stem}.parquet": file.parquet}
+    contents = {f"malformed-{file.stem}.jsonl": file.lines, f"{file.content}-{file.stem}.parquet": file.parquet}
     contents = {folder / name: content for name, content in contents.items() if len(content)}
     drafts = {path: path.with_name(f".{path.name}.partial") for path in contents}
     try:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.contract import FORGOTTEN
 from models.errors import EventError
-from models.events import Listen, decode_event
+from models.events import Forgotten, Listen, decode_event
 from offline.interactions.dump_folder import TOPIC_ID, LogFile, Span
 
-COLUMNS = pa.schema(
+_LISTENS_COLUMNS = pa.schema(
     [
         ("user_id", pa.string()),
         ("track_id", pa.string()),
@@ -23,8 +24,10 @@ COLUMNS = pa.schema(
         ("kind", pa.string()),
         ("played_ms", pa.int64()),
         ("duration_ms", pa.int64()),
+        ("excluded", pa.bool_()),
     ]
 )
+_FORGOTTEN_COLUMNS = pa.schema([("kind", pa.string()), ("id", pa.string()), ("forgotten_at", pa.int64())])
 MAX_VALUE_BYTES = 4096
 """Of a malformed record's value that its line keeps."""
 
@@ -53,6 +56,21 @@ class Source(Protocol):
         ...
 
 
+class _Events(NamedTuple):
+    """What a topic holds: the word that names of files begin with, the struct, and the columns."""
+
+    content: str
+    kind: type[msgspec.Struct]
+    columns: pa.Schema
+
+
+def _events_of(topic: str) -> _Events:
+    """Of the topic tastewave.forgotten, whatever its prefix, or of listens."""
+    if topic.endswith(FORGOTTEN):
+        return _Events("forgotten", Forgotten, _FORGOTTEN_COLUMNS)
+    return _Events("listens", Listen, _LISTENS_COLUMNS)
+
+
 def log_files(
     source: Source,
     *,
@@ -75,7 +93,7 @@ def log_files(
         advance: called after each read with the number of offsets that it covered.
     """
     while span.first < span.end:
-        content = _Content(partition, topic_id)
+        content = _Content(_events_of(topic), partition, topic_id)
         position = span.first
         while position < span.end and content.takes(events_per_file):
             records, reached = source.read(min(_POLL, events_per_file - content.count))
@@ -90,12 +108,13 @@ def log_files(
 class _Content:
     """What becomes a file and its side file."""
 
-    def __init__(self, partition: int, topic_id: str) -> None:
+    def __init__(self, events: _Events, partition: int, topic_id: str) -> None:
         self.count = 0
+        self._events = events
         self._partition, self._lines, self._malformed = partition, bytearray(), 0
-        self._rows: list[Listen] = []
+        self._rows: list[Any] = []
         self._sink = pa.BufferOutputStream()
-        self._schema = COLUMNS.with_metadata({TOPIC_ID: topic_id})
+        self._schema = events.columns.with_metadata({TOPIC_ID: topic_id})
         self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd", write_page_checksum=True)
 
     def takes(self, events_per_file: int) -> bool:
@@ -106,7 +125,7 @@ class _Content:
         for record in records:
             self.count += 1
             try:
-                self._rows.append(decode_event(record.value, Listen))
+                self._rows.append(decode_event(record.value, self._events.kind))
             except EventError as error:
                 self._malformed += 1
                 self._lines += malformed_line(record, partition=self._partition, error=error)
@@ -118,6 +137,7 @@ class _Content:
             self._write()
         self._writer.close()
         return LogFile(
+            content=self._events.content,
             topic=topic,
             partition=self._partition,
             span=span,

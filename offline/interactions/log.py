@@ -1,16 +1,19 @@
 """An interaction log: Parquet files of listens, read in pieces and encoded as memory-mapped arrays.
 
 A log is a Parquet file, a folder of them, a glob, or any of these at an fsspec URL, with the columns of the listens
-event: user_id, track_id, at, and where there are such kind, played_ms and duration_ms. It may be larger than
+event: user_id, track_id, at, and where there are such kind, played_ms, duration_ms and excluded. It may be larger than
 memory: two passes over its files write one file for each range of users, and each of these is sorted by itself.
+
+What a later event takes back does not count (offline.interactions.taken_back), and what is excluded or forgotten is not
+read (offline.interactions.left_out), as in the stream.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,10 +27,13 @@ from rich.progress import Progress, TaskID
 
 from models.errors import SettingsError
 from models.events import MAX_ID_BYTES
-from models.history import KINDS, CountingRule, Signal
+from models.history import KINDS, LONGEST_MS, CountingRule, Signal
+from offline.interactions.left_out import Forgotten, read_forgotten, without_excluded
 from offline.interactions.shards import Shard, find_shards, left_out_text
+from offline.interactions.taken_back import standing
 from offline.progress import progress_bar
 
+_PLAY = KINDS.index("play")
 _PART_ROWS = 4_000_000  # about what is sorted at a time
 _LATEST_MS = 253_402_300_799_999
 _LIKELY_SECONDS = (10**8, 10**11)  # as milliseconds these lie between January 1970 and March 1973
@@ -51,6 +57,9 @@ class InteractionLog:
         signal: (listens,) uint8, models.history.Signal; those that say nothing are left out.
         rows: how many the files have.
         duplicates: how many of them were the same listen again.
+        excluded: how many of them the platform had marked so.
+        forgotten: how many of them were of users or tracks that were forgotten since.
+        taken_back: how many of them a later event took back.
         fingerprint: 12 hex digits of a hash over all of it.
     """
 
@@ -63,6 +72,9 @@ class InteractionLog:
     signal: NDArray[np.uint8]
     rows: int
     duplicates: int
+    excluded: int
+    forgotten: int
+    taken_back: int
     fingerprint: str
 
     def user_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -86,7 +98,9 @@ def spans(starts: NDArray[np.integer], ends: NDArray[np.integer]) -> tuple[NDArr
     return numbers, np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
-def read_log(where: str, *, rule: CountingRule | None = None, scratch: Path | None = None) -> InteractionLog:
+def read_log(
+    where: str, *, rule: CountingRule | None = None, scratch: Path | None = None, forgotten: str | None = None
+) -> InteractionLog:
     """Read a log and encode it.
 
     Example:
@@ -97,84 +111,164 @@ def read_log(where: str, *, rule: CountingRule | None = None, scratch: Path | No
         where: a Parquet file, a folder of them, a glob, or an fsspec URL of one of these.
         rule: what counts; the defaults of CountingRule when absent.
         scratch: folder of the job, where the arrays lie while the log is in use; the system's when absent.
+        forgotten: where a dump of the topic tastewave.forgotten lies.
 
     Raises:
         SettingsError: there is no log, a column is missing or of another type, or a value cannot be right.
     """
-    shards, left_out = find_shards(where)
-    with progress_bar() as progress:
-        if left_out:
-            progress.console.print(left_out_text(left_out), markup=False, highlight=False, soft_wrap=True)
-        try:
-            return _encode(where, shards, rule or CountingRule(), scratch, progress)
-        except OSError as error:
-            raise SettingsError(
-                f"{scratch or tempfile.gettempdir()} cannot be written ({error.strerror or error}); make room for "
-                f"{sum(shard.rows for shard in shards) * _ROW.itemsize:,} bytes, and run this again"
-            ) from error
-
-
-def _encode(
-    where: str, shards: Sequence[Shard], rule: CountingRule, scratch: Path | None, progress: Progress
-) -> InteractionLog:
-    rows = sum(shard.rows for shard in shards)
+    rule = rule or CountingRule()
     with ExitStack() as stack:
-        # Their files have no name, so that nothing is left of them when the process ends, however it ends.
-        parts = [stack.enter_context(TemporaryFile(dir=scratch)) for _ in range(-(-rows // _PART_ROWS))]
+        progress = stack.enter_context(progress_bar())
+        rows = stack.enter_context(
+            sorted_rows(where, progress=progress, scratch=scratch, forgotten=read_forgotten(forgotten))
+        )
         sinks = {name: stack.enter_context(TemporaryFile(dir=scratch)) for name in _ARRAYS}
-        users, tracks = _distribute(shards, parts, progress, total=2 * rows)
-        counts, duplicates = np.zeros(len(users), np.int64), 0
-        for part in parts:
-            listens, repeated = _in_order(_rows_of(part))
-            part.close()
-            duplicates += repeated
+        counts, taken_back = np.zeros(len(rows.users), np.int64), 0
+        for listens in rows.parts():
             signal = rule.signals(listens["kind"], listens["played"], listens["duration"])
-            says = signal != Signal.NONE
-            counts += np.bincount(listens["user"][says], minlength=len(users))
+            says = (signal != Signal.NONE) & standing(listens)
+            taken_back += int(np.sum(signal != Signal.NONE) - np.sum(says))
+            counts += np.bincount(listens["user"][says], minlength=len(rows.users))
             for name, content in (("track", listens["track"]), ("at", listens["at"]), ("signal", signal)):
-                _append(sinks[name], content[says].astype(_ARRAYS[name]))
-        _check_counts(where, rows, duplicates=duplicates, listens=int(counts.sum()))
+                append(sinks[name], content[says].astype(_ARRAYS[name]))
+        _check_counts(where, rows.count, duplicates=rows.duplicates, listens=int(counts.sum()))
         arrays: dict[str, Any] = {name: _mapped(sink, _ARRAYS[name]) for name, sink in sinks.items()}
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    digest = hashlib.sha256(msgspec.json.encode([users.to_list(), tracks.to_list()]))
+    digest = hashlib.sha256(msgspec.json.encode([rows.users.to_list(), rows.tracks.to_list()]))
     for array in (offsets, *arrays.values()):
         digest.update(array.data)
     return InteractionLog(
         where=where,
-        users=users,
-        tracks=tracks,
+        users=rows.users,
+        tracks=rows.tracks,
         offsets=offsets,
-        rows=rows,
-        duplicates=duplicates,
+        rows=rows.count,
+        duplicates=rows.duplicates,
+        excluded=rows.excluded,
+        forgotten=rows.forgotten,
+        taken_back=taken_back,
         fingerprint=digest.hexdigest()[:12],
         **arrays,
     )
 
 
-def _distribute(
-    shards: Sequence[Shard], parts: Sequence[IO[bytes]], progress: Progress, *, total: int
-) -> tuple[pl.Series, pl.Series]:
-    """The ids of users and tracks; the rows of each range of users go to a part."""
-    task = progress.add_task("Reading the log", total=total)
-    users, tracks = _ids(shards, progress, task)
-    codes = {"users": pl.Enum(users), "tracks": pl.Enum(tracks)}
-    for shard in shards:
-        for batch in shard.batches():
-            listens = _rows(batch, shard.path, **codes)
-            place = listens["user"].astype(np.int64) * len(parts) // max(1, len(users))
-            for number, part in enumerate(parts):
-                _append(part, listens[place == number])
-            progress.advance(task, len(batch))
-    return users, tracks
+class SortedRows:
+    """The rows of a log, those of a range of users at a time.
+
+    Attributes:
+        users: ids in the order of their bytes: those that the log has, or those that were asked for.
+        tracks: ids in the order of their bytes.
+        count: how many rows the files have.
+        duplicates, excluded, forgotten: how many rows were left out so far, as in InteractionLog.
+    """
+
+    def __init__(self, shards: Sequence[Shard], files: Sequence[IO[bytes]], forgotten: Forgotten) -> None:
+        self._shards, self._files, self._forgotten = shards, files, forgotten
+        self.count = sum(shard.rows for shard in shards)
+        self.duplicates = self.excluded = self.forgotten = 0
+        self.users = self.tracks = pl.Series(dtype=pl.String)
+
+    def read(self, progress: Progress, *, users: pl.Series | None) -> None:
+        """Find the ids, and write the rows of each range of users to a file."""
+        task = progress.add_task("Reading the log", total=2 * self.count)
+        self.users, self.tracks = self._ids(users, progress, task)
+        codes = {"users": pl.Enum(self.users), "tracks": pl.Enum(self.tracks)}
+        for shard in self._shards:
+            for batch in shard.batches():
+                included = without_excluded(batch)
+                kept = self._forgotten.drop(included)
+                self.excluded += len(batch) - len(included)
+                self.forgotten += len(included) - len(kept)
+                listens = _rows(kept if users is None else _only(kept, self.users), shard.path, **codes)
+                place = self.part_of(listens["user"])
+                for number, file in enumerate(self._files):
+                    append(file, listens[place == number])
+                progress.advance(task, len(batch))
+
+    @property
+    def part_count(self) -> int:
+        """How many ranges of users there are."""
+        return len(self._files)
+
+    def part_of(self, users: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(n,) the numbers of the parts in which these users, places in `users`, are."""
+        return users.astype(np.int64) * len(self._files) // max(1, len(self.users))
+
+    def parts(self) -> Iterator[NDArray[Any]]:
+        """For each range of users their rows in the order of users and of their histories.
+
+        Returns:
+            (n,) with the fields user and track (places in `users` and `tracks`), at, kind, played and duration (-1
+            where a play does not tell).
+        """
+        for file in self._files:
+            listens, repeated = _in_order(read_back(file, _ROW))
+            file.close()
+            self.duplicates += repeated
+            yield listens
+
+    def _ids(self, users: pl.Series | None, progress: Progress, task: TaskID) -> tuple[pl.Series, pl.Series]:
+        """The ids of users and tracks in the order of their bytes."""
+        ids = {"user_id": pl.Series(dtype=pl.String), "track_id": pl.Series(dtype=pl.String)}
+        for shard in self._shards:
+            for batch in shard.batches((*ids, "excluded", *self._forgotten.columns)):
+                kept = self._forgotten.drop(without_excluded(batch))
+                if users is not None:
+                    kept = _only(kept, users)
+                for name, known in ids.items():
+                    ids[name] = pl.concat([known, checked_ids(kept[name], shard.path)]).unique()
+                progress.advance(task, len(batch))
+        found, tracks = (of_column.sort() for of_column in ids.values())
+        return found if users is None else users, tracks
 
 
-def _append(sink: IO[bytes], array: NDArray[Any]) -> None:
+@contextmanager
+def sorted_rows(
+    where: str, *, progress: Progress, scratch: Path | None, forgotten: Forgotten, users: pl.Series | None = None
+) -> Iterator[SortedRows]:
+    """Read the rows of a log that may be used, duplicates left out.
+
+    Args:
+        where: as for read_log.
+        progress: bar that shows how far the reading is.
+        scratch: as for read_log.
+        forgotten: what was forgotten since.
+        users: ids in the order of their bytes, whose rows alone are wanted; all of them when absent.
+
+    Raises:
+        SettingsError: as read_log does, also for an OSError inside the block.
+    """
+    shards, left_out = find_shards(where)
+    parts = max(1, -(-sum(shard.rows for shard in shards) // _PART_ROWS))
+    try:
+        with ExitStack() as stack:
+            if left_out:
+                progress.console.print(left_out_text(left_out), markup=False, highlight=False, soft_wrap=True)
+            # The files have no name, so that nothing is left of them when the process ends, however it ends.
+            files = [stack.enter_context(TemporaryFile(dir=scratch)) for _ in range(parts)]
+            rows = SortedRows(shards, files, forgotten)
+            rows.read(progress, users=users)
+            yield rows
+    except OSError as error:
+        raise SettingsError(
+            f"{scratch or tempfile.gettempdir()} cannot be written ({error.strerror or error}); make room for "
+            f"{sum(shard.rows for shard in shards) * _ROW.itemsize:,} bytes, and run this again"
+        ) from error
+
+
+def _only(frame: pl.DataFrame, users: pl.Series) -> pl.DataFrame:
+    return frame.filter(pl.col("user_id").cast(pl.String).is_in(users.implode()))
+
+
+def append(sink: IO[bytes], array: NDArray[Any]) -> None:
+    """Write an array behind what a file holds."""
     sink.write(array.view(np.uint8).data)
 
 
-def _rows_of(part: IO[bytes]) -> NDArray[Any]:
-    part.seek(0)
-    return np.fromfile(part, _ROW)
+def read_back(file: IO[bytes], kind: np.dtype[Any]) -> NDArray[Any]:
+    """What was appended to a file."""
+    file.seek(0)
+    return np.fromfile(file, kind)
 
 
 def _mapped(sink: IO[bytes], kind: np.dtype[Any]) -> NDArray[Any]:
@@ -192,23 +286,16 @@ def _check_counts(where: str, rows: int, *, duplicates: int, listens: int) -> No
         raise SettingsError(f"{where} holds no listen that says anything; name a log with plays or likes")
 
 
-def _ids(shards: Sequence[Shard], progress: Progress, task: TaskID) -> tuple[pl.Series, pl.Series]:
-    """The ids of users and tracks in the order of their bytes."""
-    ids = {"user_id": pl.Series(dtype=pl.String), "track_id": pl.Series(dtype=pl.String)}
-    for shard in shards:
-        for batch in shard.batches(tuple(ids)):
-            for name, column in batch.to_dict().items():
-                new = column.cast(pl.String).unique()
-                size = new.str.len_bytes()
-                if new.null_count() or size.min() == 0 or int(size.max() or 0) > MAX_ID_BYTES:  # type: ignore[arg-type]
-                    raise SettingsError(
-                        f"{shard.path}: column {name} has ids that are missing, empty or over {MAX_ID_BYTES} bytes; "
-                        "drop those rows"
-                    )
-                ids[name] = pl.concat([ids[name], new]).unique()
-            progress.advance(task, len(batch))
-    users, tracks = (of_column.sort() for of_column in ids.values())
-    return users, tracks
+def checked_ids(column: pl.Series, path: str) -> pl.Series:
+    """The different ids of a column. Raises SettingsError where one cannot be right."""
+    ids = column.cast(pl.String).unique()
+    size = ids.str.len_bytes()
+    if ids.null_count() or size.min() == 0 or int(size.max() or 0) > MAX_ID_BYTES:  # type: ignore[arg-type]
+        raise SettingsError(
+            f"{path}: column {column.name} has ids that are missing, empty or over {MAX_ID_BYTES} bytes; drop those "
+            "rows"
+        )
+    return ids
 
 
 def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) -> NDArray[Any]:
@@ -216,23 +303,27 @@ def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) ->
     rows = np.empty(len(batch), _ROW)
     for field, name, kind in (("user", "user_id", users), ("track", "track_id", tracks)):
         rows[field] = batch[name].cast(pl.String).cast(kind).to_physical().to_numpy()
-    rows["at"] = _times(batch["at"], path)
+    rows["at"] = times_ms(batch["at"], path)
     kinds = batch["kind"].cast(pl.String) if "kind" in batch.columns else pl.Series([None], dtype=pl.String)
     if unknown := set(kinds.unique().drop_nulls()) - set(KINDS):
         raise SettingsError(f"{path}: kind {min(unknown)!r} is none of {', '.join(KINDS)}; map it to one of these")
-    rows["kind"] = kinds.cast(pl.Enum(KINDS)).to_physical().fill_null(KINDS.index("play")).to_numpy()
+    rows["kind"] = kinds.cast(pl.Enum(KINDS)).to_physical().fill_null(_PLAY).to_numpy()
     for field, name in (("played", "played_ms"), ("duration", "duration_ms")):
         length = batch[name] if name in batch.columns else pl.Series([None], dtype=pl.Int64)
         for strange in (length.min(), length.max()):
             if strange is not None and not 0 <= int(strange) <= _LATEST_MS:  # type: ignore[arg-type]
                 raise SettingsError(f"{path}: column {name} has the value {strange}; a length is 0 ms or more, or null")
-        rows[field] = length.cast(pl.Int64).fill_null(-1).to_numpy()
+        told = np.minimum(length.cast(pl.Int64).fill_null(-1).to_numpy(), LONGEST_MS)
+        rows[field] = np.where(rows["kind"] == _PLAY, told, np.maximum(told, 0))
     return rows
 
 
-def _times(column: pl.Series, path: str) -> NDArray[np.int64]:
+def times_ms(column: pl.Series, path: str) -> NDArray[np.int64]:
+    """(n,) a column of times in milliseconds. Raises SettingsError where one is missing or cannot be right."""
     if column.null_count():
         raise SettingsError(f"{path}: column at is empty in {column.null_count()} rows; drop them")
+    if not len(column):
+        return np.zeros(0, np.int64)
     shown, anew = column, "at is in milliseconds, UTC"
     mend = "divide nanoseconds by 1,000,000 and microseconds by 1,000"
     if column.dtype.is_temporal():

@@ -6,10 +6,10 @@ import glob
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 import fsspec
@@ -20,13 +20,36 @@ from fsspec.implementations.local import LocalFileSystem
 
 from models.errors import SettingsError
 
-Content = Literal["text", "milliseconds", "a time"]
+Content = Literal["text", "milliseconds", "a time", "true or false"]
 REQUIRED: dict[str, Content] = {"user_id": "text", "track_id": "text", "at": "a time"}
 """The columns that a log has, and what they hold."""
-OPTIONAL: dict[str, Content] = {"kind": "text", "played_ms": "milliseconds", "duration_ms": "milliseconds"}
+OPTIONAL: dict[str, Content] = {
+    "kind": "text",
+    "played_ms": "milliseconds",
+    "duration_ms": "milliseconds",
+    "excluded": "true or false",
+}
 """The columns that it may have."""
 
-_COLUMNS = REQUIRED | OPTIONAL
+
+class _Kind(NamedTuple):
+    """What a column's content is in a file, in the name of a folder, and in an error."""
+
+    fits: Callable[[pa.DataType], bool]
+    parse: Callable[[str], str | int]
+    dtype: type[pl.DataType]
+    wanted: str
+
+
+_MILLISECONDS = _Kind(pa.types.is_integer, int, pl.Int64, "an integer of milliseconds")
+_KINDS: dict[Content, _Kind] = {
+    "text": _Kind(lambda kind: kind in (pa.string(), pa.large_string(), pa.string_view()), str, pl.String, "text"),
+    "milliseconds": _MILLISECONDS,
+    "a time": _MILLISECONDS,
+    "true or false": _Kind(
+        pa.types.is_boolean, lambda text: {"true": True, "false": False}[text.lower()], pl.Boolean, "true or false"
+    ),
+}
 _BATCH_ROWS = 1_000_000
 _PARQUET = (".parquet", ".parq", ".pq")
 _CONVERTED = {
@@ -48,32 +71,35 @@ class Shard:
         source: the fsspec file system.
         path: in it.
         rows: how many it has.
-        columns: of a log's columns, those that stand in the file.
-        partition: of a log's columns, those that the names of its folders give (Hive): kind=skip/part-0.parquet.
+        contents: the columns that such a file may have, and what they hold.
+        columns: those of them that stand in the file.
+        partition: those that the names of its folders give (Hive): kind=skip/part-0.parquet.
     """
 
     source: Any
     path: str
     rows: int
+    contents: Mapping[str, Content]
     columns: tuple[str, ...]
     partition: dict[str, str | int | None]
 
-    def batches(self, columns: Sequence[str] = tuple(_COLUMNS)) -> Iterator[pl.DataFrame]:
-        """The rows in pieces, with those of the columns that the log has.
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """The rows in pieces, with those of the columns that there are; all of them when None.
 
         Raises:
             SettingsError: the file cannot be read, is damaged, or contradicts the names of its folders.
         """
-        inside = [name for name in self.columns if name in columns]
+        wanted = self.contents.keys() if columns is None else set(columns)
+        inside = [name for name in self.columns if name in wanted]
         for rows, batch in self._read(inside or list(self.columns[:1])):
             frame = batch.select(inside)
-            for name in self.partition.keys() & set(columns):
+            for name in self.partition.keys() & wanted:
                 frame = self._with_partition(frame, name, rows)
             yield frame
 
     def _with_partition(self, frame: pl.DataFrame, name: str, rows: int) -> pl.DataFrame:
         value = self.partition[name]
-        column = pl.repeat(value, rows, dtype=pl.String if _COLUMNS[name] == "text" else pl.Int64, eager=True)
+        column = pl.repeat(value, rows, dtype=_KINDS[self.contents[name]].dtype, eager=True)
         if name in frame.columns and not frame[name].cast(column.dtype).eq_missing(column).all():
             raise SettingsError(
                 f"{self.path}: column {name} has other values than the {name}={value} that its folder is named after; "
@@ -94,7 +120,9 @@ class Shard:
             raise _unreadable(self.path, error) from error
 
 
-def find_shards(where: str) -> tuple[list[Shard], list[str]]:
+def find_shards(
+    where: str, *, required: Mapping[str, Content] = REQUIRED, optional: Mapping[str, Content] = OPTIONAL
+) -> tuple[list[Shard], list[str]]:
     """The files of a log in the order of their names, their columns checked, and the paths of what was left out.
 
     A file that is named itself is read even if it is hidden. Of a folder or glob, files and folders whose names begin
@@ -102,6 +130,8 @@ def find_shards(where: str) -> tuple[list[Shard], list[str]]:
 
     Args:
         where: a Parquet file, a folder of them, a glob, or an fsspec URL of one of these.
+        required: the columns that there have to be, and what they hold.
+        optional: those that there may be.
 
     Raises:
         SettingsError: there is no log, a file cannot be read or is no Parquet, or a column is missing or of a type
@@ -116,7 +146,7 @@ def find_shards(where: str) -> tuple[list[Shard], list[str]]:
     if not shards or not all(map(_is_parquet, shards)):
         raise _no_parquet(where, [path for path in found if not _is_hidden(path, root)])
     left_out = [path for path in found if path not in set(shards) and _is_told(path, root)]
-    return [_checked(source, path) for path in shards], left_out
+    return [_checked(source, path, required, optional) for path in shards], left_out
 
 
 def left_out_text(paths: Sequence[str]) -> str:
@@ -220,7 +250,8 @@ def _ending(path: str) -> str:
     return PurePosixPath(path.removesuffix(".gz")).suffix
 
 
-def _checked(source: Any, path: str) -> Shard:
+def _checked(source: Any, path: str, required: Mapping[str, Content], optional: Mapping[str, Content]) -> Shard:
+    contents: dict[str, Content] = {**required, **optional}
     try:
         with source.open(path) as opened:
             file = pq.ParquetFile(opened)
@@ -229,51 +260,45 @@ def _checked(source: Any, path: str) -> Shard:
         raise SettingsError(f"{path} is no whole Parquet file ({error}); write it again, or leave it out") from None
     except Exception as error:
         raise _unreadable(path, error) from error
-    partition = _partition(path)
-    _check_columns(path, schema, partition)
+    partition = _partition(path, contents)
+    if missing := [name for name in required if name not in schema.names and name not in partition]:
+        raise SettingsError(
+            f"{path} has no column {' and no '.join(missing)}, only {', '.join(schema.names)}; "
+            f"it needs {', '.join(required)}"
+        )
+    _check_columns(path, schema, contents)
     return Shard(
         source=source,
         path=path,
         rows=rows,
-        columns=tuple(name for name in _COLUMNS if name in schema.names),
+        contents=contents,
+        columns=tuple(name for name in contents if name in schema.names),
         partition=partition,
     )
 
 
-def _partition(path: str) -> dict[str, str | int | None]:
+def _partition(path: str, contents: Mapping[str, Content]) -> dict[str, str | int | None]:
     """The columns of a log that the names of a file's folders give."""
     values: dict[str, str | int | None] = {}
     for folder in PurePosixPath(path).parts[:-1]:
         name, equals, text = folder.partition("=")
-        if not equals or name not in _COLUMNS:
+        if not equals or name not in contents:
             continue
-        value = None if text == _NO_VALUE else unquote(text)
-        if _COLUMNS[name] != "text" and value is not None:
-            try:
-                values[name] = int(value)
-            except ValueError:
-                raise SettingsError(
-                    f"{path}: the folder {folder} gives {name}, which has to be an integer of milliseconds; rename it"
-                ) from None
-        else:
-            values[name] = value
+        kind = _KINDS[contents[name]]
+        try:
+            values[name] = None if text == _NO_VALUE else kind.parse(unquote(text))
+        except (ValueError, KeyError):
+            raise SettingsError(
+                f"{path}: the folder {folder} gives {name}, which has to be {kind.wanted}; rename it"
+            ) from None
     return values
 
 
-def _check_columns(path: str, schema: pa.Schema, partition: dict[str, str | int | None]) -> None:
-    if missing := [name for name in REQUIRED if name not in schema.names and name not in partition]:
-        raise SettingsError(
-            f"{path} has no column {' and no '.join(missing)}, only {', '.join(schema.names)}; "
-            f"a log needs {', '.join(REQUIRED)}"
-        )
-    for name, content in _COLUMNS.items():
+def _check_columns(path: str, schema: pa.Schema, contents: Mapping[str, Content]) -> None:
+    for name, content in contents.items():
         if name not in schema.names:
             continue
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if content == "text":
-            fits, wanted = kind in (pa.string(), pa.large_string(), pa.string_view()), "text"
-        else:
-            fits, wanted = pa.types.is_integer(kind), "an integer of milliseconds"
-        if not fits and not (content == "a time" and pa.types.is_timestamp(kind)):
-            raise SettingsError(f"{path}: column {name} is {kind}, and has to be {wanted}; cast it")
+        if not _KINDS[content].fits(kind) and not (content == "a time" and pa.types.is_timestamp(kind)):
+            raise SettingsError(f"{path}: column {name} is {kind}, and has to be {_KINDS[content].wanted}; cast it")

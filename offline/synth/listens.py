@@ -20,12 +20,15 @@ from offline.synth.catalogue import Catalogue, Float32, Float64, Int64, style_ce
 from offline.synth.listeners import Listeners
 from offline.synth.settings import CHAIN, DAY_MS, SynthPlatform
 
-_PLAY, _SKIP, _LIKE, _UNLIKE, _DISLIKE, _UNDISLIKE, _PLAYLIST_ADD = (
-    KINDS.index(kind) for kind in ("play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add")
+_PLAY, _SKIP, _LIKE, _UNLIKE, _DISLIKE, _UNDISLIKE, _PLAYLIST_ADD, _REMOVE, _EXCLUDE = (
+    KINDS.index(kind)
+    for kind in ("play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add", "remove", "exclude")
 )
 _CHOICES = 12  # tracks that come to mind before one is chosen
 _FEEDBACK_SHARE = 0.08  # of the listens: neither play nor skip
 _TAKEN_BACK_SHARE = 0.02  # of the feedback: unlike and undislike
+_CORRECTED_SHARE = 0.01  # of the feedback: remove, and as much exclude
+_PRIVATE_SHARE = 0.02  # of the sessions: what is done in them is marked as excluded
 _BLOCK = 65_536  # listens worked on together: bounds the memory
 
 
@@ -63,6 +66,7 @@ class Listens:
         kind: numbers, places in KINDS.
         at_ms: milliseconds UTC.
         played_ms: of plays and skips; -1 of others.
+        excluded: whether the session was private.
     """
 
     user: NDArray[np.int32]
@@ -70,6 +74,7 @@ class Listens:
     kind: NDArray[np.int8]
     at_ms: Int64
     played_ms: NDArray[np.int32]
+    excluded: NDArray[np.bool_]
 
 
 def draw_listens(
@@ -113,6 +118,7 @@ def draw_listens(
     at_ms = np.append(at_ms, at_ms[of[steps:]] + pause_ms)
     order = np.argsort(at_ms, kind="stable")
     of, kind = of[order], kind[order]
+    private = rng.random(len(sessions.user)) < _PRIVATE_SHARE
     advance(feedback)
     return Listens(
         user=sessions.user[sessions.of[of]].astype(np.int32),
@@ -120,6 +126,7 @@ def draw_listens(
         kind=kind,
         at_ms=at_ms[order],
         played_ms=np.where((kind == _PLAY) | (kind == _SKIP), played_ms[of], np.int32(-1)),
+        excluded=private[sessions.of[of]],
     )
 
 
@@ -238,20 +245,23 @@ def speak(
 ) -> tuple[NDArray[np.int32], NDArray[np.int8], Int64]:
     """Exactly `count` of feedback: the play or skip that each follows, its kind, and how long after (ms).
 
-    What is heard is liked and added to playlists, what is left is disliked, the more often the surer the liking.
+    What is heard is liked and added to playlists, what is left is disliked, the more often the surer the liking. A few
+    plays and skips are removed again, and after a few others the track is excluded.
     """
-    back = round(_TAKEN_BACK_SHARE * count)
+    back, few = round(_TAKEN_BACK_SHARE * count), round(_CORRECTED_SHARE * count)
     weights = np.where(heard >= 0.5, liking**2, 0.5 * (1.0 - liking) ** 2)
     race = rng.standard_exponential(len(liking)) / weights  # the first to arrive are a sample without replacement
     of = np.sort(np.argpartition(race, count)[: count - back])
     kept = rng.random(len(of)) < 0.25
     said = np.where(heard[of] < 0.5, _DISLIKE, np.where(kept, _PLAYLIST_ADD, _LIKE))
-    regret = rng.choice(np.flatnonzero(said != _PLAYLIST_ADD), back, replace=False)
+    corrected = rng.choice(len(of), 2 * few, replace=False)
+    said[corrected[:few]], said[corrected[few:]] = _REMOVE, _EXCLUDE
+    regret = rng.choice(np.flatnonzero((said == _LIKE) | (said == _DISLIKE)), back, replace=False)
     taken_back = np.where(said[regret] == _LIKE, _UNLIKE, _UNDISLIKE)
     return (
         np.append(of, of[regret]).astype(np.int32),
         np.append(said, taken_back).astype(np.int8),
-        np.repeat([1000, 3000], [len(of), back]),
+        np.append(np.where(said == _REMOVE, 0, 1000), np.full(back, 3000)),  # a remove names the time of its listen
     )
 
 

@@ -158,6 +158,7 @@ def _write_listens(catalogue: Catalogue, listens: Listens, folder: Path, *, adva
                 "at": listens.at_ms[part],
                 "played_ms": played_ms.astype(np.int64),
                 "duration_ms": catalogue.duration_ms[track],
+                "excluded": listens.excluded[part],
             }
         ).with_columns(pl.when(heard).then(pl.col("played_ms", "duration_ms"))).write_parquet(
             folder / f"{number:05d}.parquet", row_group_size=ROW_GROUP

@@ -69,7 +69,7 @@ def prepare(settings: TowerTraining, *, scratch: Path) -> TrainingData:
     Raises:
         SettingsError: the log cannot be used, or the split leaves a part empty.
     """
-    log = read_log(settings.log, rule=settings.counting, scratch=scratch)
+    log = read_log(settings.log, rule=settings.counting, scratch=scratch, forgotten=settings.forgotten)
     split = split_log(log, settings.split, test_share=settings.test_share)
     learned = np.flatnonzero(np.bincount(log.track[in_training(log, split)], minlength=len(log.tracks)))
     row_of = np.full(len(log.tracks), -1, np.int64)
@@ -78,7 +78,7 @@ def prepare(settings: TowerTraining, *, scratch: Path) -> TrainingData:
     if len(positions) > settings.validation_examples:
         rng = np.random.default_rng(settings.seed)
         positions = np.sort(rng.choice(positions, settings.validation_examples, replace=False))
-    decides = msgspec.json.encode(msgspec.structs.replace(settings, log="", out=""), order="sorted")
+    decides = msgspec.json.encode(msgspec.structs.replace(settings, log="", out="", forgotten=None), order="sorted")
     return TrainingData(
         settings=settings,
         log=log,

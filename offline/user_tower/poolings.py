@@ -15,7 +15,9 @@ from offline.user_tower import train
 from offline.user_tower.settings import POOLINGS, TowerTraining
 
 
-def train_poolings(folder: Path, *, log: str, split: SplitName, test_share: float, counting: CountingRule) -> None:
+def train_poolings(
+    folder: Path, *, log: str, split: SplitName, test_share: float, counting: CountingRule, forgotten: str | None = None
+) -> None:
     """Train a tower of each pooling into folder/<pooling>, where there is none of this log and these settings yet.
 
     Args:
@@ -24,19 +26,26 @@ def train_poolings(folder: Path, *, log: str, split: SplitName, test_share: floa
         split: as in TowerTraining.
         test_share: as in TowerTraining.
         counting: as in TowerTraining.
+        forgotten: as in TowerTraining.
 
     Raises:
         SettingsError: as for offline.user_tower.train.run; where the log or its split cannot be used, nothing is left.
     """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        interactions = read_log(log, rule=counting, scratch=folder.parent)
+        interactions = read_log(log, rule=counting, scratch=folder.parent, forgotten=forgotten)
     split_log(interactions, split, test_share=test_share)
     fingerprint = interactions.fingerprint
     del interactions  # each training reads the log for itself; its arrays need not lie on the disk twice
     for pooling in POOLINGS:
         settings = TowerTraining(
-            log=log, out=str(folder / pooling), pooling=pooling, split=split, test_share=test_share, counting=counting
+            log=log,
+            out=str(folder / pooling),
+            forgotten=forgotten,
+            pooling=pooling,
+            split=split,
+            test_share=test_share,
+            counting=counting,
         )
         if not _is_trained(settings, fingerprint=fingerprint):
             train.run(settings)

@@ -31,6 +31,14 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="Folder of the trained tower; beside it stands <out>.partial until the training is done.")
     ]
 
+    forgotten: Annotated[
+        str | None,
+        Meta(
+            description="Dump of the topic tastewave.forgotten: a Parquet file, a folder of them, or an fsspec URL. "
+            "Listens of who and what was forgotten are left out."
+        ),
+    ] = None
+
     split: Annotated[
         SplitName,
         Meta(description="What is held back: the end of the log's time, or the last targets of each user."),

@@ -23,6 +23,12 @@ from offline.user_tower.export import export
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import TowerTraining
 
+_LEFT_OUT = {
+    "duplicates": "were the same listen again, and counted once",
+    "excluded": "are marked as excluded, and were left out",
+    "forgotten": "are of users or tracks that were forgotten, and were left out",
+    "taken_back": "were taken back by later ones, and were left out",
+}
 _TYPICAL_USERS = 20_000
 
 
@@ -40,9 +46,12 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """What the command prints."""
-        training, lines = self.training, []
-        if again := training["log"]["duplicates"]:
-            lines.append(f"{again:,} rows of the log were the same listen again, and counted once")
+        training = self.training
+        lines = [
+            f"{training['log'][name]:,} rows of the log {why}"
+            for name, why in _LEFT_OUT.items()
+            if training["log"].get(name)  # a tower of an earlier version does not tell all of them
+        ]
         lines.append(
             f"{self.out}: user tower of {training['tracks']:,} tracks; dropout {training['dropout']:g}, best at step "
             f"{training['best_step']:,} with a validation NDCG@10 of {training['valid_ndcg_at_10']:.4f}"
@@ -121,7 +130,7 @@ def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:
     """How a tower was made, for its manifest and the report."""
     return {
         "config": msgspec.to_builtins(data.settings),
-        "log": {"where": data.log.where, "fingerprint": data.log.fingerprint, "duplicates": data.log.duplicates},
+        "log": {name: getattr(data.log, name) for name in ("where", "fingerprint", *_LEFT_OUT)},
         "split": data.split.name,
         "test_share": data.settings.test_share,
         "trained_until": int(data.log.at[in_training(data.log, data.split)].max()),

@@ -29,6 +29,9 @@ def log_of(histories, *, tracks: int, signals=None, times=None) -> InteractionLo
         signal=np.array(codes, np.uint8),
         rows=len(flat),
         duplicates=0,
+        excluded=0,
+        forgotten=0,
+        taken_back=0,
         fingerprint="0123456789ab",
     )
 

@@ -11,6 +11,7 @@ from models.history import CountingRule
 from models.release import DEFAULT, MANIFEST, load_release, release_id
 from models.sealed_folder import describe_files
 from models.user_tower import TOWER_MANIFEST, load_user_tower
+from offline.files import write_json
 
 DIM = 40
 GLOBAL = tuple(np.eye(DIM)[0].tolist())
@@ -51,5 +52,5 @@ def write_release(folder: Path, tower: Path, *, audio_encoder: bool = False) -> 
         configuration = msgspec.structs.replace(configuration, audio_encoder=ENCODER)
     files = describe_files(folder)
     changes = {"release_id": release_id(configuration, files), "configuration": configuration, "files": files}
-    (folder / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **changes)))
+    write_json(folder / MANIFEST, msgspec.structs.replace(manifest, **changes))
     return folder

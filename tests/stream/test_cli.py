@@ -25,6 +25,7 @@ def test_the_commands_are_those_that_an_operator_needs() -> None:
         "get track",
         "get user",
         "listen",
+        "parity",
         "release activate",
         "release show",
         "rewind listens",

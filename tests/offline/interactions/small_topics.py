@@ -42,6 +42,6 @@ class Topic:
         return taken, self.position
 
 
-def files_of(topic: Topic, span: Span, events_per_file: int = 100):
+def files_of(topic: Topic, span: Span, events_per_file: int = 100, name: str = TOPIC):
     source = topic.at(span.first)
-    return log_files(source, topic=TOPIC, partition=3, span=span, events_per_file=events_per_file, topic_id="id")
+    return log_files(source, topic=name, partition=3, span=span, events_per_file=events_per_file, topic_id="id")

@@ -7,14 +7,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.errors import EventError
-from models.events import Listen, decode_event, encode_event
-from offline.interactions.dump_folder import Span, publish
+from models.events import Forgotten, Listen, decode_event, encode_event
+from offline.interactions.dump_folder import Span, held, publish, tidy
 from offline.interactions.dump_parquet import malformed_line
+from offline.interactions.left_out import read_forgotten
 from tests.offline.interactions.small_topics import YEAR_2023_MS, Record, Topic, files_of, listen
 
 
 def test_a_file_holds_the_events_in_the_columns_of_a_log(tmp_path: Path):
-    whole = [listen(0), listen(1, kind="like", played_ms=None, duration_ms=None), listen(2, track_id="Ünïcødé\0")]
+    whole = [
+        listen(0),
+        listen(1, kind="like", played_ms=None, duration_ms=None),
+        listen(2, track_id="Ünïcødé\0", excluded=True),
+    ]
     topic = Topic([Record(event.at - YEAR_2023_MS, 5, encode_event(event)) for event in whole], end=3)
     publish(tmp_path, next(files_of(topic, Span(0, 3))))
     (path,) = tmp_path.iterdir()
@@ -22,8 +27,30 @@ def test_a_file_holds_the_events_in_the_columns_of_a_log(tmp_path: Path):
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
     assert pl.read_parquet(path).schema == {
         **{"user_id": pl.String, "track_id": pl.String, "at": pl.Int64, "event_id": pl.String, "kind": pl.String},
-        **{"played_ms": pl.Int64, "duration_ms": pl.Int64},
+        **{"played_ms": pl.Int64, "duration_ms": pl.Int64, "excluded": pl.Boolean},
     }
+
+
+def test_who_was_forgotten_is_dumped_in_columns_of_its_own(tmp_path: Path):
+    forgotten = [
+        Forgotten(kind="user", id="u1", forgotten_at=YEAR_2023_MS),
+        Forgotten(kind="track", id="t1", forgotten_at=YEAR_2023_MS + 7),
+    ]
+    values = [*map(encode_event, forgotten), encode_event(listen(2)), None]
+    topic = Topic([Record(offset, 5, value) for offset, value in enumerate(values)], end=4)
+    publish(tmp_path, next(files_of(topic, Span(0, 4), name="eu.tastewave.forgotten")))
+    stem = "eu.tastewave.forgotten-p00003-000000000000-000000000004"
+    assert {path.name for path in tmp_path.iterdir()} == {f"forgotten-{stem}.parquet", f"malformed-{stem}.jsonl"}
+    tidy(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert list(held(tmp_path, "eu.tastewave.forgotten")) == [3]
+    assert [Forgotten(**row) for row in pl.read_parquet(tmp_path / f"forgotten-{stem}.parquet").rows(named=True)] == (
+        forgotten
+    )
+    assert sorted(read_forgotten(str(tmp_path)).until.rows()) == [
+        ("track", "t1", YEAR_2023_MS + 7),
+        ("user", "u1", YEAR_2023_MS),
+    ]
 
 
 def test_offsets_without_any_event_are_covered_by_a_file_without_rows(tmp_path: Path):

@@ -7,12 +7,9 @@ import fsspec
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from models.errors import SettingsError
-from models.events import Listen
-from models.history import KINDS, Signal, history_member
+from models.history import Signal
 from offline.interactions import log as interaction_log
 from offline.interactions import shards
 from offline.interactions.log import read_log, spans
@@ -77,44 +74,30 @@ def test_unlike_and_undislike_are_left_out(tmp_path):
     assert content(read_log(path)) == [("a", "t2", NOW, Signal.LIKE)]
 
 
-events = st.lists(
-    st.tuples(
-        st.sampled_from(["ann", "bob", "c"]),
-        st.sampled_from(["t", "T", "tä", "t0", "\U0001f3b5", "\uffee"]),
-        st.integers(NOW, NOW + 2),
-        st.sampled_from(KINDS),
-        st.sampled_from([0, 9_000, 10_000, 60_000, 100_000]),
-    ),
-    min_size=1,
-    max_size=60,
-)
+def test_excluded_rows_are_no_part_of_the_log_and_told(tmp_path):
+    rows = [("a", "t1", NOW), ("a", "t2", NOW), ("b", "t3", NOW), ("a", "t1", NOW + 1)]
+    path = write(tmp_path / "log.parquet", rows, excluded=pl.Series([False, True, True, None]))
+    log, without = read_log(path), read_log(write(tmp_path / "other.parquet", [rows[0], rows[3]]))
+    assert (log.excluded, log.rows, without.excluded) == (2, 4, 0)
+    assert log.fingerprint == without.fingerprint
+    assert (log.users.to_list(), log.tracks.to_list()) == (["a"], ["t1"])
 
 
-@settings(max_examples=60, deadline=None)
-@given(events)
-def test_listens_of_one_moment_stand_in_the_order_of_their_members(tmp_path_factory, found):
-    assume(len(found) <= 2 * len(set(found)))  # a log that repeats itself more often is refused
-    folder = tmp_path_factory.mktemp("log")
-    listens = [
-        Listen(event_id=str(n), user_id=user, track_id=track, at=at, kind=kind, played_ms=played, duration_ms=100_000)
-        for n, (user, track, at, kind, played) in enumerate(found)
-    ]
-    says = [listen for listen in listens if listen.kind not in ("unlike", "undislike")]
-    pl.DataFrame(
-        [
-            {name: getattr(listen, name) for name in ("user_id", "track_id", "at", "kind", "played_ms", "duration_ms")}
-            for listen in listens
-        ]
-    ).write_parquet(folder / "log.parquet")
-    if not says:
-        with pytest.raises(SettingsError, match="says anything"):
-            read_log(str(folder))
-        return
-    of_user = {}
-    for listen in says:
-        of_user.setdefault(listen.user_id, set()).add((listen.at, history_member(listen)))
-    expected = [(user, member[13:].decode(), at) for user in sorted(of_user) for at, member in sorted(of_user[user])]
-    assert [(user, track, at) for user, track, at, _ in content(read_log(str(folder)))] == expected
+def test_excluded_rows_may_stand_in_a_folder_of_their_own(tmp_path):
+    for name, track in (("true", "t1"), ("False", "t2")):
+        (tmp_path / f"excluded={name}").mkdir()
+        write(tmp_path / f"excluded={name}" / "part.parquet", [("a", track, NOW)])
+    assert content(read_log(str(tmp_path))) == [("a", "t2", NOW, Signal.PLAY)]
+    (tmp_path / "excluded=no").mkdir()
+    write(tmp_path / "excluded=no" / "part.parquet", [("a", "t1", NOW)])
+    with pytest.raises(SettingsError, match="excluded=no gives excluded, which has to be true or false; rename it"):
+        read_log(str(tmp_path))
+
+
+def test_lengths_are_cut_as_in_the_stream(tmp_path):
+    hours = 3_600_000
+    path = write(tmp_path / "log.parquet", [("a", "t1", NOW)], played_ms=pl.lit(5 * hours), duration_ms=12 * hours)
+    assert content(read_log(path)) == [("a", "t1", NOW, Signal.PLAY)]
 
 
 def test_a_log_in_many_pieces_is_the_log_in_one(tmp_path, monkeypatch):
@@ -141,7 +124,7 @@ def at_cast(frame, unit, divisor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop("track_id"), "has no column track_id, only user_id, at; a log needs"),
+        (lambda frame: frame.drop("track_id"), "has no column track_id, only user_id, at; it needs"),
         (lambda frame: frame.with_columns(user_id=pl.Series([1, 2])), "user_id is int64, and has to be text; cast"),
         (lambda frame: frame.with_columns(pl.col("at").cast(pl.Float64)), "at is double, and has to be an integer"),
         (lambda frame: frame.with_columns(pl.col("at") // 1000), "look like seconds; at is in milliseconds"),
@@ -151,6 +134,7 @@ def at_cast(frame, unit, divisor):
         (lambda frame: frame.with_columns(user_id=pl.lit("")), "ids that are missing, empty or over 256 bytes"),
         (lambda frame: frame.with_columns(track_id=pl.lit("ä" * 129)), "ids that are missing, empty or over 256"),
         (lambda frame: frame.with_columns(track_id=pl.lit(None, pl.String)), "ids that are missing, empty or over"),
+        (lambda frame: frame.with_columns(excluded=pl.lit(1)), "excluded is int32, and has to be true or false; cast"),
         (lambda frame: frame.with_columns(kind=pl.lit("love")), "kind 'love' is none of play, skip, like"),
         (lambda frame: frame.with_columns(played_ms=pl.lit(-5)), "played_ms has the value -5; a length is 0 ms"),
         (

@@ -96,7 +96,7 @@ def test_a_log_may_have_nothing_in_its_files_but_times(tmp_path: Path):
         ("user_id=", LISTENS.drop("user_id"), "column user_id has ids that are missing, empty"),
         ("user_id=__HIVE_DEFAULT_PARTITION__", LISTENS.drop("user_id"), "column user_id has ids that are missing"),
         ("at=1700000000", LISTENS.drop("at"), "look like seconds"),
-        ("x=1", LISTENS.drop("at"), "has no column at, only user_id, track_id; a log needs user_id, track_id, at"),
+        ("x=1", LISTENS.drop("at"), "has no column at, only user_id, track_id; it needs user_id, track_id, at"),
     ],
 )
 def test_names_of_folders_that_cannot_be_right_are_refused(tmp_path, folder, listens, message):

@@ -19,9 +19,9 @@ def make(config: SynthPlatform, folder: Path) -> Path:
 
 
 def log(platform: Path) -> pl.DataFrame:
-    """The listens, with what is known of their tracks, user by user and oldest first."""
+    """The listens, with what is known of their tracks, user by user and in the order of the files."""
     tracks = pl.read_parquet(platform / "tracks.parquet")
-    return pl.read_parquet(platform / "listens").join(tracks, on="track_id").sort("user_id", "at")
+    return pl.read_parquet(platform / "listens").join(tracks, on="track_id").sort("user_id", "event_id")
 
 
 def met(platform: Path) -> pl.DataFrame:

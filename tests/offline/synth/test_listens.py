@@ -55,6 +55,23 @@ def test_feedback_follows_the_play_or_skip_of_its_track(platform: Path):
     assert ("un" + taken_back["before_kind"] == taken_back["kind"]).all()
 
 
+def test_a_remove_names_a_listen_and_an_exclude_follows_one(platform: Path):
+    listens = log(platform).with_columns(pl.col("at").shift(1).over("user_id").alias("before_at"))
+    removes, excludes = (listens.filter(pl.col("kind") == kind) for kind in ("remove", "exclude"))
+    assert len(removes) == len(excludes) == round(0.01 * round(0.08 * CONFIG.listens))
+    assert (removes["at"] == removes["before_at"]).all()
+    assert (excludes["at"] > excludes["before_at"]).all()
+
+
+def test_what_is_done_in_a_private_session_is_marked(platform: Path):
+    listens = log(platform).with_columns(
+        (pl.col("at").diff().over("user_id").fill_null(0) > 3_600_000).cum_sum().over("user_id").alias("sitting")
+    )
+    assert 0.005 < listens["excluded"].mean() < 0.05
+    mixed = listens.group_by("user_id", "sitting").agg(pl.col("excluded").n_unique())["excluded"]
+    assert (mixed > 1).mean() < 0.05  # a session may begin within the hour after another
+
+
 def test_a_few_tracks_and_users_have_most_of_the_listens(platform: Path):
     for column in ("track_id", "user_id"):
         counts = met(platform)[column].value_counts()["count"].sort(descending=True)

@@ -1,0 +1,1 @@
+"""Where users stood in taste space at given moments."""

@@ -1,0 +1,120 @@
+"""`tastewave parity` on a platform whose worker runs."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import redis.asyncio
+
+from models.contract import feedback_key, history_key, user_key
+from models.events import Listen
+from models.history import history_member
+from stream.store.forgotten import forget_user
+from tests.platform import taste
+from tests.platform.clock import now_ms, until
+from tests.platform.listens import NOON, TRACKS, ListenPlatform, made_up_listens
+from tests.platform.tracks import worker_environment
+
+pytestmark = pytest.mark.servers
+
+
+class Checked(NamedTuple):
+    status: int
+    report: dict
+
+
+@pytest.fixture
+def platform(environment: dict[str, str], tmp_path: Path) -> Iterator[ListenPlatform]:
+    tower = taste.write_tower(tmp_path / "tower", TRACKS[:30], history=20)
+    release = taste.write_release(tmp_path / "release", tower)
+    own = {"TASTEWAVE_RELEASE": str(release), "TASTEWAVE_USER_HISTORY": "30", "TASTEWAVE_USER_FEEDBACK": "12"}
+    platform = ListenPlatform(worker_environment(environment | own, tmp_path), tmp_path)
+    yield platform
+    platform.close()
+
+
+@pytest.fixture
+def check(platform: ListenPlatform) -> Callable[..., Checked]:
+    def check(*arguments: str) -> Checked:
+        done = platform.try_to_run("parity", "--json", *arguments)
+        assert not done.stderr, done.stderr
+        return Checked(done.returncode, json.loads(done.stdout))
+
+    return check
+
+
+def like(user_id: str, track_id: str, at: int) -> Listen:
+    return Listen(event_id="e", user_id=user_id, track_id=track_id, kind="like", at=at)
+
+
+def test_users_stand_where_their_listens_put_them_and_whoever_does_not_is_told(
+    platform: ListenPlatform, check: Callable[..., Checked]
+) -> None:
+    refused = platform.try_to_run("parity")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (
+        "has committed nothing, so that there is nothing to compare; start `tastewave worker listens`" in refused.stderr
+    )
+    platform.start_worker()
+    platform.until_ready()
+    platform.listen(made_up_listens())
+    platform.settled()
+    assert check() == Checked(
+        0, {"release": platform.release, "sampled": 40, "compared": 40, "differing": 0, "differences": []}
+    )
+    assert check("--sample", "7").report["compared"] == 7
+    assert platform.run("parity", "--minutes", "10000").endswith(
+        f"0 of 40 users differ from the listens on Kafka (release {platform.release}).\n"
+    )
+
+    (lost,) = platform.redis.zrange(history_key("u1"), 5, 5)
+    platform.redis.zrem(history_key("u1"), lost)
+    foreign = like("u2", "never told", NOON + 10**9)
+    platform.redis.zadd(history_key("u2"), {history_member(foreign): foreign.at})
+    wrong = np.eye(40, dtype="<f4")[7]
+    platform.redis.hset(user_key(platform.release, "u3"), "embedding", wrong.tobytes())
+    said = platform.redis.zrange(feedback_key("u4"), 0, 0)
+    platform.redis.zrem(feedback_key("u4"), *said)
+    status, report = check()
+    assert (status, report["compared"], report["differing"]) == (1, 40, 4)
+    told = {one["user_id"]: one for one in report["differences"]}
+    assert (told["u1"]["missing"], told["u1"]["extra"]) == (1, 0)
+    assert told["u2"]["extra"] == 1
+    assert (told["u3"]["missing"], told["u3"]["extra"]) == (0, 0)
+    assert told["u3"]["cosine"] < 0.99
+    assert told["u4"]["missing"] == 1
+    shown = platform.try_to_run("parity")
+    assert shown.returncode == 1
+    assert "4 of 40 users differ from the listens on Kafka" in shown.stdout
+
+
+def test_who_was_forgotten_and_whose_listens_wait_is_not_held_against_the_worker(
+    platform: ListenPlatform, check: Callable[..., Checked]
+) -> None:
+    worker = platform.start_worker()
+    platform.until_ready()
+    now = now_ms()
+    platform.listen([like(f"u{number}", TRACKS[number], now - 9000) for number in range(5)])
+    platform.settled()
+
+    async def forget() -> None:
+        async with redis.asyncio.from_url(platform.environment["TASTEWAVE_REDIS_URL"]) as client:
+            await forget_user(client, "u1", now - 5000, releases=[platform.release])
+
+    asyncio.run(forget())
+    platform.listen([like("u1", TRACKS[9], now - 1000)])
+    platform.settled()
+    assert until(lambda: platform.user("u1")).listens == 1
+    assert check("--minutes", "1") == Checked(
+        0, {"release": platform.release, "sampled": 5, "compared": 5, "differing": 0, "differences": []}
+    )
+    worker.terminate()
+    worker.wait()
+    platform.listen([like("u2", TRACKS[3], now)])
+    status, report = check()
+    assert (status, report["sampled"], report["compared"]) == (0, 5, 4)
+    assert "1 more had listens meanwhile and were not compared" in platform.run("parity")
