@@ -140,7 +140,11 @@ def _verified(folder: Path, manifest: Manifest_, kind: SealedKind[Manifest_], *,
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise ReleaseError(f"{shown}/{name} is missing; {kind.advice}")
-        if path.stat().st_size != expected.bytes or describe_file(path) != expected:
+        try:
+            is_whole = path.stat().st_size == expected.bytes and describe_file(path) == expected
+        except OSError as error:
+            raise ReleaseError(f"{shown}/{name} cannot be read ({error.strerror or error}); mend the disk") from error
+        if not is_whole:
             raise ReleaseError(
                 f"{shown}/{name} is not the file that the manifest describes (size or SHA-256); {kind.advice}"
             )

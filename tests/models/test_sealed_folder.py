@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from dataclasses import dataclass
+from errno import EIO
 from pathlib import Path
 
 import fsspec
@@ -167,3 +168,12 @@ def test_importing_it_is_light() -> None:
     code = "import sys, models.sealed_folder; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert set(done.stdout.split()).isdisjoint({"numpy", "fsspec", "onnxruntime"})
+
+
+def test_a_disk_that_fails_while_a_file_is_verified_is_one_sentence(folder: Path, monkeypatch) -> None:
+    def fail(path: Path) -> SealedFile:
+        raise OSError(EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(sealed_folder, "describe_file", fail)
+    with pytest.raises(ReleaseError, match=r"/chorus\.txt cannot be read \(Input/output error\); mend the disk$"):
+        load_sealed(folder, SONG, make=make)
