@@ -115,6 +115,12 @@ class Publisher:
         """The features of a track, for genre heads to come."""
         await self.send(TRACKS_FEATURES, features.track_id.encode(), msgspec.msgpack.encode(features))
 
+    async def take_back(self, track_id: str, *, features: bool) -> None:
+        """Have the output topic, and where asked the features topic, drop what it holds of a track."""
+        await self.send(TRACKS_TAGGED, f"{self._release}:{track_id}".encode(), None)
+        if features:
+            await self.send(TRACKS_FEATURES, track_id.encode(), None)
+
     async def dead_letter(self, record: ConsumerRecord, error: TastewaveError, *, attempts: int = 1) -> None:
         """A record that could not be processed, with its reason."""
         key, value, headers = dead_letter(

@@ -1,13 +1,17 @@
--- Add listens and feedback to users, and read what is held of each afterwards.
+-- Add listens and feedback to users.
 -- The history holds one member more, 'r', whose score is minus the revision: it stands before all listens, at rank 0.
 -- KEYS  of each user: its history, its feedback, its forgotten mark
--- ARGV  how many listens to keep, how much feedback, and for how many seconds; then for each user: how many arguments
---       its listens are, how many its feedback is, and then those, each as score and member
--- Returns for each user: the revision, the time up to which it was forgotten (0 for never), the members of the history,
--- and members and scores of the feedback.
-local listens_kept, feedback_kept, ttl_s = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+-- ARGV  how many listens to keep, how much feedback, for how many seconds, and whether to return what is held (1 or 0);
+--       then for each user: how many arguments its listens are, how many its feedback is, and then those, each as score
+--       and member
+-- Returns for each user: the revision, the time up to which it was forgotten (0 for never) and, where asked, the members
+-- of the history, and members and scores of the feedback.
+local listens_kept, feedback_kept, ttl_s, reads = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local mark_keys = {}
+for at = 3, #KEYS, 3 do mark_keys[at / 3] = KEYS[at] end
+local marks = redis.call('MGET', unpack(mark_keys))
 
 -- The arguments that are later than the time up to which the user was forgotten.
 local function later(forgotten_at, from, to)
@@ -21,42 +25,52 @@ local function later(forgotten_at, from, to)
   return kept
 end
 
--- Add arguments to a set, and trim it from a rank on to the newest so many. Returns whether that changed the set.
-local function add(key, rank, most, forgotten_at, from, to)
-  local entries = forgotten_at > 0 and later(forgotten_at, from, to) or {unpack(ARGV, from, to)}
-  if #entries == 0 then return false end
-  local oldest = redis.call('ZRANGE', key, rank, rank)[1]
-  local changed = redis.call('ZADD', key, 'GT', 'CH', unpack(entries))
-  if changed == 0 then return false end
-  local removed = redis.call('ZREMRANGEBYRANK', key, rank, -most - 1)
-  return changed ~= removed or oldest ~= redis.call('ZRANGE', key, rank, rank)[1]
+-- Trim a set from a rank on to the newest so many. Returns whether the set is another than before: as many may have gone
+-- as came, all of them older than what is kept.
+local function trim(key, rank, most, came, oldest)
+  local gone = redis.call('ZREMRANGEBYRANK', key, rank, -most - 1)
+  return came ~= gone or not redis.call('ZSCORE', key, oldest)
 end
 
-local states, at = {}, 4
+local states, at = {}, 5
 for user = 1, #KEYS / 3 do
-  local history, feedback, mark = KEYS[3 * user - 2], KEYS[3 * user - 1], redis.call('GET', KEYS[3 * user])
+  local history, feedback = KEYS[3 * user - 2], KEYS[3 * user - 1]
   local forgotten_at, floor = 0, 0
-  if mark then
-    forgotten_at, floor = string.match(mark, '^(%d+) (%d+)$')
+  if marks[user] then
+    forgotten_at, floor = string.match(marks[user], '^(%d+) (%d+)$')
     if not floor then return redis.error_reply('WRONGTYPE the mark is not one of tastewave') end
     forgotten_at, floor = tonumber(forgotten_at), tonumber(floor)
   end
-  local first = redis.call('ZRANGE', history, 0, 0, 'WITHSCORES')
-  local revision = first[1] == 'r' and -first[2] or 0
   local said_at = at + 2 + ARGV[at]
   local next_at = said_at + ARGV[at + 1]
-  local listened = add(history, revision > 0 and 1 or 0, listens_kept, forgotten_at, at + 2, said_at - 1)
-  local said = add(feedback, 0, feedback_kept, forgotten_at, said_at, next_at - 1)
-  local listens = redis.call('ZRANGE', history, revision > 0 and 1 or 0, -1)
-  local feedback_held = redis.call('ZRANGE', feedback, 0, -1, 'WITHSCORES')
-  -- Without a revision there is something only where Redis refused the rest of this script after its first write.
-  if listened or said or revision == 0 and #listens + #feedback_held > 0 then
-    revision = math.max(now, revision + 1, floor + 1)
-    redis.call('ZADD', history, -revision, 'r')
+  local listens = forgotten_at > 0 and later(forgotten_at, at + 2, said_at - 1) or {unpack(ARGV, at + 2, said_at - 1)}
+  local said = forgotten_at > 0 and later(forgotten_at, said_at, next_at - 1) or {unpack(ARGV, said_at, next_at - 1)}
+  local held = redis.call('ZRANGE', history, 0, 1, 'WITHSCORES')
+  local revision = held[1] == 'r' and -held[2] or 0
+  local following, changed = math.max(now, revision + 1, floor + 1), false
+  if #listens > 0 then
+    local came = redis.call('ZADD', history, -following, 'r', unpack(listens))
+    changed = revision == 0 or came > 0 and trim(history, 1, listens_kept, came, held[3])
+  end
+  if #said > 0 then
+    local oldest = redis.call('ZRANGE', feedback, 0, 0)[1]
+    local came = redis.call('ZADD', feedback, 'GT', 'CH', unpack(said))
+    changed = came > 0 and trim(feedback, 0, feedback_kept, came, oldest) or changed
+  end
+  -- Feedback without a revision is there where Redis refused the rest of this script after its first write.
+  if changed or revision == 0 and redis.call('EXISTS', history, feedback) > 0 then
+    if #listens == 0 then redis.call('ZADD', history, -following, 'r') end
     redis.call('EXPIRE', history, ttl_s)
     redis.call('EXPIRE', feedback, ttl_s)
+    revision = following
+  elseif #listens > 0 then
+    redis.call('ZADD', history, -revision, 'r')
   end
-  states[user] = {revision, forgotten_at, listens, feedback_held}
+  states[user] = {revision, forgotten_at}
+  if reads then
+    states[user][3] = redis.call('ZRANGE', history, 1, -1)
+    states[user][4] = redis.call('ZRANGE', feedback, 0, -1, 'WITHSCORES')
+  end
   at = next_at
 end
 return states

@@ -72,7 +72,8 @@ class HistoryStore:
         self._cluster = cluster
         self._script = UsersScript(client, "add_listens", cluster=cluster)
         self._rehearsal = rehearsal(client, "add_listens")
-        self._shared = (settings.history, settings.feedback, settings.ttl_days * DAY_S)
+        # A single server reads histories cheaper by commands than through a script: it makes no Lua values of them.
+        self._shared = (settings.history, settings.feedback, settings.ttl_days * DAY_S, int(cluster))
 
     async def add(self, changes: Mapping[str, Change]) -> dict[str, UserState]:
         """Add what a batch says of users, and read what is held of them afterwards, in one trip.
@@ -81,11 +82,11 @@ class HistoryStore:
             EventError: a user_id cannot be used on a Cluster.
             What stream.store.away.is_redis_away knows. Some users may have changed; adding again does no harm.
         """
-        calls = [UserCall(self._keys(user_id), self._arguments(change)) for user_id, change in changes.items()]
+        calls = [self._call(user_id, change) for user_id, change in changes.items()]
         held = await self._script(calls, shared=self._shared)
         return {
-            user_id: self._state(change, *values)
-            for (user_id, change), values in zip(changes.items(), held, strict=True)
+            user_id: self._state(change, *of_script, *reads)
+            for (user_id, change), (of_script, *reads) in zip(changes.items(), held, strict=True)
         }
 
     async def read(self, user_ids: Sequence[str]) -> dict[str, UserState]:
@@ -101,6 +102,15 @@ class HistoryStore:
         arguments = [*self._shared, *self._arguments(Change({b"any": 1}, {b"any": 1}))]
         keys = self._keys(f"rehearsal-{uuid4().hex}")
         await self._rehearsal(keys=keys, args=arguments * 2)
+
+    def _call(self, user_id: str, change: Change) -> UserCall:
+        keys = self._keys(user_id)
+        if self._cluster:
+            return UserCall(keys, self._arguments(change))
+        history, feedback, _ = keys
+        # Read after the revision was taken, they are of that revision or of a later one, whose owner writes again.
+        reads = (("ZRANGE", history, 1, -1), ("ZRANGE", feedback, 0, -1, "WITHSCORES"))
+        return UserCall(keys, self._arguments(change), reads)
 
     def _keys(self, user_id: str) -> list[str]:
         """The keys of add_listens.lua."""
@@ -125,10 +135,13 @@ class HistoryStore:
         return arguments
 
     def _state(
-        self, change: Change, revision: int, forgotten_at: int, members: list[bytes], flat: list[bytes]
+        self, change: Change, revision: int, forgotten_at: int, members: list[bytes], scored: list[Any]
     ) -> UserState:
-        """From what add_listens.lua returns of one user."""
-        feedback = list(zip(flat[::2], map(int, flat[1::2]), strict=True))
+        """From what Redis answers of one user."""
+        if scored and isinstance(scored[0], bytes):  # of a script, or of a connection with RESP2
+            feedback = list(zip(scored[::2], map(int, scored[1::2]), strict=True))
+        else:
+            feedback = [(member, int(at)) for member, at in scored]
         outdated = forgotten = 0
         if forgotten_at:
             forgotten = sum(at <= forgotten_at for entries in change for at in entries.values())

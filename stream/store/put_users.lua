@@ -5,19 +5,21 @@
 --       refreshed_at, its embedding, and its fields and values
 -- Returns for each user 1 where it was written, else the fields and values that are held.
 local ttl_s, width = ARGV[1], tonumber(ARGV[2])
+local mark_keys = {}
+for at = 2, #KEYS, 2 do mark_keys[at / 2] = KEYS[at] end
+local marks = redis.call('MGET', unpack(mark_keys))
 local results, at = {}, 3
 for user = 1, #KEYS / 2 do
-  local key, mark = KEYS[2 * user - 1], redis.call('GET', KEYS[2 * user])
-  local floor = 0
-  if mark then
-    floor = tonumber(string.match(mark, '^%d+ (%d+)$'))
+  local key, floor = KEYS[2 * user - 1], 0
+  if marks[user] then
+    floor = tonumber(string.match(marks[user], '^%d+ (%d+)$'))
     if not floor then return redis.error_reply('WRONGTYPE the mark is not one of tastewave') end
   end
   local revision, refreshed_at, embedding = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2]
-  local held = redis.call('HMGET', key, 'revision', 'refreshed_at', 'embedding')
+  local held = redis.call('HMGET', key, 'revision', 'refreshed_at')
   local held_revision, held_at = tonumber(held[1]) or -1, tonumber(held[2]) or -1
   local newer = revision > held_revision
-    or revision == held_revision and embedding ~= held[3] and refreshed_at >= held_at
+    or revision == held_revision and refreshed_at >= held_at and embedding ~= redis.call('HGET', key, 'embedding')
   if newer and revision > floor then
     redis.call('HSET', key, unpack(ARGV, at + 3, at + 2 + width))
     redis.call('EXPIRE', key, ttl_s)

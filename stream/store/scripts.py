@@ -5,21 +5,29 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from redis.exceptions import NoScriptError
 
 from stream.store.away import is_foreign, named
+from stream.store.pipelines import exchange, exchange_with_cluster
 
 USERS_AT_ONCE = 32
 """So many users take Redis about a millisecond."""
 
 
 class UserCall(NamedTuple):
-    """Keys and arguments of one user in a call of a UsersScript."""
+    """What a UsersScript needs of one user.
+
+    Attributes:
+        keys: of the user, as many of each.
+        args: of the user.
+        reads: commands that follow the script. On a Cluster they may be answered before it, where a slot moves.
+    """
 
     keys: Sequence[str]
     args: Sequence[Any] = ()
+    reads: Sequence[tuple[Any, ...]] = ()
 
 
 _REHEARSAL = """
@@ -54,7 +62,7 @@ class UsersScript:
     """A script beside this file that serves many users in one call.
 
     A single server gets a call for USERS_AT_ONCE users, so that it serves others in between. All keys of a call to a
-    Cluster have to be in one slot, so a Cluster gets a call for each user. The calls are pipelined.
+    Cluster have to be in one slot, so a Cluster gets a call for each user. Calls do not wait for each other's answers.
 
     Args:
         client: a redis.asyncio client (or RedisCluster) that returns bytes.
@@ -66,52 +74,52 @@ class UsersScript:
     def __init__(self, client: Any, name: str, *, cluster: bool) -> None:
         self._client = client
         self._script = script(client, name)
+        self._exchange = exchange_with_cluster if cluster else exchange
         self._users_at_once = 1 if cluster else USERS_AT_ONCE
 
-    async def __call__(self, users: Sequence[UserCall], *, shared: Sequence[Any] = ()) -> list[Any]:
-        """What the script returns of each user.
+    async def __call__(self, users: Sequence[UserCall], *, shared: Sequence[Any] = ()) -> list[list[Any]]:
+        """For each user what the script returns of it, and then what its reads do.
 
         Raises:
             ForeignValue: a key of a user holds what tastewave did not write; it names the keys of that user.
             What stream.store.away.is_redis_away knows. Some users may have been served.
         """
-        results = await self._send(users, shared, self._users_at_once)
-        if any(is_foreign(result) for result in results):  # of which user Redis does not say
-            results = await self._send(users, shared, 1)
-            for user, result in zip(users, results, strict=True):
-                if is_foreign(result):
-                    with named(" or ".join(user.keys)):
-                        raise result
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-        return list(itertools.chain.from_iterable(results))
-
-    async def _send(self, users: Sequence[UserCall], shared: Sequence[Any], users_at_once: int) -> list[Any]:
-        """What Redis answers to each call: a list, or an exception."""
-        calls = [
-            _call(self._script.sha, users[at : at + users_at_once], shared)
-            for at in range(0, len(users), users_at_once)
-        ]
-        results = await self._pipeline(calls)
-        unknown = [place for place, result in enumerate(results) if isinstance(result, NoScriptError)]
-        if unknown:
+        size = self._users_at_once
+        chunks = [users[at : at + size] for at in range(0, len(users), size)]
+        commands: list[tuple[Any, ...]] = []
+        for chunk in chunks:
+            commands.append(_call(self._script.sha, chunk, shared))
+            commands += [read for user in chunk for read in user.reads]
+        answers = await self._exchange(self._client, commands)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
             await self._client.script_load(self._script.script)
-            again = await self._pipeline([calls[place] for place in unknown])
-            for place, result in zip(unknown, again, strict=True):
-                results[place] = result
+            answers = await self._exchange(self._client, commands)
+        results, rest = list[list[Any]](), iter(answers)
+        for chunk in chunks:
+            served = next(rest)
+            read = [[*itertools.islice(rest, len(user.reads))] for user in chunk]
+            for error in (served, *itertools.chain.from_iterable(read)):
+                if isinstance(error, Exception):
+                    await self._raise(error, chunk, shared)
+            results += [[item, *items] for item, items in zip(served, read, strict=True)]
         return results
 
-    async def _pipeline(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*call)
-        return await pipeline.execute(raise_on_error=False)
+    async def _raise(self, error: Exception, chunk: Sequence[UserCall], shared: Sequence[Any]) -> NoReturn:
+        """Raise an error that users have met; if a key is to blame, Redis does not say whose it is."""
+        if len(chunk) == 1:
+            with named(" or ".join(chunk[0].keys)):
+                raise error
+        if is_foreign(error):
+            for user in chunk:
+                (answer,) = await self._exchange(self._client, [_call(self._script.sha, [user], shared)])
+                if isinstance(answer, Exception):
+                    await self._raise(answer, [user], shared)
+        raise error
 
 
-def _call(sha: str, users: Sequence[UserCall], shared: Sequence[Any]) -> list[Any]:
+def _call(sha: str, users: Sequence[UserCall], shared: Sequence[Any]) -> tuple[Any, ...]:
     keys = [key for user in users for key in user.keys]
-    return ["EVALSHA", sha, len(keys), *keys, *shared, *(arg for user in users for arg in user.args)]
+    return ("EVALSHA", sha, len(keys), *keys, *shared, *(arg for user in users for arg in user.args))
 
 
 def _text(name: str) -> str:

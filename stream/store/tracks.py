@@ -17,13 +17,14 @@ from models.contract import (
     KEY_PREFIX,
     features_key,
     features_lock_key,
-    taggram_key,
+    forgotten_track_key,
     track_answer,
     track_fields,
     track_key,
 )
 from models.events import TrackTagged
 from stream.store.away import named
+from stream.store.forgotten import drop_track, track_keys
 from stream.store.scripts import rehearsal, script
 
 
@@ -112,13 +113,24 @@ class TrackStore:
             held = await self._put(keys=keys, args=_arguments(answer, taggram))
             return track_answer(answer.track_id, self._release, _pairs(held))
 
+    async def forgotten_at(self, track_id: str) -> int:
+        """The time up to which a track was forgotten, ms; 0 for never."""
+        key = forgotten_track_key(track_id, prefix=self._prefix)
+        with named(key):
+            return int(await self._client.get(key) or 0)
+
+    async def drop(self, track_id: str, forgotten_at: int) -> None:
+        """Delete the answer to an upload up to the time at which the track was forgotten.
+
+        Answers are written without a look at that time: it has a key of its own, and writes of one key go on while a
+        slot of a Cluster moves. So whoever writes an answer looks afterwards.
+        """
+        await drop_track(self._client, self._release, track_id, forgotten_at, key_prefix=self._prefix)
+
     def _keys(self, track_id: str) -> list[str]:
         """The keys of put_track.lua."""
-        keys = [track_key(self._release, track_id, prefix=self._prefix)]
-        # An id that begins with "}" empties the hash tag, and a Cluster then puts the two keys into two slots.
-        if self._keep_taggrams and not track_id.startswith("}"):
-            keys.append(taggram_key(self._release, track_id, prefix=self._prefix))
-        return keys
+        keys = track_keys(self._release, track_id, key_prefix=self._prefix)
+        return keys if self._keep_taggrams else keys[:1]
 
     def features_lock(self, track_id: str) -> AbstractAsyncContextManager[Any]:
         """Inside the block, no worker of any release but this one publishes features of the track.

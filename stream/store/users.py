@@ -52,13 +52,13 @@ class UserStore:
         results = await self._put(calls, shared=self._shared)
         return [
             user if result == 1 else self._user(user.user_id, result)
-            for user, result in zip(users, results, strict=True)
+            for user, (result,) in zip(users, results, strict=True)
         ]
 
     async def get(self, user_ids: Sequence[str]) -> list[UserEmbedded | None]:
         """What is held of users; None for one that is not known."""
         results = await self._get([UserCall([self._key(user_id)]) for user_id in user_ids])
-        return [self._user(user_id, result) for user_id, result in zip(user_ids, results, strict=True)]
+        return [self._user(user_id, result) for user_id, (result,) in zip(user_ids, results, strict=True)]
 
     async def revisions(self, user_ids: Sequence[str]) -> list[int | None]:
         """The revision of what is held of users; None for one that is not known.
@@ -66,7 +66,7 @@ class UserStore:
         After publishing it shows whether what was published is what is held.
         """
         results = await self._revisions([UserCall([self._key(user_id)]) for user_id in user_ids])
-        return [int(result) if result else None for result in results]
+        return [int(result) if result else None for (result,) in results]
 
     async def rehearse(self) -> None:
         """Write what an embedding writes, under an id of its own, and delete it at once.

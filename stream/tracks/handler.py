@@ -121,6 +121,12 @@ class TrackHandler:
             await self._publisher.dead_letter(record, error)
             metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
             return
+        if not await self._is_taken_back(event):
+            await self._settle(record, event)
+            await self._is_taken_back(event)  # somebody may have had it forgotten meanwhile
+
+    async def _settle(self, record: ConsumerRecord, event: TrackUploaded) -> None:
+        """Publish the answer that is held, or find one."""
         held = await self._store.get(event.track_id)
         if held and await self._is_answered(event, held):
             await self._publish(held)
@@ -143,6 +149,7 @@ class TrackHandler:
             return
         try:
             await self._fail(record, event, unforeseen, attempts=tries)
+            await self._is_taken_back(event)
         except Exception as failure:
             if self.is_away(failure):
                 raise
@@ -246,6 +253,26 @@ class TrackHandler:
             if held is None or held == answer:
                 return
             answer = held
+
+    async def _is_taken_back(self, event: TrackUploaded) -> bool:
+        """Whether the track was forgotten since its upload; then nothing that was written or published of it stays.
+
+        Whoever forgets a track marks it first and then deletes. So what is written before this look is either deleted
+        there, or here.
+        """
+        forgotten_at = await self._store.forgotten_at(event.track_id)
+        if event.uploaded_at > forgotten_at:
+            return False
+        await self._store.drop(event.track_id, forgotten_at)
+        async with self._store.features_lock(event.track_id):
+            published = await self._store.published_features(event.track_id)
+            if later := await self._store.get(event.track_id):
+                await self._publish(later)
+            else:
+                features = published is None or published.event_time <= forgotten_at
+                await self._publisher.take_back(event.track_id, features=features)
+        metrics.EVENTS.labels(AGENT, "forgotten", "").inc()
+        return True
 
     async def _is_answered(self, event: TrackUploaded, held: TrackTagged) -> bool:
         """Whether this upload or a later one was answered, and the features of the answer were published.

@@ -258,8 +258,8 @@ async def test_a_key_that_is_not_tastewaves_is_named_and_the_other_users_are_ser
 
 @pytest.mark.parametrize(
     ("command", "part"),
-    [(command, "histories") for command in ("zadd", "zrange", "zremrangebyrank", "expire", "time", "get", "evalsha")]
-    + [(command, "users") for command in ("get", "hset", "hmget", "hgetall", "expire", "evalsha")],
+    [(command, "histories") for command in ("zadd", "zrange", "zremrangebyrank", "expire", "time", "mget", "evalsha")]
+    + [(command, "users") for command in ("mget", "hset", "hmget", "hgetall", "expire", "evalsha")],
 )
 async def test_a_rehearsal_leaves_nothing_and_is_refused_where_a_listen_would_be(
     client, environment, command: str, part: str

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from models.contract import LIVE_KEY, decode_taggram, encode_taggram, taggram_key, track_fields, track_key
 from models.events import TrackTagged
 from stream.store.away import ForeignValue, is_redis_away, needs_another_setting, redis_advice
+from stream.store.forgotten import ForgottenTrack, forget_track
 from stream.store.hearings import Hearings, KilledWorkers
 from stream.store.heartbeat import Heartbeat, LostWrites
 from stream.store.live import LiveRelease, activate
@@ -158,6 +159,36 @@ async def test_taggrams_are_kept_when_asked_for_and_follow_their_answer(client) 
     assert decode_taggram(await client.get(key)) == pytest.approx(first, abs=0.002)
     await store.put(answer(event_time=3), taggram=encode_taggram(second))
     assert decode_taggram(await client.get(key)) == pytest.approx(second, abs=0.002)
+
+
+async def test_a_forgotten_track_is_gone_in_all_releases_and_a_later_upload_is_not(client) -> None:
+    store, other = TrackStore(client, RELEASE, keep_taggrams=True), TrackStore(client, "another12345")
+    await store.put(answer(event_time=2000), taggram=b"taggram")
+    await other.put(answer(event_time=3000))
+    await store.mark_features("t1", published(2000, "a:b"))
+    releases = ["another12345", "unknown12345", RELEASE]
+    forgotten = await forget_track(client, "t1", 2000, releases=releases)
+    assert forgotten == ForgottenTrack(2000, releases=(RELEASE,), features=True)
+    assert {*await client.keys()} == {b"tw:forgotten-track:{t1}", b"tw:another12345:track:{t1}"}
+    assert await client.ttl("tw:forgotten-track:{t1}") == -1
+    assert await store.forgotten_at("t1") == 2000
+    assert await store.forgotten_at("t2") == 0
+    again = await forget_track(client, "t1", 1000, releases=releases)
+    assert again == ForgottenTrack(2000, releases=(), features=False)
+    await store.put(answer(event_time=1999), taggram=b"taggram")  # of a worker that was hearing it
+    await store.drop("t1", 2000)
+    assert await store.get("t1") is None
+    assert await client.exists(taggram_key(RELEASE, "t1")) == 0
+    later = await store.put(answer(event_time=2001))
+    await store.drop("t1", 2000)
+    assert await store.get("t1") == later
+
+
+async def test_a_mark_that_is_not_tastewaves_is_named(store, client) -> None:
+    await client.set("tw:forgotten-track:{t1}", "foreign")
+    for use in (store.forgotten_at("t1"), forget_track(client, "t1", 1, releases=[])):
+        with pytest.raises(ForeignValue, match="forgotten-track"):
+            await use
 
 
 async def test_the_first_worker_makes_its_release_live_and_later_ones_do_not(client, environment) -> None:

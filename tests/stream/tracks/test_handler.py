@@ -37,6 +37,7 @@ class Servers:
         self.held, self.published = held, published
         self.did: list[str] = []
         self.audio_is_there = True
+        self.marked_at = 0
 
     async def get(self, track_id: str) -> TrackTagged | None:
         return self.held
@@ -71,6 +72,17 @@ class Servers:
         if not self.audio_is_there:
             raise NotFound("gone")
         return Fetched(BytesIO(), size_bytes=0, content_hash="abc")
+
+    async def forgotten_at(self, track_id: str) -> int:
+        return self.marked_at
+
+    async def drop(self, track_id: str, forgotten_at: int) -> None:
+        self.did.append("drop")
+        if self.held and self.held.event_time <= forgotten_at:
+            self.held = None
+
+    async def take_back(self, track_id: str, *, features: bool) -> None:
+        self.did.append("take back answer" + " and features" * features)
 
     async def tag(self, file) -> Tagging:
         self.did.append("hear")
@@ -168,3 +180,39 @@ async def test_audio_that_is_gone_is_a_failed_answer_and_a_dead_letter() -> None
     servers = Servers()
     servers.audio_is_there = False
     assert await handled(servers) == ["put failed", "publish answer of 0", "dead letter not_found"]
+
+
+async def test_an_upload_of_a_track_that_was_forgotten_since_is_not_heard() -> None:
+    servers = Servers(answer())  # which a worker wrote that was killed then
+    servers.marked_at = UPLOADED_AT
+    assert await handled(servers) == ["drop", "take back answer and features"]
+    assert servers.held is None
+
+
+async def test_what_was_written_while_its_track_was_forgotten_is_taken_back() -> None:
+    class Forgotten(Servers):
+        async def tag(self, file) -> Tagging:
+            self.marked_at = UPLOADED_AT + 1
+            return await super().tag(file)
+
+    servers = Forgotten()
+    did = await handled(servers)
+    assert did[:3] == ["hear", "put tagged", "publish answer of 0"]
+    assert did[-2:] == ["drop", "take back answer and features"]
+    assert servers.held is None
+    late = Forgotten()
+    late.audio_is_there = False
+    late.marked_at = UPLOADED_AT - 1  # before this upload
+    assert await handled(late) == ["put failed", "publish answer of 0", "dead letter not_found"]
+
+
+async def test_an_upload_later_than_the_time_up_to_which_its_track_is_forgotten_is_answered() -> None:
+    servers = Servers()
+    servers.marked_at = UPLOADED_AT - 1
+    assert (await handled(servers))[:2] == ["hear", "put tagged"]
+    of_another_release = Servers(published=mark(5, "front-1:newer"))
+    of_another_release.marked_at = UPLOADED_AT
+    assert await handled(of_another_release) == ["drop", "take back answer"]  # and not the features of a later upload
+    answered = Servers(answer(later_ms=7), mark(7, "front-1:abc"))
+    answered.marked_at = UPLOADED_AT
+    assert await handled(answered) == ["drop", "publish answer of 7"]
