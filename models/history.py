@@ -16,6 +16,7 @@ from models.events import Kind, Listen
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """The kinds of listens; their places here are their codes, in members and in encoded logs."""
+_CODES = {kind: code for code, kind in enumerate(KINDS)}
 
 
 class Signal(IntEnum):
@@ -113,8 +114,8 @@ def history_member(listen: Listen) -> bytes:
     hear a track again. Redis orders members of one score by their bytes, so a history's order is (at, kind, played_ms,
     duration_ms, track_id), offline as online, and the same listen told twice is one member.
     """
-    played, duration = (min(length or 0, LONGEST_MS) for length in (listen.played_ms, listen.duration_ms))
-    head = listen.at << 56 | KINDS.index(listen.kind) << 48 | played << 24 | duration
+    played, duration = min(listen.played_ms or 0, LONGEST_MS), min(listen.duration_ms or 0, LONGEST_MS)
+    head = listen.at << 56 | _CODES[listen.kind] << 48 | played << 24 | duration
     return head.to_bytes(_HEAD, "big") + listen.track_id.encode()
 
 
@@ -155,7 +156,7 @@ def feedback_member(listen: Listen) -> bytes:
     Its score is the latest `at` of that kind and track (ZADD GT). The member is the code of the kind (1 byte), then the
     track_id.
     """
-    return bytes([KINDS.index(listen.kind)]) + listen.track_id.encode()
+    return bytes([_CODES[listen.kind]]) + listen.track_id.encode()
 
 
 class StoredHistory(NamedTuple):

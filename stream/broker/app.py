@@ -30,6 +30,7 @@ from stream.broker.tokens import aiokafka_arguments
 from stream.settings import Settings
 
 _FETCHES_BUFFERED = 2
+_LEAST_FETCH_BYTES, _RECORD_BYTES = 2**20, 256  # of a partition; a record is a listen where many are fetched
 _DAY_S = 86_400.0
 _LEAST_COMMIT_S = 1.0
 # A hung broker costs up to three of it, a request and two new connections, before another one is asked. Joining a
@@ -245,6 +246,7 @@ def batch_app(
         broker_rebalance_timeout=12.0,  # how long a worker whose event loop stands still holds up a rebalance
         broker_request_timeout=_REQUEST_TIMEOUT_S,
         broker_max_poll_records=records_per_fetch,
+        consumer_max_fetch_size=max(_LEAST_FETCH_BYTES, records_per_fetch * _RECORD_BYTES),
         broker_max_poll_interval=_DAY_S,  # Redis may be away for long; readiness looks at progress
         consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))  # for tests.platform
 
 from models.contract import LISTENS  # noqa: E402
 from models.events import Listen, encode_event  # noqa: E402
+from models.release import load_release  # noqa: E402
 from tests.platform import taste  # noqa: E402
 
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
@@ -87,8 +88,11 @@ class Rig:
         self.kafka, self.redis = Kafka(), Redis()
         tower = taste.write_tower(folder / f"tower-{pooling}", map(track_id, range(tracks)), pooling=pooling)
         self._release = taste.write_release(folder / f"release-{pooling}", tower)
+        self._group = f"tastewave.listens.{load_release(self._release).release_id}"
 
     def __enter__(self) -> Self:
+        from kafka import KafkaAdminClient
+
         self.kafka.start()
         self.redis.start()
         self._environment = os.environ | {
@@ -100,9 +104,11 @@ class Rig:
             "TASTEWAVE_LOG_FORMAT": "json",
         }
         subprocess.run([TASTEWAVE, "topics", "create"], env=self._environment, check=True, capture_output=True)
+        self._admin = KafkaAdminClient(bootstrap_servers=self.kafka.brokers)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._admin.close()
         self.kafka.close()
         self.redis.close()
 
@@ -139,6 +145,23 @@ class Rig:
             process.terminate()
             process.wait(60)
 
+    def until_committed(self, count: int) -> tuple[float, int]:
+        """Wait until so many listens are committed; returns when (monotonic), and how many are.
+
+        /metrics is not asked: answering takes a worker as long as some hundred listens.
+        """
+        silent_since, before = time.monotonic(), -1
+        while True:
+            (offsets,) = self._admin.list_group_offsets(self._group).values()
+            done, now = sum(max(0, one.offset) for one in offsets.values()), time.monotonic()
+            if done >= count:
+                return now, done
+            if done != before:
+                silent_since, before = now, done
+            if now - silent_since > 120:
+                raise click.ClickException(f"nothing done for 120 s, {done} of {count} listens")
+            time.sleep(0.1)
+
     def redis_commands(self) -> dict[str, tuple[int, float]]:
         """Calls and seconds of Redis, by command."""
         import redis
@@ -168,38 +191,19 @@ class Worker:
         with urllib.request.urlopen(f"http://{self._health}/metrics") as scraped:
             return scraped.read().decode()
 
-    def done(self) -> int:
-        """Listens done."""
-        found = re.findall(r'^tastewave_events_total\{agent="listens".*\} (\S+)$', self.metrics(), re.MULTILINE)
-        return sum(int(float(count)) for count in found)
-
     def cpu_s(self) -> float:
         """Seconds of CPU of the process up to now."""
         times = self.process.cpu_times()
         return times.user + times.system
 
 
-def until_done(workers: list[Worker], count: int) -> tuple[float, int]:
-    """Wait until workers together have done so many listens; returns when (monotonic), and how many."""
-    silent_since, before = time.monotonic(), -1
-    while True:
-        done, now = sum(worker.done() for worker in workers), time.monotonic()
-        if done >= count:
-            return now, done
-        if done != before:
-            silent_since, before = now, done
-        if now - silent_since > 60:
-            raise click.ClickException(f"nothing done for 60 s, {done} of {count} listens")
-        time.sleep(0.1)
-
-
 def drain(rig: Rig, count: int, **worker: Any) -> Figures:
     """Listens a second of one worker that drains a full topic, and what each costs of CPU."""
     with rig.worker(**worker) as running:
-        began, first = until_done([running], 1)
+        began, first = rig.until_committed(1)
         cpu, server, threads = running.cpu_s(), rig.redis_commands(), _threads(running)
         cpu_of = {name: _cpu_s(psutil.Process(one._process.pid)) for name, one in servers(rig).items()}
-        ended, last = until_done([running], count)
+        ended, last = rig.until_committed(count)
         cpu, after = running.cpu_s() - cpu, rig.redis_commands()
         listens = last - first
         memory = running.process.memory_full_info()
