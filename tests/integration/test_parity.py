@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import pytest
 import redis.asyncio
 
 from models.contract import feedback_key, history_key, user_key
 from models.events import Listen
 from models.history import history_member
+from offline.users.embed import run
+from offline.users.settings import EmbedUsers
 from stream.store.forgotten import forget_user
+from tests.offline.interactions.random_listens import write_log
 from tests.platform import taste
 from tests.platform.clock import now_ms, until
 from tests.platform.listens import NOON, TRACKS, ListenPlatform, made_up_listens
@@ -47,12 +51,32 @@ def check(platform: ListenPlatform) -> Callable[..., Checked]:
     return check
 
 
+def assert_offline_agrees(platform: ListenPlatform, listens: list[Listen], folder: Path) -> None:
+    """What embed-users says of a log of the listens is what Redis answers after the last of them."""
+    users = sorted({one.user_id for one in listens})
+    moments = pl.DataFrame({"user_id": users, "at": [max(one.at for one in listens)] * len(users)})
+    moments.write_parquet(folder / "moments.parquet")
+    settings = EmbedUsers(
+        log=write_log(folder / "log.parquet", listens),
+        moments=str(folder / "moments.parquet"),
+        out=str(folder / "users.parquet"),
+        release=platform.environment["TASTEWAVE_RELEASE"],
+        history=30,
+        feedback=12,
+    )
+    for row in pl.read_parquet(run(settings).out).iter_rows(named=True):
+        online = platform.user(row["user_id"])
+        assert online
+        assert (online.source, online.listens) == (row["source"], row["listens"])
+        np.testing.assert_allclose(online.embedding, row["embedding"], atol=1e-5)
+
+
 def like(user_id: str, track_id: str, at: int) -> Listen:
     return Listen(event_id="e", user_id=user_id, track_id=track_id, kind="like", at=at)
 
 
 def test_users_stand_where_their_listens_put_them_and_whoever_does_not_is_told(
-    platform: ListenPlatform, check: Callable[..., Checked]
+    platform: ListenPlatform, check: Callable[..., Checked], tmp_path: Path
 ) -> None:
     refused = platform.try_to_run("parity")
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -61,8 +85,10 @@ def test_users_stand_where_their_listens_put_them_and_whoever_does_not_is_told(
     )
     platform.start_worker()
     platform.until_ready()
-    platform.listen(made_up_listens())
+    listens = made_up_listens()
+    platform.listen(listens)
     platform.settled()
+    assert_offline_agrees(platform, listens, tmp_path)
     assert check() == Checked(
         0, {"release": platform.release, "sampled": 40, "compared": 40, "differing": 0, "differences": []}
     )

@@ -169,14 +169,33 @@ def test_listeners_who_only_skip_train_nothing_and_stop_nothing(tmp_path):
     assert all(np.isfinite(point["loss"]) for point in found["course"])
 
 
-def test_rows_that_come_again_are_counted_once_and_told(tmp_path):
-    path = tmp_path / "log.parquet"
+def test_rows_that_do_not_count_are_told(tmp_path):
+    path, forgotten = tmp_path / "log.parquet", tmp_path / "forgotten.parquet"
     write_log(path)
-    frame = pl.read_parquet(path)
-    pl.concat([frame, frame.head(7)]).write_parquet(path)
+    frame = pl.read_parquet(path).with_columns(excluded=pl.lit(value=False), kind=pl.lit("play"))
+    private = frame.head(3).with_columns(pl.col("at") + 1, excluded=pl.lit(value=True))
+    removes = frame.filter(pl.col("user_id") == "u7").tail(2).with_columns(kind=pl.lit("remove"))
+    pl.concat([frame, frame.head(7), private, removes]).write_parquet(path)
+    until = START + 60_000 * 100
+    pl.DataFrame({"kind": ["user"], "id": ["u5"], "forgotten_at": [until]}).write_parquet(forgotten)
+    of_u5 = frame.filter(pl.col("user_id") == "u5").height
     words = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in QUICK.items() if key != "split"]
     result = CliRunner().invoke(
-        cli, ["train-user-tower", str(path), str(tmp_path / "tower"), "--split", "leave-last", *words]
+        cli,
+        [
+            "train-user-tower",
+            str(path),
+            str(tmp_path / "tower"),
+            "--split",
+            "leave-last",
+            f"forgotten={forgotten}",
+            *words,
+        ],
     )
     assert result.exit_code == 0, result.output
-    assert "7 rows of the log were the same listen again, and counted once" in result.stdout
+    assert result.stdout.splitlines()[:-1] == [
+        "7 rows of the log were the same listen again, and counted once",
+        "3 rows of the log are marked as excluded, and were left out",
+        f"{of_u5} rows of the log are of users or tracks that were forgotten, and were left out",
+        "2 rows of the log were taken back by later ones, and were left out",
+    ]
