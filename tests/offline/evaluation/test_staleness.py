@@ -17,7 +17,7 @@ def test_a_gap_takes_from_the_history_what_is_younger_than_it():
     log = log_of([[0, 1, 2, 3], [3, 2]], tracks=4, times=[times, [5, 5]])
     split = split_of(log, learned=[3, 1], valid=0)
     examples = Examples.of(log, split, split.test)
-    assert history_ends(log, examples, gap_ms=0).tolist() == [3, 5]
+    assert history_ends(log, examples, gap_ms=0).tolist() == [3, 4]
     assert history_ends(log, examples, gap_ms=HOUR).tolist() == [3, 4]
     assert history_ends(log, examples, gap_ms=DAY - HOUR).tolist() == [3, 4]
     assert history_ends(log, examples, gap_ms=DAY).tolist() == [2, 4]
