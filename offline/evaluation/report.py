@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from matplotlib.ticker import MaxNLocator
 
 from models.errors import SettingsError
+from offline.evaluation.figures import count, day, plain, signed
 from offline.evaluation.staleness import GAPS
 from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, headline, state
 from offline.ranking.examples import PROTOCOLS
@@ -59,7 +60,7 @@ def render(metrics: Json) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({"figure": figure, "signed": signed, "count": count, "day": day, "json": json.dumps})
+    environment.filters.update({"plain": plain, "signed": signed, "count": count, "day": day, "json": json.dumps})
     metrics = _finite(metrics)
     try:
         matches = _matches(metrics)
@@ -76,26 +77,6 @@ def render(metrics: Json) -> str:
         )
     except (KeyError, UndefinedError) as error:
         raise SettingsError(f"the metrics are not whole ({error}); let this version's evaluate make them") from error
-
-
-def figure(value: float | None) -> str:
-    """A metric with four decimals: .0831."""
-    return "no example" if value is None else _short(f"{value:.4f}")
-
-
-def signed(value: float | None) -> str:
-    """A difference with its sign and four decimals: +.0122."""
-    return "no example" if value is None else _short(f"{value:+.4f}")
-
-
-def count(number: float) -> str:
-    """A number of things, in groups of three digits."""
-    return f"{number:,.0f}"
-
-
-def day(ms: int) -> str:
-    """The UTC day of a time; any int64 has one, years with more than four digits too."""
-    return str(np.datetime_as_string(np.datetime64(int(ms), "ms"), unit="D"))
 
 
 def _finite(value: Any) -> Any:
@@ -145,7 +126,7 @@ def _charts(metrics: Json) -> Json:
             floors = [row["value"] for row in rows if row["kind"] == "floor" and row["value"] is not None]
             bar = max(floors, default=None)
             title = f"{METRIC_NAMES[metric]}, n = {count(rows[0]['n'])}"
-            charts[protocol].append(_dots(title, rows, bar=bar, write=figure))
+            charts[protocol].append(_dots(title, rows, bar=bar, write=plain))
     return charts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from offline.evaluation.figures import plain, signed
 from offline.evaluation.floors import EASE_TRACKS
 from offline.evaluation.intervals import Leaf
 from offline.evaluation.measures import FEWEST_USERS
@@ -119,25 +120,24 @@ def _comparison(metrics: Json, model: str, protocol: str, metric: str, result: S
 
 
 def _ties(metrics: Json) -> list[str]:
-    """That many examples stand at the moment of the listen before them, and the figures without these."""
-    sentences = []
-    for protocol in PROTOCOLS:
-        floors = {name: of_protocol[protocol] for name, of_protocol in metrics["floors"].items()}
+    """That many examples share their moment with the listen before them, and what the order of ids would tell."""
+    stood, sentences = metrics["as_it_stood"], []
+    for protocol in PROTOCOLS if stood else ():
+        floors = {name: of_protocol[protocol] for name, of_protocol in stood["floors"].items()}
         slices = next(iter(floors.values()))
         count, untied = (slices[name]["recall_at_10"]["n"] for name in ("all", "untied"))
         if not count or count - untied <= _MANY_TIES * count:
             continue
-        sentence = (
+        models = {name: of_protocol[protocol] for name, of_protocol in stood["models"].items()}
+        recalls = {name: of["all"]["recall_at_10"]["value"] for name, of in (models | floors).items()}
+        best = max(floors, key=lambda name: recalls[name])
+        reached = " and ".join(f"{plain(recalls[name])} of {name}" for name in models)
+        sentences.append(
             f"{(count - untied) / count:.0%} of the examples of {protocol} stand at the same moment as the listen "
-            "before them, in the order of their ids, which a model can learn"
+            "before them, in the order of their ids, which a model can learn: with the history as it stood, Recall@10 "
+            f"would be {reached} against {plain(recalls[best])} of {best}. All other figures are with the history "
+            "before the moment."
         )
-        if untied:
-            models = {name: of_protocol[protocol] for name, of_protocol in metrics["models"].items()}
-            recalls = {name: of["untied"]["recall_at_10"]["value"] for name, of in (models | floors).items()}
-            best = max(floors, key=lambda name: recalls[name])
-            reached = " and ".join(f"{plain(recalls[name])} of {name}" for name in metrics["models"])
-            sentence += f": without them, Recall@10 is {reached} against {plain(recalls[best])} of {best}"
-        sentences.append(sentence + ".")
     return sentences
 
 
@@ -159,13 +159,3 @@ def _remarks(metrics: Json) -> list[str]:
     if "ease" not in floors:
         remarks.append(f"ease is no floor here: it is fitted for catalogues of up to {EASE_TRACKS:,} tracks.")
     return remarks
-
-
-def plain(value: float | None) -> str:
-    """A share with three decimals: .083."""
-    return "none" if value is None else f"{value:.3f}".removeprefix("0")
-
-
-def signed(value: float) -> str:
-    """A difference with its sign: +.008."""
-    return f"{value:+.3f}".replace("0.", ".", 1)
