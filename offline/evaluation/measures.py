@@ -124,7 +124,9 @@ def _rank_each(
     scorers: Mapping[str, Scorer], log: InteractionLog, examples: Examples, *, advance: Callable[[int], None]
 ) -> dict[str, Ranked]:
     ranked: dict[str, Ranked] = {}
-    for scorer in dict.fromkeys(scorers.values()):  # once where it is the same in all protocols
+    for scorer in {
+        id(scorer): scorer for scorer in scorers.values()
+    }.values():  # once where it is the same in all protocols
         own = [protocol for protocol in PROTOCOLS if scorers[protocol] is scorer]
         ranked |= rank(scorer, log, examples, protocols=own, advance=advance)
     return ranked

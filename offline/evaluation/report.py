@@ -26,6 +26,7 @@ SLICES = {
     "all": "All",
     "new_users": "New users",
     "new_tracks": "New tracks",
+    "no_history": "No history",
     "untied": "At a moment of their own",
     "repeats": "Repeats",
 }
@@ -48,7 +49,7 @@ def write_report(metrics: Json, path: Path) -> None:
 
 
 def render(metrics: Json) -> str:
-    """The page as HTML; staleness, training, config and versions are left out where the metrics lack them.
+    """The page as HTML; staleness, drift, training, config, floor_settings and versions are left out where they lack.
 
     Raises:
         SettingsError: the metrics lack something that every evaluation has.
@@ -72,6 +73,7 @@ def render(metrics: Json) -> str:
             tables=_tables(metrics),
             differences=_differences(matches),
             staleness=_staleness(metrics),
+            drift=_drift(metrics),
             training=_training(metrics),
             metric_names=METRIC_NAMES,
         )
@@ -217,6 +219,35 @@ def _staleness(metrics: Json) -> list[Json]:
     return sections
 
 
+def _drift(metrics: Json) -> list[Json]:
+    """Of each model, how its figures move over the time of the test, beside the floor that is best in all of it."""
+    found, sections = metrics.get("drift"), []
+    if not found:
+        return []
+    for model in metrics["models"]:
+        days = [day(part["from_ms"]) for part in found["parts"]]
+        until_ms = found["trained_until_ms"][model]
+        section: Json = {"model": model, "trained_until": until_ms and day(until_ms), "charts": []}
+        for metric in HEADLINES:
+            floor = metrics["against_best_floor"][model]["discovery"][metric]["floor"]
+            series = [
+                {
+                    "name": name,
+                    "style": style,
+                    "points": [
+                        {"x": (index + 0.5) / len(days) + shift, **of_part}
+                        for index, of_part in enumerate(found["figures"][name][metric])
+                    ],
+                }
+                for name, style, shift in ((model, "model", -0.01), (floor, "floor", 0.01))
+            ]
+            places = [((index + 0.5) / len(days), label) for index, label in enumerate(days)]
+            title = f"{model}: {METRIC_NAMES[metric]} in discovery over the time of the test"
+            section["charts"].append(_lines(title, series, x_ticks=places, mark=None, y=[0.0]))
+        sections.append(section)
+    return sections
+
+
 def _training(metrics: Json) -> list[Json]:
     """Of each model the curves of its training, where it kept them."""
     sections: list[Json] = []
@@ -252,8 +283,13 @@ def _tables(metrics: Json) -> list[Json]:
     tables: list[Json] = []
     for protocol in PROTOCOLS:
         slices = [name for name in SLICES if all(name in figures[protocol] for _, _, figures in systems)]
-        groups = [_group(SLICES[name], [(kind, who, figures[protocol][name]) for kind, who, figures in systems])
-                  for name in slices]  # fmt: skip
+        groups = [
+            _group(SLICES[name], [(kind, who, figures[protocol][name]) for kind, who, figures in systems])
+            for name in slices
+        ]
+        if stood := metrics["as_it_stood"]:
+            leaves = [(kind, who, figures[protocol]["all"]) for kind, who, figures in _systems(stood)]
+            groups.append(_group("All, with the history as it stood", leaves))
         tables.append({"protocol": protocol, "title": protocol.capitalize(), "groups": groups})
     return tables
 
@@ -302,4 +338,4 @@ def _labels(ticks: Sequence[float]) -> list[str]:
 
 
 def _short(number: str) -> str:
-    return re.sub(r"\b0(?=\.)", "", number).replace("-", "−")
+    return re.sub(r"\b0(?=\.)", "", number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from offline.evaluation.figures import plain, signed
+from offline.evaluation.figures import day, plain, signed
 from offline.evaluation.floors import EASE_TRACKS
 from offline.evaluation.intervals import Leaf
 from offline.evaluation.measures import FEWEST_USERS
@@ -25,6 +25,7 @@ METRIC_NAMES = {
 }
 
 _MANY_TIES = 0.05  # of the examples
+_DAY_MS = 86_400_000
 
 
 def state(comparison: Json) -> State:
@@ -92,6 +93,7 @@ def verdict(metrics: Json, *, caveat: str | None = None) -> list[str]:
         *sentences["unclear"],
         *([caveat] if caveat else []),
         *_ties(metrics),
+        *_later_logs(metrics),
         *sentences["wins"],
         *_remarks(metrics),
     ]
@@ -137,6 +139,22 @@ def _ties(metrics: Json) -> list[str]:
             "before them, in the order of their ids, which a model can learn: with the history as it stood, Recall@10 "
             f"would be {reached} against {plain(recalls[best])} of {best}. All other figures are with the history "
             "before the moment."
+        )
+    return sentences
+
+
+def _later_logs(metrics: Json) -> list[str]:
+    """That a tower is judged on a log that came after its own, and what its own validation said."""
+    sentences = []
+    for model, training in metrics["training"].items():
+        if training["log"]["fingerprint"] == metrics["log"]["fingerprint"]:
+            continue
+        until_ms, begins_ms = training["trained_until_ms"], metrics["split"]["test_from_ms"]
+        reached = metrics["models"][model]["discovery"]["all"]["ndcg_at_10"]["value"]
+        sentences.append(
+            f"{model} was trained on another log, until {day(until_ms)}, and this test begins "
+            f"{(begins_ms - until_ms) / _DAY_MS:.1f} days after that: NDCG@10 in discovery is {plain(reached)}, where "
+            f"its own validation had {plain(training['valid_ndcg_at_10'])}."
         )
     return sentences
 
