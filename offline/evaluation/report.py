@@ -242,7 +242,7 @@ def _drift(metrics: Json) -> list[Json]:
                 for name, style, shift in ((model, "model", -0.01), (floor, "floor", 0.01))
             ]
             places = [((index + 0.5) / len(days), label) for index, label in enumerate(days)]
-            title = f"{model}: {METRIC_NAMES[metric]} in discovery over the time of the test"
+            title = f"{model}: {METRIC_NAMES[metric]}, discovery"
             section["charts"].append(_lines(title, series, x_ticks=places, mark=None, y=[0.0]))
         sections.append(section)
     return sections
@@ -289,7 +289,7 @@ def _tables(metrics: Json) -> list[Json]:
         ]
         if stood := metrics["as_it_stood"]:
             leaves = [(kind, who, figures[protocol]["all"]) for kind, who, figures in _systems(stood)]
-            groups.append(_group("All, with the history as it stood", leaves))
+            groups.insert(1, _group("All, with the history as it stood", leaves))
         tables.append({"protocol": protocol, "title": protocol.capitalize(), "groups": groups})
     return tables
 

@@ -22,10 +22,13 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.trainer import Trainer
+from recbole.utils import InputType
 
 
 class Given(GeneralRecommender):
     """Scores that somebody else made."""
+
+    input_type = InputType.POINTWISE  # RecBole asks for it, though nothing is trained
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
