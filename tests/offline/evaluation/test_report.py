@@ -211,11 +211,7 @@ def test_every_figure_of_every_system_is_in_the_tables_with_its_interval() -> No
             filled = [
                 part
                 for protocol, slices in found.items()
-                for part in (
-                    slices["all"],
-                    MODEL_WINS["as_it_stood"][kind][name][protocol]["all"],
-                    *list(slices.values())[1:],
-                )
+                for part in (slices["all"], stood[name][protocol]["all"], *list(slices.values())[1:])
                 if part["recall_at_10"]["n"]
             ]
             for row, part in zip(rows, filled, strict=True):
