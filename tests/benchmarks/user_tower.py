@@ -186,8 +186,11 @@ class Ours:
     """The user tower's training, step by step."""
 
     def __init__(self, log: Path, folder: Path, pooling: Literal["mean", "attention"]) -> None:
+        import torch
+
         from offline.user_tower.candidate import Candidate
         from offline.user_tower.data import prepare
+        from offline.user_tower.parallel import Team
         from offline.user_tower.settings import TowerTraining
 
         folder.mkdir()
@@ -195,7 +198,7 @@ class Ours:
             log=str(log), out=str(folder / "tower"), pooling=pooling, split="leave-last", history=HISTORY,
             validation_examples=100,
         )  # fmt: skip
-        data = prepare(settings, scratch=folder)
+        data = prepare(settings, scratch=folder, team=Team(device=torch.device("cpu")))
         self._candidate = Candidate(data, 0.2, folder / "checkpoint.safetensors")
         self._steps = data.steps()
 

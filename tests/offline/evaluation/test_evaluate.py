@@ -77,7 +77,7 @@ def write_log(path: Path, *, users: int = 60, length: int = 12, tracks: int = 40
     return path
 
 
-SHORT = {"steps": 40, "validate_every": 20, "trial_steps": (20,), "dropouts": (0.2,)}
+SHORT = {"steps": 40, "validate_every": 20, "trial_shares": (0.5,), "dropouts": (0.2,)}
 
 
 @pytest.fixture(scope="module")

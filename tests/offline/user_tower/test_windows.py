@@ -11,7 +11,7 @@ def test_every_position_trains_once_in_an_epoch_with_its_whole_history(log_path)
     row_of = np.arange(len(log.tracks))
     learned = {p for start, end in zip(log.offsets[:-1], split.train_end, strict=True) for p in range(start, end - 1)}
     for context, stride in ((2, 4), (9, 15), (49, 150), (5, 5)):
-        steps = windows(log, split, row_of, context=context, stride=stride, batch=7, seed=5)
+        steps = windows(log, split, row_of, context=context, stride=stride, positions=7 * stride, seed=5)
         expected = sorted(int(log.track[place + 1]) for place in learned)
         found: list[int] = []
         while len(found) < len(learned):
