@@ -13,7 +13,7 @@ from models.user_tower import load_user_tower
 from offline.evaluation.figures import moment
 from offline.interactions.log import InteractionLog
 from offline.interactions.splits import Split
-from offline.user_tower.scorer import catalogue_scores, histories
+from offline.ranking.embeddings import catalogue_scores, histories
 
 
 class TowerScorer:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from errno import ENOSPC
 from os import strerror
 from pathlib import Path
@@ -194,7 +196,7 @@ def test_yesterdays_tower_is_judged_on_todays_log(tmp_path: Path):
     )
     assert len(metrics["drift"]["figures"]["mean"]["ndcg_at_10"]) == 4
     assert "How it ages" in (out / "report.html").read_text()
-    with pytest.raises(SettingsError, match=r"until 2023-12-02T.*Z, and this test begins 2023-11-25T.*: it may have"):
+    with pytest.raises(SettingsError, match=r"until 2023-12-02T.*Z, and this test begins 2023-11-28T.*: it may have"):
         run(Evaluate(log=str(today), out=str(out), towers=(str(tmp_path / "mean"),), test_share=0.4, replicates=100))
 
 
@@ -220,3 +222,8 @@ def test_a_log_that_leaves_nothing_to_judge_ends_the_command_with_a_sentence(
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("Error: the leave-last split of")
     assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_towers_that_are_given_are_judged_without_torch():
+    probe = "import sys, offline.evaluation.evaluate; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "False\n"
