@@ -356,9 +356,7 @@ def scale(folder: Path, *, listens: int) -> Figures:
     candidate._validate()
     took("a validation")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
-    print(
-        f"{seconds['20 steps'] / 20:.3f} s a step, {data.budget.epoch_steps:,} steps an epoch; peak memory {peak_mib:,.0f} MiB"
-    )
+    print(f"{data.budget.epoch_steps:,} steps an epoch; peak memory {peak_mib:,.0f} MiB")
     return seconds | {"epoch_steps": data.budget.epoch_steps, "peak_mib": peak_mib}
 
 
