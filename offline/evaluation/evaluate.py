@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,20 +20,22 @@ from rich import box
 from rich.table import Table
 
 from models.history import IS_TARGET
-from offline.evaluation.floors import EASE_TRACKS, fit_floors, rank_floor
+from offline.evaluation.drift import drift
+from offline.evaluation.figures import plain
+from offline.evaluation.floors import FLOORS, Training, fit_floor
 from offline.evaluation.intervals import Bootstrap, Leaf
 from offline.evaluation.measures import Judged, Measured, against_best
 from offline.evaluation.report import write_report
 from offline.evaluation.scorers import TowerScorer, load_towers
 from offline.evaluation.settings import Evaluate
 from offline.evaluation.staleness import GAPS, stale
-from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, plain, verdict
+from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, verdict
 from offline.files import new_file, writing
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.splits import Split, in_training, split_log
 from offline.progress import progress_bar
-from offline.ranking.examples import PROTOCOLS, Examples, draw_users
-from offline.ranking.rank import rank
+from offline.ranking.examples import PROTOCOLS, Examples, History, draw_users
+from offline.ranking.rank import Ranked
 from offline.tables import table_lines
 from offline.user_tower.settings import POOLINGS
 
@@ -86,25 +88,19 @@ def judge(settings: Evaluate, *, scratch: Path) -> Json:
     log = read_log(settings.log, rule=settings.counting, scratch=scratch)
     split = split_log(log, settings.split, test_share=settings.test_share)
     folders = settings.towers or tuple(str(settings.towers_folder / pooling) for pooling in POOLINGS)
-    towers = load_towers(folders, split=settings.split, test_share=settings.test_share, log=log)
+    towers = load_towers(folders, split=split, test_share=settings.test_share, log=log)
     positions = draw_users(log, split.test, most=settings.max_examples, seed=settings.seed)
-    examples = Examples.of(log, split, positions)
-    bootstrap = Bootstrap(examples.users, replicates=settings.replicates, seed=settings.seed)
-    judged = Judged(log=log, examples=examples, bootstrap=bootstrap)
-    models, staleness, floors = rank_all(judged, towers, split, seed=settings.seed)
+    bootstrap = Bootstrap(log.user_of(positions), replicates=settings.replicates, seed=settings.seed)
+    judged = Judged.of(log, split, positions, bootstrap=bootstrap)
+    results = measure_all(judged, towers, seed=settings.seed)
     metrics: Json = {
         "log": describe_log(log),
-        "split": describe_split(log, split, examples),
-        "models": {name: {p: part.leaves for p, part in measured.items()} for name, measured in models.items()},
-        "floors": {name: {p: part.leaves for p, part in measured.items()} for name, measured in floors.items()},
-        "against_best_floor": {
-            name: {
-                protocol: against_best(measured[protocol], {floor: parts[protocol] for floor, parts in floors.items()})
-                for protocol in PROTOCOLS
-            }
-            for name, measured in models.items()
-        },
-        "staleness": staleness,
+        "split": describe_split(log, split, judged.examples),
+        **results.compared("before_moment"),
+        "as_it_stood": results.compared("as_it_stood") if judged.stood else None,
+        "floor_settings": results.floor_settings,
+        "staleness": results.staleness,
+        "drift": drift(judged, towers, results.fresh),
         "training": {tower.name: tower.training for tower in towers},
         "config": msgspec.to_builtins(settings),
         "command": command(settings),
@@ -114,33 +110,80 @@ def judge(settings: Evaluate, *, scratch: Path) -> Json:
     return metrics
 
 
-def rank_all(
-    judged: Judged, towers: Sequence[TowerScorer], split: Split, *, seed: int
-) -> tuple[dict[str, dict[str, Measured]], Json, dict[str, dict[str, Measured]]]:
+Measures = dict[str, dict[History, dict[str, Measured]]]
+"""By name of a tower or floor, by history, by protocol."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Results:
+    """What was measured.
+
+    Attributes:
+        models, floors: metrics.
+        fresh: by name of each of them its ranks in discovery, with histories before the moment.
+        staleness: of the towers.
+        floor_settings: by floor and protocol what was chosen on validation.
+    """
+
+    models: Measures = field(default_factory=dict)
+    floors: Measures = field(default_factory=dict)
+    fresh: dict[str, Ranked] = field(default_factory=dict)
+    staleness: Json = field(default_factory=dict)
+    floor_settings: Json = field(default_factory=dict)
+
+    def compared(self, history: History) -> Json:
+        """Models, floors, and the former against the best of the latter."""
+        models, floors = ({name: of[history] for name, of in part.items()} for part in (self.models, self.floors))
+        return {
+            "models": {name: {p: part.leaves for p, part in measured.items()} for name, measured in models.items()},
+            "floors": {name: {p: part.leaves for p, part in measured.items()} for name, measured in floors.items()},
+            "against_best_floor": {
+                name: {
+                    protocol: against_best(
+                        measured[protocol], {floor: parts[protocol] for floor, parts in floors.items()}
+                    )
+                    for protocol in PROTOCOLS
+                }
+                for name, measured in models.items()
+            },
+        }
+
+
+def measure_all(judged: Judged, towers: Sequence[TowerScorer], *, seed: int) -> Results:
     """Measure the towers, their staleness, and the floors."""
-    examples = judged.examples
-    floor_count = 4 if len(judged.log.tracks) <= EASE_TRACKS else 3
-    models: dict[str, dict[str, Measured]] = {}
-    staleness: Json = {}
-    floors: dict[str, dict[str, Measured]] = {}
+    log, split, results = judged.log, judged.split, Results()
+    kinds = [kind for kind in FLOORS if kind.fits(log)]
+    training, validation = Training.of(log, split), validation_examples(log, split, towers, seed=seed)
     with progress_bar() as progress:
         of_tower = len(PROTOCOLS) + len(GAPS) - 1
-        total = len(examples.positions) * (len(towers) * of_tower + floor_count * len(PROTOCOLS))
+        total = len(judged.examples.positions) * (len(towers) * of_tower + len(kinds) * len(PROTOCOLS))
         task = progress.add_task("", total=total)
         advance = partial(progress.advance, task)
         for tower in towers:
             progress.update(task, description=f"Ranking by {tower.name}")
-            fresh = rank(tower, judged.log, examples, advance=advance)
-            models[tower.name] = judged.measure(fresh)
+            ranked = judged.rank(dict.fromkeys(PROTOCOLS, tower), advance=advance)
+            results.models[tower.name] = judged.measure(ranked)
+            results.fresh[tower.name] = ranked["before_moment"]["discovery"]
             progress.update(task, description=f"Staleness of {tower.name}")
-            staleness[tower.name] = stale(tower, judged, fresh["discovery"], advance=advance)
-        progress.update(task, description="Fitting the floors")
-        for floor in fit_floors(judged.log, split, seed=seed):
-            name = floor["discovery"].name
-            progress.update(task, description=f"Ranking by {name}")
-            floors[name] = judged.measure(rank_floor(floor, judged.log, examples, advance=advance))
-            progress.update(task, description="Fitting the floors")
-    return models, staleness, floors
+            results.staleness[tower.name] = stale(tower, judged, results.fresh[tower.name], advance=advance)
+        for kind in kinds:
+            progress.update(task, description=f"Fitting {kind.name}")
+            floor = fit_floor(kind, training, validation)
+            results.floor_settings[kind.name] = {protocol: dict(floor[protocol].settings) for protocol in PROTOCOLS}
+            progress.update(task, description=f"Ranking by {kind.name}")
+            ranked = judged.rank(floor, advance=advance)
+            results.floors[kind.name] = judged.measure(ranked)
+            results.fresh[kind.name] = ranked["before_moment"]["discovery"]
+    return results
+
+
+def validation_examples(log: InteractionLog, split: Split, towers: Sequence[TowerScorer], *, seed: int) -> Examples:
+    """What the settings of the floors are chosen on: as many examples as those of the towers were."""
+    most = max(tower.training["config"]["validation_examples"] for tower in towers)
+    positions = split.valid
+    if len(positions) > most:
+        positions = np.sort(np.random.default_rng(seed).choice(positions, most, replace=False))
+    return Examples.of(log, split, positions)
 
 
 def command(settings: Evaluate) -> str:
@@ -153,11 +196,11 @@ def command(settings: Evaluate) -> str:
 
 def _changed(settings: msgspec.Struct, outer: str = "") -> Iterator[str]:
     """KEY=VALUE of what is not as it is by default, and has no option of its own."""
-    for field in msgspec.structs.fields(settings):
-        name, value = field.encode_name, getattr(settings, field.name)
+    for part in msgspec.structs.fields(settings):
+        name, value = part.encode_name, getattr(settings, part.name)
         if isinstance(value, msgspec.Struct):
             yield from _changed(value, f"{outer}{name}.")
-        elif not field.required and value != field.default and name not in ("towers", "split"):
+        elif not part.required and value != part.default and name not in ("towers", "split"):
             yield f"{outer}{name}={value}"
 
 

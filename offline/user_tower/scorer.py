@@ -1,4 +1,4 @@
-"""The scores of a tower in training: histories of a log to embeddings, and those to scores of all tracks."""
+"""The scores of a tower in training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.user_tower import newest_known
 from offline.interactions.log import InteractionLog, spans
+from offline.ranking.embeddings import catalogue_scores, histories
 from offline.ranking.examples import Examples, chunks
 from offline.ranking.rank import LIST_LENGTH
 from offline.user_tower.data import TrainingData
@@ -18,39 +19,6 @@ from offline.user_tower.no_history import fit_no_history
 Int64 = NDArray[np.int64]
 
 _CHUNK_SCORES = 2**26  # 256 MB
-
-
-def histories(
-    log: InteractionLog,
-    row_of: NDArray[np.int64],
-    users: NDArray[np.integer],
-    ends: NDArray[np.int64],
-    *,
-    history: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """What a tower is given for the histories of users (n,) that end at positions (n,) of the log.
-
-    Returns:
-        Rows (row_of of each track), signals and times (ms) of the newest listens, (n, history) each, newest last.
-        Where a history is shorter, rows are -1, and signals and times 0.
-    """
-    places = ends[:, None] + np.arange(-history, 0)
-    inside = places >= log.offsets[users][:, None]
-    places = np.maximum(places, 0)
-    return (
-        np.where(inside, row_of[log.track[places]], -1),
-        np.where(inside, log.signal[places], 0).astype(np.int64),
-        np.where(inside, log.at[places], 0),
-    )
-
-
-def catalogue_scores(
-    embeddings: NDArray[np.float32], vectors: NDArray[np.float32], row_of: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """(n, tracks of a log) dot products of (n, dim) with (items, dim); -inf where row_of says -1: no such item."""
-    scores = np.take(embeddings @ vectors.T, row_of, axis=1)
-    scores[:, row_of < 0] = -np.inf
-    return scores
 
 
 class NetworkScorer:

@@ -135,6 +135,7 @@ def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:
         "log": {"where": data.log.where, "fingerprint": data.log.fingerprint, "duplicates": data.log.duplicates},
         "split": data.split.name,
         "test_share": data.settings.test_share,
+        "trained_until_ms": data.split.test_from_ms or int(data.log.at.max()) + 1,
         "tracks": len(data.learned),
         "dropout": chosen.dropout,
         "best_step": chosen.best_step,

@@ -141,6 +141,17 @@ def recbole_python() -> Path:
     return folder / "bin/python"
 
 
+def write_inter(log: Path, folder: Path) -> None:
+    """The log in RecBole's atomic files; its `timestamp`, which it takes to float32, is a listen's place."""
+    (folder / "log").mkdir()
+    events = pl.read_parquet(log).sort("user_id", "at", "track_id")
+    events.select(
+        pl.col("user_id").alias("user_id:token"),
+        pl.col("track_id").alias("item_id:token"),
+        pl.int_range(pl.len()).over("user_id").alias("timestamp:float"),
+    ).write_csv(folder / "log/log.inter", separator="\t")
+
+
 class RecBole:
     """RecBole's SASRec in a process of its own."""
 
@@ -165,14 +176,8 @@ class RecBole:
 
 @contextmanager
 def recbole(log: Path, folder: Path) -> Iterator[RecBole]:
-    """RecBole with the log in its atomic files; its `timestamp`, which it takes to float32, is a listen's place."""
-    (folder / "log").mkdir()
-    events = pl.read_parquet(log).sort("user_id", "at", "track_id")
-    events.select(
-        pl.col("user_id").alias("user_id:token"),
-        pl.col("track_id").alias("item_id:token"),
-        pl.int_range(pl.len()).over("user_id").alias("timestamp:float"),
-    ).write_csv(folder / "log/log.inter", separator="\t")
+    """RecBole on a log."""
+    write_inter(log, folder)
     python = [recbole_python(), "-W", "ignore::FutureWarning"]
     command = [*python, Path(__file__).with_name("recbole_sasrec.py"), folder, str(HISTORY)]
     with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -42,9 +42,9 @@ def test_staleness_tells_users_with_listens_in_the_gap_from_those_without():
     busy, calm = [0, HOUR, 2 * DAY, 2 * DAY + 60_000], [0, HOUR, 2 * HOUR, 5 * DAY]
     log = log_of(histories, tracks=9, times=[busy, calm])
     split = split_of(log, learned=[3, 3], valid=0)
-    examples = Examples.of(log, split, split.test)
-    judged = Judged(log=log, examples=examples, bootstrap=Bootstrap(examples.users, replicates=100, seed=0))
-    fresh = rank(Next(), log, examples)["discovery"]
+    bootstrap = Bootstrap(log.user_of(split.test), replicates=100, seed=0)
+    judged = Judged.of(log, split, split.test, bootstrap=bootstrap)
+    fresh = rank(Next(), log, judged.examples)["discovery"]
     found = stale(Next(), judged, fresh, advance=lambda _: None)
     told = {gap: {name: (part["value"], part["n"]) for name, part in parts.items()} for gap, parts in found.items()}
     assert told["0"] == {"all": (1.0, 2), "with_listens": (None, 0), "without_listens": (1.0, 2)}

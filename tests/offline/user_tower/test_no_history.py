@@ -9,11 +9,11 @@ from models.user_tower import load_user_tower
 from offline.evaluation.scorers import TowerScorer
 from offline.interactions.log import read_log
 from offline.interactions.splits import split_log
+from offline.ranking.embeddings import histories
 from offline.ranking.examples import Examples
 from offline.ranking.rank import rank
 from offline.user_tower.networks import Items
 from offline.user_tower.no_history import first_listens, fit_no_history
-from offline.user_tower.scorer import histories
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.train import run
 from tests.offline.small_logs import log_of, split_of

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from models.history import Signal
+from offline.ranking.embeddings import catalogue_scores, histories
 from offline.ranking.rank import METRICS, rank
 from offline.user_tower import scorer as of_scorer
 from offline.user_tower.data import prepare
 from offline.user_tower.networks import Items, Tower
-from offline.user_tower.scorer import NetworkScorer, catalogue_scores, histories
+from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import TowerTraining
 from tests.offline.small_logs import log_of
 from tests.offline.user_tower.rule_log import ALONE, QUICK
