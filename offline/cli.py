@@ -106,6 +106,7 @@ JOBS = (
           tastewave-offline train-user-tower listens/ towers/mean
           tastewave-offline train-user-tower listens/ towers/attention pooling=attention
           tastewave-offline train-user-tower ratings.parquet towers/long --split leave-last history=200
+          torchrun --nproc-per-node 2 --no-python tastewave-offline train-user-tower listens/ towers/mean
         """,
     ),
     Job(

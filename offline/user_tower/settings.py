@@ -109,7 +109,10 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
 
     full_softmax_tracks: Annotated[
         Count,
-        Meta(description="Tracks above which the softmax is sampled: about where a step on two cores gets faster so."),
+        Meta(
+            description="Tracks above which the softmax is sampled: with so many, a step with all of them takes one "
+            "and a half times as long on a CPU."
+        ),
     ] = 30_000
 
     negatives: Annotated[

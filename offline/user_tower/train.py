@@ -89,7 +89,7 @@ def run(settings: TowerTraining) -> Outcome:
                 global_embedding=tuple(no_history.tolist()), pooling=settings.pooling, counting=settings.counting,
                 training=training,
             )  # fmt: skip
-    shutil.rmtree(partial)
+            shutil.rmtree(partial, ignore_errors=True)
     return Outcome(out=Path(settings.out), training=training)
 
 
