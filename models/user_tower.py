@@ -41,7 +41,7 @@ class TowerManifest(msgspec.Struct, frozen=True, kw_only=True):
         history: newest listens that count.
         counting: which listens count, and for what.
         scale: one over the temperature: what dot products are multiplied by in the softmax.
-        global_embedding: (dim,) of a user with no usable history.
+        global_embedding: (dim,) of a user with no usable history: near what people listen to first.
         items: how many tracks the item table has.
         files: size and SHA-256 of each file.
         training: how the tower was made: its configuration, split, log and course.

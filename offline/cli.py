@@ -106,6 +106,7 @@ JOBS = (
           tastewave-offline train-user-tower listens/ towers/mean
           tastewave-offline train-user-tower listens/ towers/attention pooling=attention
           tastewave-offline train-user-tower ratings.parquet towers/long --split leave-last history=200
+          torchrun --nproc-per-node 2 --no-python tastewave-offline train-user-tower listens/ towers/mean
         """,
     ),
     Job(
@@ -153,17 +154,19 @@ JOBS = (
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
         options=(Option("--tower", "towers", "DIR", FOLDER_THAT_IS), Option("--split")),
         short="Judge user towers on held-back listens.",
-        help="""Judge user towers on what was held back of LOG, against popularity, Markov chain, item kNN and EASE.
+        help="""Judge user towers on what was held back of LOG, against floors: simple methods that are hard to beat.
 
         LOG is a Parquet file of listens, a folder of them, a glob, or an fsspec URL of one of these. For every example
-        the whole catalogue is ranked. OUT_DIR gets report.html, which says first where a tower does not beat the best
-        of the others, and metrics.json: models.NAME.PROTOCOL.SLICE.METRIC and floors.NAME...
+        the whole catalogue is ranked, by what its user heard before the moment of it. OUT_DIR gets report.html, which
+        says first where a tower does not beat the best floor, and metrics.json: models.NAME.PROTOCOL.SLICE.METRIC and
+        floors.NAME... A tower may be of an earlier log, if all that it was trained on was before the test.
 
         \b
         Examples:
           tastewave-offline evaluate listens/ report
           tastewave-offline evaluate listens/ report --tower towers/mean --tower towers/attention
           tastewave-offline evaluate ratings.parquet report --split leave-last max_examples=10000
+          tastewave-offline evaluate today/ report --tower yesterday/mean
         """,
     ),
     Job(

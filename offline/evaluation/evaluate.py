@@ -7,9 +7,8 @@ The result is written as metrics.json and report.html.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,19 @@ from rich import box
 from rich.table import Table
 
 from models.history import IS_TARGET
-from offline.evaluation.floors import EASE_TRACKS, fit_floors, rank_floor
+from offline.evaluation.drift import drift
+from offline.evaluation.figures import plain
 from offline.evaluation.intervals import Bootstrap, Leaf
-from offline.evaluation.measures import Judged, Measured, against_best
+from offline.evaluation.measures import Judged
 from offline.evaluation.report import write_report
-from offline.evaluation.scorers import TowerScorer, load_towers
+from offline.evaluation.results import measure_all
+from offline.evaluation.scorers import load_towers
 from offline.evaluation.settings import Evaluate
-from offline.evaluation.staleness import GAPS, stale
-from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, plain, verdict
+from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, verdict
 from offline.files import locked, new_file, write_json, writing
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.splits import Split, in_training, split_log
-from offline.progress import progress_bar
 from offline.ranking.examples import PROTOCOLS, Examples, draw_users
-from offline.ranking.rank import rank
 from offline.tables import table_lines
 from offline.user_tower.settings import POOLINGS
 
@@ -85,25 +83,19 @@ def judge(settings: Evaluate, *, scratch: Path) -> Json:
     log = read_log(settings.log, rule=settings.counting, scratch=scratch, forgotten=settings.forgotten)
     split = split_log(log, settings.split, test_share=settings.test_share)
     folders = settings.towers or tuple(str(settings.towers_folder / pooling) for pooling in POOLINGS)
-    towers = load_towers(folders, split=settings.split, test_share=settings.test_share, log=log)
+    towers = load_towers(folders, split=split, test_share=settings.test_share, log=log)
     positions = draw_users(log, split.test, most=settings.max_examples, seed=settings.seed)
-    examples = Examples.of(log, split, positions)
-    bootstrap = Bootstrap(examples.users, replicates=settings.replicates, seed=settings.seed)
-    judged = Judged(log=log, examples=examples, bootstrap=bootstrap)
-    models, staleness, floors = rank_all(judged, towers, split, seed=settings.seed)
+    bootstrap = Bootstrap(log.user_of(positions), replicates=settings.replicates, seed=settings.seed)
+    judged = Judged.of(log, split, positions, bootstrap=bootstrap)
+    results = measure_all(judged, towers, seed=settings.seed)
     metrics: Json = {
         "log": describe_log(log),
-        "split": describe_split(log, split, examples),
-        "models": {name: {p: part.leaves for p, part in measured.items()} for name, measured in models.items()},
-        "floors": {name: {p: part.leaves for p, part in measured.items()} for name, measured in floors.items()},
-        "against_best_floor": {
-            name: {
-                protocol: against_best(measured[protocol], {floor: parts[protocol] for floor, parts in floors.items()})
-                for protocol in PROTOCOLS
-            }
-            for name, measured in models.items()
-        },
-        "staleness": staleness,
+        "split": describe_split(log, split, judged.examples),
+        **results.compared("before_moment"),
+        "as_it_stood": results.compared("as_it_stood") if judged.stood else None,
+        "floor_settings": results.floor_settings,
+        "staleness": results.staleness,
+        "drift": drift(judged, towers, results.fresh),
         "training": {tower.name: tower.training for tower in towers},
         "config": msgspec.to_builtins(settings),
         "command": command(settings),
@@ -111,35 +103,6 @@ def judge(settings: Evaluate, *, scratch: Path) -> Json:
     }
     metrics["verdict"] = verdict(metrics, caveat=platform_caveat(settings.log))
     return metrics
-
-
-def rank_all(
-    judged: Judged, towers: Sequence[TowerScorer], split: Split, *, seed: int
-) -> tuple[dict[str, dict[str, Measured]], Json, dict[str, dict[str, Measured]]]:
-    """Measure the towers, their staleness, and the floors."""
-    examples = judged.examples
-    floor_count = 4 if len(judged.log.tracks) <= EASE_TRACKS else 3
-    models: dict[str, dict[str, Measured]] = {}
-    staleness: Json = {}
-    floors: dict[str, dict[str, Measured]] = {}
-    with progress_bar() as progress:
-        of_tower = len(PROTOCOLS) + len(GAPS) - 1
-        total = len(examples.positions) * (len(towers) * of_tower + floor_count * len(PROTOCOLS))
-        task = progress.add_task("", total=total)
-        advance = partial(progress.advance, task)
-        for tower in towers:
-            progress.update(task, description=f"Ranking by {tower.name}")
-            fresh = rank(tower, judged.log, examples, advance=advance)
-            models[tower.name] = judged.measure(fresh)
-            progress.update(task, description=f"Staleness of {tower.name}")
-            staleness[tower.name] = stale(tower, judged, fresh["discovery"], advance=advance)
-        progress.update(task, description="Fitting the floors")
-        for floor in fit_floors(judged.log, split, seed=seed):
-            name = floor["discovery"].name
-            progress.update(task, description=f"Ranking by {name}")
-            floors[name] = judged.measure(rank_floor(floor, judged.log, examples, advance=advance))
-            progress.update(task, description="Fitting the floors")
-    return models, staleness, floors
 
 
 def command(settings: Evaluate) -> str:
@@ -152,11 +115,11 @@ def command(settings: Evaluate) -> str:
 
 def _changed(settings: msgspec.Struct, outer: str = "") -> Iterator[str]:
     """KEY=VALUE of what is not as it is by default, and has no option of its own."""
-    for field in msgspec.structs.fields(settings):
-        name, value = field.encode_name, getattr(settings, field.name)
+    for part in msgspec.structs.fields(settings):
+        name, value = part.encode_name, getattr(settings, part.name)
         if isinstance(value, msgspec.Struct):
             yield from _changed(value, f"{outer}{name}.")
-        elif not field.required and value != field.default and name not in ("towers", "split"):
+        elif not part.required and value != part.default and name not in ("towers", "split"):
             yield f"{outer}{name}={value}"
 
 

@@ -18,6 +18,7 @@ Leaf = dict[str, float | int | None]
 
 _COVERAGE_WORK = 10**8  # lists times replicates: beyond it, the interval of the coverage comes of fewer replicates
 _FEWEST_REPLICATES = 100
+_CHUNK_VALUES = 2**21  # 16 MiB
 
 
 class Bootstrap:
@@ -38,9 +39,9 @@ class Bootstrap:
         distinct, self._row = np.unique(users, return_inverse=True)
         self.users = len(distinct)
         rng = np.random.default_rng(seed)
-        self._draws = np.stack(
-            [np.bincount(rng.integers(self.users, size=self.users), minlength=self.users) for _ in range(replicates)]
-        ).astype(np.uint8)  # nobody is drawn 256 times
+        self._draws = np.empty((replicates, self.users), np.uint8)  # nobody is drawn 256 times
+        for draw in self._draws:
+            draw[:] = np.bincount(rng.integers(self.users, size=self.users), minlength=self.users)
 
     def means(self, values: Float64, slices: dict[str, Bool]) -> dict[str, Float64]:
         """Means of (n, c) values over slices (n,) of the examples: (replicates, c) each, NaN where nobody was drawn."""
@@ -49,7 +50,7 @@ class Bootstrap:
         of_user = np.stack(
             [np.bincount(self._row, column, minlength=self._draws.shape[1]) for column in of_example.T], axis=1
         )
-        sums = np.concatenate([draws @ of_user for draws in self._chunks()])
+        sums = np.concatenate([draws @ of_user for draws in self._chunks(self.users)])
         with np.errstate(invalid="ignore"):
             return {
                 name: part[:, :-1] / part[:, -1:]
@@ -69,13 +70,15 @@ class Bootstrap:
         lists = sparse.csr_array((np.ones(len(users), np.float32), (columns, users)),
                                  shape=(len(in_lists), self._draws.shape[1]))  # fmt: skip
         most = max(_FEWEST_REPLICATES, _COVERAGE_WORK // max(1, lists.nnz))
-        shares = [((lists @ draws.T) > 0).sum(axis=0) / tracks for draws in self._chunks(most)]
+        width = max(self.users, len(in_lists))
+        shares = [((lists @ draws.T) > 0).sum(axis=0) / tracks for draws in self._chunks(width, most=most)]
         return len(in_lists) / tracks, np.concatenate(shares)
 
-    def _chunks(self, most: int | None = None) -> Iterator[Float64]:
-        draws = self._draws[:most]
-        for start in range(0, len(draws), 100):
-            yield draws[start : start + 100].astype(np.float64)
+    def _chunks(self, width: int, *, most: int | None = None) -> Iterator[Float64]:
+        """The draws, as many at a time as keep an array of (draws, width) small."""
+        draws, rows = self._draws[:most], max(1, _CHUNK_VALUES // max(1, width))
+        for start in range(0, len(draws), rows):
+            yield draws[start : start + rows].astype(np.float64)
 
 
 def leaf(value: float, *, n: int, replicates: Float64) -> Leaf:

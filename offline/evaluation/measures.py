@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from offline.evaluation.intervals import Bootstrap, Leaf, interval, leaf
 from offline.interactions.log import InteractionLog
-from offline.ranking.examples import PROTOCOLS, Examples
-from offline.ranking.rank import LIST_LENGTH, METRICS, Ranked
+from offline.interactions.splits import Split
+from offline.ranking.examples import HISTORIES, PROTOCOLS, Examples, History
+from offline.ranking.rank import LIST_LENGTH, METRICS, Ranked, Scorer, rank
 
 Float64 = NDArray[np.float64]
 
@@ -69,22 +71,71 @@ class Judged:
     """What the test part asks of every scorer.
 
     Attributes:
-        log, examples: what is ranked.
+        log, split: what is ranked.
+        examples: with histories before the moment of the target: the headline.
+        stood: the same with histories as they stood; None where these are no others.
         bootstrap: of the users of the examples.
     """
 
     log: InteractionLog
+    split: Split
     examples: Examples
+    stood: Examples | None
     bootstrap: Bootstrap
 
-    def measure(self, ranked: dict[str, Ranked]) -> dict[str, Measured]:
-        """Metrics of a scorer by protocol."""
+    @classmethod
+    def of(cls, log: InteractionLog, split: Split, positions: NDArray[np.int64], *, bootstrap: Bootstrap) -> Judged:
+        """The examples at (n,) positions."""
+        strict, stood = (Examples.of(log, split, positions, history=history) for history in HISTORIES)
+        changed = bool((strict.ends != stood.ends).any())
+        return cls(log=log, split=split, examples=strict, stood=stood if changed else None, bootstrap=bootstrap)
+
+    def rank(
+        self, scorers: Mapping[str, Scorer], *, advance: Callable[[int], None] = lambda _: None
+    ) -> dict[History, dict[str, Ranked]]:
+        """By history and protocol what the scorer of each protocol makes of the examples.
+
+        Histories as they stood are ranked where they are others, which costs no more than these examples.
+        """
+        strict = _rank_each(scorers, self.log, self.examples, advance=advance)
+        if self.stood is None:
+            return {"before_moment": strict}
+        moved = np.flatnonzero(self.stood.ends != self.examples.ends)
+        examples = Examples.of(self.log, self.split, self.stood.positions[moved], history="as_it_stood")
+        again = _rank_each(scorers, self.log, examples, advance=lambda _: None)
+        stood = {protocol: _replaced(strict[protocol], moved, again[protocol]) for protocol in PROTOCOLS}
+        return {"before_moment": strict, "as_it_stood": stood}
+
+    def measure(self, ranked: Mapping[History, dict[str, Ranked]]) -> dict[History, dict[str, Measured]]:
+        """Metrics by history and protocol of what `rank` gave."""
+        examples = {"before_moment": self.examples, "as_it_stood": self.stood}
         return {
-            protocol: measure(
-                ranked[protocol], self.examples, protocol, bootstrap=self.bootstrap, catalogue=len(self.log.tracks)
-            )
-            for protocol in PROTOCOLS
+            history: {
+                protocol: measure(
+                    of_protocol, examples[history], protocol, bootstrap=self.bootstrap, catalogue=len(self.log.tracks)
+                )
+                for protocol, of_protocol in by_protocol.items()
+            }
+            for history, by_protocol in ranked.items()
         }
+
+
+def _rank_each(
+    scorers: Mapping[str, Scorer], log: InteractionLog, examples: Examples, *, advance: Callable[[int], None]
+) -> dict[str, Ranked]:
+    ranked: dict[str, Ranked] = {}
+    for scorer in {
+        id(scorer): scorer for scorer in scorers.values()
+    }.values():  # once where it is the same in all protocols
+        own = [protocol for protocol in PROTOCOLS if scorers[protocol] is scorer]
+        ranked |= rank(scorer, log, examples, protocols=own, advance=advance)
+    return ranked
+
+
+def _replaced(ranked: Ranked, places: NDArray[np.int64], by: Ranked) -> Ranked:
+    ranks, top = ranked.ranks.copy(), ranked.top.copy()
+    ranks[places], top[places] = by.ranks, by.top
+    return Ranked(ranks=ranks, top=top)
 
 
 def against_best(model: Measured, floors: dict[str, Measured]) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from matplotlib.ticker import MaxNLocator
 
 from models.errors import SettingsError
+from offline.evaluation.figures import count, day, plain, signed
 from offline.evaluation.staleness import GAPS
 from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, headline, state
 from offline.ranking.examples import PROTOCOLS
@@ -25,6 +26,7 @@ SLICES = {
     "all": "All",
     "new_users": "New users",
     "new_tracks": "New tracks",
+    "no_history": "No history",
     "untied": "At a moment of their own",
     "repeats": "Repeats",
 }
@@ -47,7 +49,7 @@ def write_report(metrics: Json, path: Path) -> None:
 
 
 def render(metrics: Json) -> str:
-    """The page as HTML; staleness, training, config and versions are left out where the metrics lack them.
+    """The page as HTML; staleness, drift, training, config, floor_settings and versions are left out where they lack.
 
     Raises:
         SettingsError: the metrics lack something that every evaluation has.
@@ -59,7 +61,7 @@ def render(metrics: Json) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({"figure": figure, "signed": signed, "count": count, "day": day, "json": json.dumps})
+    environment.filters.update({"plain": plain, "signed": signed, "count": count, "day": day, "json": json.dumps})
     metrics = _finite(metrics)
     try:
         matches = _matches(metrics)
@@ -71,31 +73,12 @@ def render(metrics: Json) -> str:
             tables=_tables(metrics),
             differences=_differences(matches),
             staleness=_staleness(metrics),
+            drift=_drift(metrics),
             training=_training(metrics),
             metric_names=METRIC_NAMES,
         )
     except (KeyError, UndefinedError) as error:
         raise SettingsError(f"the metrics are not whole ({error}); let this version's evaluate make them") from error
-
-
-def figure(value: float | None) -> str:
-    """A metric with four decimals: .0831."""
-    return "no example" if value is None else _short(f"{value:.4f}")
-
-
-def signed(value: float | None) -> str:
-    """A difference with its sign and four decimals: +.0122."""
-    return "no example" if value is None else _short(f"{value:+.4f}")
-
-
-def count(number: float) -> str:
-    """A number of things, in groups of three digits."""
-    return f"{number:,.0f}"
-
-
-def day(ms: int) -> str:
-    """The UTC day of a time; any int64 has one, years with more than four digits too."""
-    return str(np.datetime_as_string(np.datetime64(int(ms), "ms"), unit="D"))
 
 
 def _finite(value: Any) -> Any:
@@ -145,7 +128,7 @@ def _charts(metrics: Json) -> Json:
             floors = [row["value"] for row in rows if row["kind"] == "floor" and row["value"] is not None]
             bar = max(floors, default=None)
             title = f"{METRIC_NAMES[metric]}, n = {count(rows[0]['n'])}"
-            charts[protocol].append(_dots(title, rows, bar=bar, write=figure))
+            charts[protocol].append(_dots(title, rows, bar=bar, write=plain))
     return charts
 
 
@@ -236,6 +219,35 @@ def _staleness(metrics: Json) -> list[Json]:
     return sections
 
 
+def _drift(metrics: Json) -> list[Json]:
+    """Of each model, how its figures move over the time of the test, beside the floor that is best in all of it."""
+    found, sections = metrics.get("drift"), []
+    if not found:
+        return []
+    for model in metrics["models"]:
+        days = [day(part["from_ms"]) for part in found["parts"]]
+        until_ms = found["trained_until_ms"][model]
+        section: Json = {"model": model, "trained_until": until_ms and day(until_ms), "charts": []}
+        for metric in HEADLINES:
+            floor = metrics["against_best_floor"][model]["discovery"][metric]["floor"]
+            series = [
+                {
+                    "name": name,
+                    "style": style,
+                    "points": [
+                        {"x": (index + 0.5) / len(days) + shift, **of_part}
+                        for index, of_part in enumerate(found["figures"][name][metric])
+                    ],
+                }
+                for name, style, shift in ((model, "model", -0.01), (floor, "floor", 0.01))
+            ]
+            places = [((index + 0.5) / len(days), label) for index, label in enumerate(days)]
+            title = f"{model}: {METRIC_NAMES[metric]}, discovery"
+            section["charts"].append(_lines(title, series, x_ticks=places, mark=None, y=[0.0]))
+        sections.append(section)
+    return sections
+
+
 def _training(metrics: Json) -> list[Json]:
     """Of each model the curves of its training, where it kept them."""
     sections: list[Json] = []
@@ -271,8 +283,13 @@ def _tables(metrics: Json) -> list[Json]:
     tables: list[Json] = []
     for protocol in PROTOCOLS:
         slices = [name for name in SLICES if all(name in figures[protocol] for _, _, figures in systems)]
-        groups = [_group(SLICES[name], [(kind, who, figures[protocol][name]) for kind, who, figures in systems])
-                  for name in slices]  # fmt: skip
+        groups = [
+            _group(SLICES[name], [(kind, who, figures[protocol][name]) for kind, who, figures in systems])
+            for name in slices
+        ]
+        if stood := metrics["as_it_stood"]:
+            leaves = [(kind, who, figures[protocol]["all"]) for kind, who, figures in _systems(stood)]
+            groups.insert(1, _group("All, with the history as it stood", leaves))
         tables.append({"protocol": protocol, "title": protocol.capitalize(), "groups": groups})
     return tables
 
@@ -321,4 +338,4 @@ def _labels(ticks: Sequence[float]) -> list[str]:
 
 
 def _short(number: str) -> str:
-    return re.sub(r"\b0(?=\.)", "", number).replace("-", "−")
+    return re.sub(r"\b0(?=\.)", "", number)

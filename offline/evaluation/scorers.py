@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from models.errors import SettingsError
 from models.user_tower import load_user_tower
+from offline.evaluation.figures import moment
 from offline.interactions.log import InteractionLog
-from offline.interactions.splits import SplitName
-from offline.user_tower.scorer import catalogue_scores, histories
+from offline.interactions.splits import Split
+from offline.ranking.embeddings import catalogue_scores, histories
 
 
 class TowerScorer:
@@ -24,6 +25,8 @@ class TowerScorer:
     Attributes:
         name: its pooling.
         training: how it was made (TowerManifest.training).
+        trained_until_ms: no listen at this moment or later was learned from or chosen by; None where a manifest of
+            an earlier version does not tell.
 
     Raises:
         ReleaseError: the folder is not that of a trained tower.
@@ -33,6 +36,7 @@ class TowerScorer:
         self.tower = load_user_tower(folder)
         self.name = self.tower.manifest.pooling
         self.training = self.tower.manifest.training
+        self.trained_until_ms: int | None = self.training.get("trained_until_ms")
         self._log: InteractionLog | None = None
         self._row_of = np.empty(0, np.int64)
 
@@ -45,10 +49,11 @@ class TowerScorer:
         return catalogue_scores(embeddings, self.tower.items.vectors, self._row_of)
 
 
-def load_towers(
-    folders: Sequence[str], *, split: SplitName, test_share: float, log: InteractionLog
-) -> list[TowerScorer]:
+def load_towers(folders: Sequence[str], *, split: Split, test_share: float, log: InteractionLog) -> list[TowerScorer]:
     """The towers of folders, each of which has never seen the test.
+
+    A tower may be judged on the log and split that it was trained on, and on any other log whose test begins after
+    everything that it was trained on.
 
     Args:
         folders: of trained towers.
@@ -57,24 +62,35 @@ def load_towers(
         log: likewise.
 
     Raises:
-        SettingsError: a tower is of another log or split, or two have one name.
+        SettingsError: a tower may have seen the test or knows no track of the log, or two have one name.
         ReleaseError: a folder is not that of a trained tower.
     """
     towers: dict[str, TowerScorer] = {}
     for folder in folders:
         tower = TowerScorer(Path(folder))
-        made = tower.training
-        for what, own, ours in (
-            ("split", made["split"], split),
-            ("test_share", made["test_share"], test_share if split == "temporal" else made["test_share"]),
-            ("log", made["log"]["fingerprint"], log.fingerprint),
-        ):
-            if own != ours:
-                raise SettingsError(
-                    f"the tower in {folder} was trained on the {what} {own}, not {ours}, and may have seen the test; "
-                    f"train it anew on this {what}, or evaluate on its own"
-                )
+        _check_unseen(tower, folder, split=split, test_share=test_share, log=log)
+        if not (tower.tower.items.rows(log.tracks) >= 0).any():
+            raise SettingsError(f"the tower in {folder} knows no track of {log.where}; evaluate it on a log of its own")
         if tower.name in towers:
             raise SettingsError(f"{folder} is a second tower that is called {tower.name}; evaluate one at a time")
         towers[tower.name] = tower
     return list(towers.values())
+
+
+def _check_unseen(tower: TowerScorer, folder: str, *, split: Split, test_share: float, log: InteractionLog) -> None:
+    """Raise SettingsError where a tower may have seen the test."""
+    made, until_ms = tower.training, tower.trained_until_ms
+    if until_ms is not None and split.test_from_ms is not None and until_ms <= split.test_from_ms:
+        return
+    for what, own, ours in (
+        ("split", made["split"], split.name),
+        ("test_share", made["test_share"], test_share if split.name == "temporal" else made["test_share"]),
+        ("log", made["log"]["fingerprint"], log.fingerprint),
+    ):
+        if own != ours:
+            raise SettingsError(
+                f"the tower in {folder} was trained on the {what} {own}, not {ours}, "
+                + ("" if until_ms is None else f"until {moment(until_ms)}, ")
+                + ("" if split.test_from_ms is None else f"and this test begins {moment(split.test_from_ms)}: ")
+                + f"it may have seen the test; train it anew on this {what}, or evaluate on its own or on a later log"
+            )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from offline.evaluation.intervals import leaf
 from offline.evaluation.measures import Judged
 from offline.interactions.log import InteractionLog
-from offline.ranking.examples import Examples
+from offline.ranking.examples import Examples, ends_before
 from offline.ranking.rank import Ranked, Scorer, rank
 
 Int64 = NDArray[np.int64]
@@ -40,7 +40,7 @@ def stale(tower: Scorer, judged: Judged, fresh: Ranked, *, advance: Callable[[in
         ranked = {"discovery": fresh}
         if gap_ms:
             ranked = rank(tower, judged.log, examples, ends=ends, protocols=("discovery",), advance=advance)
-        hits, moved = ranked["discovery"].values()[:, :1], ends < examples.positions
+        hits, moved = ranked["discovery"].values()[:, :1], ends < examples.ends
         slices = {"all": counted, "with_listens": counted & moved, "without_listens": counted & ~moved}
         replicates = judged.bootstrap.means(hits, slices)
         by_gap[str(gap_ms)] = {
@@ -55,8 +55,5 @@ def stale(tower: Scorer, judged: Judged, fresh: Ranked, *, advance: Callable[[in
 def history_ends(log: InteractionLog, examples: Examples, *, gap_ms: int) -> Int64:
     """(n,) where histories end without the events of the gap before the target; a gap of 0 leaves all of them."""
     if not gap_ms:
-        return examples.positions
-    starts = log.offsets[examples.users]
-    until = log.at[examples.positions] - gap_ms
-    histories = zip(starts, examples.positions, until, strict=True)
-    return starts + np.array([np.searchsorted(log.at[a:b], t, side="right") for a, b, t in histories], np.int64)
+        return examples.ends
+    return ends_before(log, examples.positions, log.at[examples.positions] - gap_ms + 1)

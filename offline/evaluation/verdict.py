@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from offline.evaluation.figures import day, plain, signed
 from offline.evaluation.floors import EASE_TRACKS
 from offline.evaluation.intervals import Leaf
 from offline.evaluation.measures import FEWEST_USERS
@@ -24,6 +25,7 @@ METRIC_NAMES = {
 }
 
 _MANY_TIES = 0.05  # of the examples
+_DAY_MS = 86_400_000
 
 
 def state(comparison: Json) -> State:
@@ -91,6 +93,7 @@ def verdict(metrics: Json, *, caveat: str | None = None) -> list[str]:
         *sentences["unclear"],
         *([caveat] if caveat else []),
         *_ties(metrics),
+        *_later_logs(metrics),
         *sentences["wins"],
         *_remarks(metrics),
     ]
@@ -119,25 +122,43 @@ def _comparison(metrics: Json, model: str, protocol: str, metric: str, result: S
 
 
 def _ties(metrics: Json) -> list[str]:
-    """That many examples stand at the moment of the listen before them, and the figures without these."""
-    sentences = []
-    for protocol in PROTOCOLS:
-        floors = {name: of_protocol[protocol] for name, of_protocol in metrics["floors"].items()}
+    """That many examples share their moment with the listen before them, and what the order of ids would tell."""
+    stood = metrics["as_it_stood"]
+    shares, reached = [], []
+    for protocol in PROTOCOLS if stood else ():
+        floors = {name: of_protocol[protocol] for name, of_protocol in stood["floors"].items()}
         slices = next(iter(floors.values()))
         count, untied = (slices[name]["recall_at_10"]["n"] for name in ("all", "untied"))
         if not count or count - untied <= _MANY_TIES * count:
             continue
-        sentence = (
-            f"{(count - untied) / count:.0%} of the examples of {protocol} stand at the same moment as the listen "
-            "before them, in the order of their ids, which a model can learn"
+        models = {name: of_protocol[protocol] for name, of_protocol in stood["models"].items()}
+        recalls = {name: of["all"]["recall_at_10"]["value"] for name, of in (models | floors).items()}
+        best = max(floors, key=lambda name: recalls[name])
+        of_models = " and ".join(f"{plain(recalls[name])} of {name}" for name in models)
+        shares.append(f"{(count - untied) / count:.0%} of the examples of {protocol}")
+        reached.append(f"{of_models} against {plain(recalls[best])} of {best} in {protocol}")
+    if not shares:
+        return []
+    return [
+        f"{' and '.join(shares)} stand at the same moment as the listen before them, in the order of their ids, which "
+        "a model can learn: all figures leave that moment out of the history. With the history as it stood, Recall@10 "
+        f"would be {', and '.join(reached)}."
+    ]
+
+
+def _later_logs(metrics: Json) -> list[str]:
+    """That a tower is judged on a log that came after its own, and what its own validation said."""
+    sentences = []
+    for model, training in metrics["training"].items():
+        if training["log"]["fingerprint"] == metrics["log"]["fingerprint"]:
+            continue
+        until_ms, begins_ms = training["trained_until_ms"], metrics["split"]["test_from_ms"]
+        reached = metrics["models"][model]["discovery"]["all"]["ndcg_at_10"]["value"]
+        sentences.append(
+            f"{model} was trained on another log, until {day(until_ms)}, and this test begins "
+            f"{(begins_ms - until_ms) / _DAY_MS:.1f} days after that: NDCG@10 in discovery is {plain(reached)}, where "
+            f"its own validation had {plain(training['valid_ndcg_at_10'])}."
         )
-        if untied:
-            models = {name: of_protocol[protocol] for name, of_protocol in metrics["models"].items()}
-            recalls = {name: of["untied"]["recall_at_10"]["value"] for name, of in (models | floors).items()}
-            best = max(floors, key=lambda name: recalls[name])
-            reached = " and ".join(f"{plain(recalls[name])} of {name}" for name in metrics["models"])
-            sentence += f": without them, Recall@10 is {reached} against {plain(recalls[best])} of {best}"
-        sentences.append(sentence + ".")
     return sentences
 
 
@@ -159,13 +180,3 @@ def _remarks(metrics: Json) -> list[str]:
     if "ease" not in floors:
         remarks.append(f"ease is no floor here: it is fitted for catalogues of up to {EASE_TRACKS:,} tracks.")
     return remarks
-
-
-def plain(value: float | None) -> str:
-    """A share with three decimals: .083."""
-    return "none" if value is None else f"{value:.3f}".removeprefix("0")
-
-
-def signed(value: float) -> str:
-    """A difference with its sign: +.008."""
-    return f"{value:+.3f}".replace("0.", ".", 1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.history import IS_USABLE
 from offline.interactions.log import InteractionLog, spans
 from offline.interactions.splits import Split, in_training
 
@@ -17,6 +19,12 @@ Bool = NDArray[np.bool_]
 PROTOCOLS = ("discovery", "replay")
 """discovery: tracks that the user had any event with before are no candidates, and examples whose target is such a
 track are left out. replay: nothing is removed, nothing left out."""
+
+History = Literal["before_moment", "as_it_stood"]
+HISTORIES: tuple[History, ...] = get_args(History)
+"""before_moment: the history of an example is everything strictly before the moment of its target. Many listens may
+share a moment, in albums that are added at once and in logs of whole seconds, and only their ids put them in order.
+as_it_stood: the history ends just before the target in that order, and a model can learn from it how ids follow."""
 
 MAX_EXAMPLES = 50_000
 """Of a test that is judged; where it has more, users are drawn."""
@@ -30,41 +38,50 @@ class Examples:
     """Targets to rank, and what is known of them.
 
     Attributes:
-        positions: (n,) of the targets in the log; the history of each ends there.
+        positions: (n,) of the targets in the log.
+        ends: (n,) where their histories end: what a model sees, and what discovery removes, is before it.
         users: (n,) places in log.users.
         targets: (n,) places in log.tracks.
-        seen: (n,) the user had an event with the track before.
+        seen: (n,) the history has an event with the track.
+        no_history: (n,) the history has no usable listen.
         tied: (n,) the target stands at the same moment as the event before it: their ids decide which comes first.
         new_users: (n,) the user has no event in the training part.
         new_tracks: (n,) the track has no event in the training part.
 
     Example:
         test = Examples.of(log, split, split.test)
+        flattered = Examples.of(log, split, split.test, history="as_it_stood")
     """
 
     positions: Int64
+    ends: Int64
     users: NDArray[np.integer]
     targets: NDArray[np.integer]
     seen: Bool
+    no_history: Bool
     tied: Bool
     new_users: Bool
     new_tracks: Bool
 
     @classmethod
-    def of(cls, log: InteractionLog, split: Split, positions: Int64) -> Examples:
-        """The examples whose targets stand at (n,) positions of a log."""
+    def of(cls, log: InteractionLog, split: Split, positions: Int64, *, history: History = "before_moment") -> Examples:
+        """The examples whose targets stand at (n,) positions of a log, with histories of a kind."""
         users = log.user_of(positions)
         targets = np.asarray(log.track[positions])
-        starts, seen = log.offsets[users], np.zeros(len(positions), bool)
-        for chunk in chunks(positions - starts):
-            rows, events = spans(starts[chunk], positions[chunk])
+        ends = ends_before(log, positions, log.at[positions]) if history == "before_moment" else positions
+        starts, seen, usable = log.offsets[users], np.zeros(len(positions), bool), np.zeros(len(positions), bool)
+        for chunk in chunks(ends - starts):
+            rows, events = spans(starts[chunk], ends[chunk])
             seen[chunk.start + rows[log.track[events] == targets[chunk][rows]]] = True
+            usable[chunk.start + rows[IS_USABLE[log.signal[events]]]] = True
         trained = np.bincount(log.track[in_training(log, split)], minlength=len(log.tracks)) > 0
         return cls(
             positions=positions,
+            ends=ends,
             users=users,
             targets=targets,
             seen=seen,
+            no_history=~usable,
             tied=(positions > starts) & (log.at[np.maximum(positions - 1, 0)] == log.at[positions]),
             new_users=split.train_end[users] == starts,
             new_tracks=~trained[targets],
@@ -77,9 +94,17 @@ class Examples:
             "all": counted,
             "new_users": counted & self.new_users,
             "new_tracks": counted & self.new_tracks,
+            "no_history": counted & self.no_history,
             "untied": counted & ~self.tied,
         }
         return slices if protocol == "discovery" else slices | {"repeats": self.seen}
+
+
+def ends_before(log: InteractionLog, positions: Int64, moments: Int64) -> Int64:
+    """(n,) where the histories of the users of (n,) positions end that hold what is before (n,) moments, in ms."""
+    starts = log.offsets[log.user_of(positions)]
+    histories = zip(starts, positions, moments, strict=True)
+    return starts + np.array([np.searchsorted(log.at[a:b], moment) for a, b, moment in histories], np.int64)
 
 
 def draw_users(log: InteractionLog, positions: Int64, *, most: int = MAX_EXAMPLES, seed: int) -> Int64:

@@ -99,24 +99,24 @@ def rank(
         scorer: what ranks. Its NaN counts as -inf.
         log: the log of the examples.
         examples: (n,) of them.
-        ends: (n,) where the history that the scorer sees ends; the rolling history when None. What discovery
-            removes is always that of the rolling history.
+        ends: (n,) where the history that the scorer sees ends; that of the examples when None. What discovery
+            removes is always the history of the examples.
         protocols: which of PROTOCOLS.
         advance: called after each chunk with its number of examples times that of the protocols.
 
     Returns:
         By protocol, the ranks of all n examples.
     """
-    ends = examples.positions if ends is None else ends
+    ends = examples.ends if ends is None else ends
     parts: dict[str, list[Ranked]] = {protocol: [] for protocol in protocols}
     rows = max(1, _CHUNK_BYTES // (4 * len(log.tracks)))
-    for chunk in chunks(examples.positions - log.offsets[examples.users], rows=rows):
+    for chunk in chunks(examples.ends - log.offsets[examples.users], rows=rows):
         users, targets = examples.users[chunk], examples.targets[chunk]
         scores = np.array(scorer.scores(log, users, ends[chunk]), np.float32)
         np.copyto(scores, -np.inf, where=np.isnan(scores))
         for protocol in sorted(protocols, reverse=True):  # replay before discovery, which removes tracks
             if protocol == "discovery":
-                history, events = spans(log.offsets[users], examples.positions[chunk])
+                history, events = spans(log.offsets[users], examples.ends[chunk])
                 scores[history, log.track[events]] = -np.inf
             parts[protocol].append(Ranked(ranks=_ranks(scores, targets), top=_top(scores)))
         advance(len(users) * len(parts))

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import SettingsError
-from offline.ranking.rank import METRICS, rank
 from offline.user_tower.checkpoint import Course, load_checkpoint, save_checkpoint
 from offline.user_tower.data import TrainingData
 from offline.user_tower.losses import FullSoftmax, gbce, sampled_softmax
 from offline.user_tower.networks import Items, Tower
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.windows import Windows
+
+_AVERAGED_EVERY = 10  # steps: the whole of a large item table is read and written each time
 
 
 class Network(nn.Module):
@@ -37,7 +38,9 @@ class Network(nn.Module):
     def loss(self, batch: Windows, device: torch.device, generator: torch.Generator) -> Tensor:
         """The mean loss over the positions that train."""
         settings = self.settings
-        rows, signals, ages_s, trains, targets = (torch.from_numpy(array).to(device) for array in batch)
+        rows, signals, ages_s, trains, targets = (
+            torch.from_numpy(array).to(device, non_blocking=True) for array in batch
+        )
         every = None if self.items.table.sparse else self.items()
         vectors = self.items(rows) if every is None else every[rows]
         users = self.tower(vectors * (signals > 0)[..., None], signals, ages_s, trains)
@@ -78,7 +81,7 @@ class Candidate:
         if table.sparse:
             self.optimisers.append(torch.optim.SparseAdam([table.weight], lr=settings.learning_rate))
         self.course: Course = load_checkpoint(path, key=data.key, networks=self._networks, optimisers=self.optimisers)
-        self.steps = int(self.course[-1]["step"]) if self.course else 0
+        self.steps = self._averaged = int(self.course[-1]["step"]) if self.course else 0
 
     @property
     def best_score(self) -> float:
@@ -94,7 +97,7 @@ class Candidate:
     def is_stale(self) -> bool:
         """Whether the last `patience` validations brought nothing better."""
         since = self.steps - self.best_step if self.course else 0
-        return since >= self.data.settings.patience * self.data.settings.validate_every
+        return since >= self.data.settings.patience * self.data.budget.validate_every
 
     def train(self, batches: Iterable[Windows], *, advance: Callable[[], object]) -> None:
         """Train up to the next validation, validate, and write the checkpoint.
@@ -106,15 +109,18 @@ class Candidate:
         Raises:
             SettingsError: the loss is no number any more.
         """
-        settings, began = self.data.settings, time.monotonic()
-        torch.manual_seed(settings.seed * 1_000_003 + self.steps)
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.steps)
+        data, settings, began = self.data, self.data.settings, time.monotonic()
+        seed = (settings.seed * 1_000_003 + self.steps) * 1_009 + data.team.rank
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         self.network.train()
-        total, examples = 0.0, 0
+        losses, examples = torch.zeros((), dtype=torch.float64, device=data.device), 0
         for batch in batches:
-            total += self._step(batch, generator) * len(batch.targets)
+            losses += self._step(batch, generator) * len(batch.targets)
             examples += len(batch.targets)
             advance()
+        self._average()
+        total, examples = data.team.total(losses.item(), examples)  # no step waited for its loss
         if not math.isfinite(total):
             raise SettingsError(
                 f"the loss is no number any more after {self.steps} steps; run this again with a learning_rate "
@@ -125,31 +131,38 @@ class Candidate:
             self.best.load_state_dict(self.average.state_dict())
         point = {"step": self.steps, "loss": total / examples, "valid_ndcg_at_10": score}
         self.course.append(point | {"examples": examples, "seconds": seconds})
-        save_checkpoint(
-            self.path, key=self.data.key, course=self.course, networks=self._networks, optimisers=self.optimisers
-        )
+        if data.team.leads:
+            save_checkpoint(
+                self.path, key=data.key, course=self.course, networks=self._networks, optimisers=self.optimisers
+            )
+        data.team.wait()
 
-    def _step(self, batch: Windows, generator: torch.Generator) -> float:
+    def _step(self, batch: Windows, generator: torch.Generator) -> Tensor:
+        """The loss of a step."""
         settings = self.data.settings
         for optimiser in self.optimisers:
             optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, (self.steps + 1) / settings.warm_up)
             optimiser.zero_grad()
         loss = self.network.loss(batch, self.data.device, generator)
         loss.backward()
+        self.data.team.share_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.optimisers[0].param_groups[0]["params"], settings.clip)
         for optimiser in self.optimisers:
             optimiser.step()
         self.steps += 1
-        share = 1 - min(settings.averaging, self.steps / (self.steps + 9))  # the first weights are soon forgotten
+        if self.steps % _AVERAGED_EVERY == 0:
+            self._average()
+        return loss.detach()
+
+    def _average(self) -> None:
+        """Take the steps since the last time into the average of the weights."""
+        kept = min(self.data.settings.averaging, self.steps / (self.steps + 9))  # the first weights are soon forgotten
+        share, self._averaged = 1 - kept ** (self.steps - self._averaged), self.steps
         with torch.no_grad():
             for mean, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 mean.lerp_(weight, share)
-        return float(loss.detach())
 
     def _validate(self) -> float:
         """NDCG@10 of the average of the weights, in discovery where it has an example."""
-        data, examples = self.data, self.data.examples
-        protocol = "replay" if examples.seen.all() else "discovery"
-        scorer = NetworkScorer(data, self.average.tower, self.average.items)
-        ranked = rank(scorer, data.log, examples, protocols=(protocol,))[protocol]
-        return float(ranked.values()[examples.slices(protocol)["all"], METRICS.index("ndcg_at_10")].mean())
+        protocol = "replay" if self.data.examples.seen.all() else "discovery"
+        return NetworkScorer(self.data, self.average.tower, self.average.items).ndcg(self.data.examples, protocol)

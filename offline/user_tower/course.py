@@ -1,33 +1,33 @@
-"""The course of a training as people see it: a progress bar, or a line for each validation."""
+"""The course of a training as people see it: what is to come, and a progress bar or a line for each validation."""
 
 from __future__ import annotations
 
+import time
 from typing import Self
 
-import click
-
 from offline.progress import progress_bar
+from offline.user_tower.budget import Budget
 from offline.user_tower.candidate import Candidate
-from offline.user_tower.settings import TowerTraining
+
+_WARM, _TIMED = 5, 20  # steps: the first ones are slow
 
 
 class CourseBar:
     """The progress bar of a training, for all of its dropouts. It ends where the training would without patience.
 
     Example:
-        with CourseBar(settings) as bar:
+        with CourseBar(data.budget, shown=data.team.leads) as bar:
             bar.describe(candidate)
             candidate.train(batches, advance=bar.advance)
             bar.validated(candidate)
     """
 
-    def __init__(self, settings: TowerTraining) -> None:
-        left, done, total = len(settings.dropouts), 0, 0
-        for until, kept in [*settings.trials, (settings.steps, 1)]:
-            total += left * (until - done)
-            left, done = kept, until
+    def __init__(self, budget: Budget, *, shown: bool) -> None:
+        self._budget, self._shown = budget, shown
+        self._steps, self._since_s = 0, 0.0
         self._progress = progress_bar()
-        self._task = self._progress.add_task("", total=total)
+        self._progress.disable |= not shown
+        self._task = self._progress.add_task("", total=budget.total)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -50,8 +50,18 @@ class CourseBar:
         if self._progress.disable:
             now = candidate.course[-1]["valid_ndcg_at_10"]
             text = f"dropout {candidate.dropout:g}, step {candidate.steps:,}: NDCG@10 {now:.4f}"
-            click.echo(f"{text}, best {candidate.best_score:.4f} at step {candidate.best_step:,}", err=True)
+            self._say(f"{text}, best {candidate.best_score:.4f} at step {candidate.best_step:,}")
 
     def advance(self) -> None:
-        """A step is done."""
+        """A step is done; after a few, the steps and the time to come are stated."""
         self._progress.advance(self._task)
+        self._steps += 1
+        if self._steps == _WARM:
+            self._since_s = time.monotonic()
+        elif self._steps == _WARM + _TIMED:
+            step_s = (time.monotonic() - self._since_s) / _TIMED
+            self._say(f"Training: {self._budget.ahead(step_s=step_s)}.")
+
+    def _say(self, line: str) -> None:
+        if self._shown:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.history import IS_USABLE
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.splits import Split, in_training, split_log
 from offline.ranking.examples import Examples
+from offline.user_tower.budget import Budget
+from offline.user_tower.no_history import first_listens
+from offline.user_tower.parallel import Team
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.start import spectral_start
-from offline.user_tower.windows import Windows, windows
+from offline.user_tower.windows import Windows, ahead, epoch_steps, windows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,69 +30,91 @@ class TrainingData:
 
     Attributes:
         settings, log, split: of the training.
-        learned: (items,) places in log.tracks of the tracks with a listen in the training part: they get vectors.
+        team: the processes that train together.
+        learned: (items,) places in log.tracks of the tracks with a usable listen in the training part: they get
+            vectors. Nobody knows of a track that was only ever skipped who would like it.
         row_of: (tracks,) the inverse; -1 where there is none.
         start: (items, dim) where their vectors begin.
+        first_listens: (items,) share of each among the first listens.
         examples: what a validation ranks.
-        device: a GPU where there is one.
+        budget: how many steps there are.
         key: of the settings and the log; a training goes on from a checkpoint with the same key.
     """
 
     settings: TowerTraining
     log: InteractionLog
     split: Split
+    team: Team
     learned: NDArray[np.int64]
     row_of: NDArray[np.int64]
     start: Tensor
+    first_listens: Tensor
     examples: Examples
-    device: torch.device
+    budget: Budget
     key: str
 
-    def steps(self, *, done: int = 0) -> Iterator[Windows]:
+    @property
+    def device(self) -> torch.device:
+        """What this process trains on."""
+        return self.team.device
+
+    def steps(self, *, done: int = 0) -> Generator[Windows, None, None]:
         """The steps of a training, without end, from the one after `done` on."""
         settings = self.settings
-        return windows(
-            self.log,
-            self.split,
-            self.row_of,
-            context=settings.context,
-            stride=settings.trains,
-            batch=max(1, settings.positions // settings.trains),
-            seed=settings.seed,
-            done=done,
+        return ahead(
+            windows(
+                self.log,
+                self.split,
+                self.row_of,
+                context=settings.context,
+                stride=settings.trains,
+                positions=settings.positions,
+                seed=settings.seed,
+                done=done,
+                rank=self.team.rank,
+                processes=self.team.size,
+            )
         )
 
 
-def prepare(settings: TowerTraining, *, scratch: Path) -> TrainingData:
+def prepare(settings: TowerTraining, *, scratch: Path, team: Team) -> TrainingData:
     """Read the log, split it, and draw the examples of the validation.
 
     Example:
-        data = prepare(TowerTraining(log="listens", out="tower"), scratch=Path("tower.partial"))
-        first = next(data.steps())
+        with team_of("auto") as team:
+            data = prepare(TowerTraining(log="listens", out="tower"), scratch=Path("tower.partial"), team=team)
+            first = next(data.steps())
 
     Raises:
         SettingsError: the log cannot be used, or the split leaves a part empty.
     """
     log = read_log(settings.log, rule=settings.counting, scratch=scratch, forgotten=settings.forgotten)
     split = split_log(log, settings.split, test_share=settings.test_share)
-    learned = np.flatnonzero(np.bincount(log.track[in_training(log, split)], minlength=len(log.tracks)))
+    usable = in_training(log, split) & IS_USABLE[log.signal]
+    learned = np.flatnonzero(np.bincount(log.track[usable], minlength=len(log.tracks)))
     row_of = np.full(len(log.tracks), -1, np.int64)
     row_of[learned] = np.arange(len(learned))
     positions = split.valid
     if len(positions) > settings.validation_examples:
         rng = np.random.default_rng(settings.seed)
         positions = np.sort(rng.choice(positions, settings.validation_examples, replace=False))
-    decides = msgspec.json.encode(msgspec.structs.replace(settings, log="", out="", forgotten=None), order="sorted")
+    decides = msgspec.json.encode(
+        msgspec.structs.replace(settings, log="", out="", forgotten=None, device="auto"), order="sorted"
+    )
     return TrainingData(
         settings=settings,
         log=log,
         split=split,
+        team=team,
         learned=learned,
         row_of=row_of,
         start=torch.from_numpy(
             spectral_start(log, split, row_of, items=len(learned), dim=settings.dim, seed=settings.seed)
         ),
+        first_listens=torch.from_numpy(first_listens(log, split, row_of, items=len(learned))),
         examples=Examples.of(log, split, positions),
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        key=f"{log.fingerprint} {decides.decode()}",
+        budget=Budget.of(
+            settings, epoch_steps=epoch_steps(log, split, positions=settings.positions, processes=team.size)
+        ),
+        key=f"{log.fingerprint} {decides.decode()} {team.size}",
     )

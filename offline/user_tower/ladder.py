@@ -18,6 +18,7 @@ from offline.ranking.examples import Examples, draw_users
 from offline.ranking.rank import METRICS, rank
 from offline.tables import table_lines
 from offline.user_tower.data import prepare
+from offline.user_tower.parallel import team_of
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import Ladder
 from offline.user_tower.train import train
@@ -75,8 +76,9 @@ def run(settings: Ladder) -> Outcome:
 
 def _rung(settings: Ladder, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    data = prepare(msgspec.structs.replace(settings, **changes), scratch=folder)
-    chosen = train(data, folder)
+    with team_of(settings.device) as team:
+        data = prepare(msgspec.structs.replace(settings, **changes), scratch=folder, team=team)
+        chosen = train(data, folder)
     examples = Examples.of(data.log, data.split, draw_users(data.log, data.split.test, seed=settings.seed))
     counted = examples.slices("discovery")["all"]
     scorer = NetworkScorer(data, chosen.best.tower, chosen.best.items)

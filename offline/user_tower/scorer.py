@@ -1,58 +1,36 @@
-"""The scores of a tower in training: histories of a log to embeddings, and those to scores of all tracks."""
+"""The scores of a tower in training."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.user_tower import newest_known
-from offline.interactions.log import InteractionLog
+from offline.interactions.log import InteractionLog, spans
+from offline.ranking.embeddings import catalogue_scores, histories
+from offline.ranking.examples import Examples, chunks
+from offline.ranking.rank import LIST_LENGTH
 from offline.user_tower.data import TrainingData
 from offline.user_tower.networks import Items, Tower
+from offline.user_tower.no_history import fit_no_history
 
+Int64 = NDArray[np.int64]
 
-def histories(
-    log: InteractionLog,
-    row_of: NDArray[np.int64],
-    users: NDArray[np.integer],
-    ends: NDArray[np.int64],
-    *,
-    history: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """What a tower is given for the histories of users (n,) that end at positions (n,) of the log.
-
-    Returns:
-        Rows (row_of of each track), signals and times (ms) of the newest listens, (n, history) each, newest last.
-        Where a history is shorter, rows are -1, and signals and times 0.
-    """
-    places = ends[:, None] + np.arange(-history, 0)
-    inside = places >= log.offsets[users][:, None]
-    places = np.maximum(places, 0)
-    return (
-        np.where(inside, row_of[log.track[places]], -1),
-        np.where(inside, log.signal[places], 0).astype(np.int64),
-        np.where(inside, log.at[places], 0),
-    )
-
-
-def catalogue_scores(
-    embeddings: NDArray[np.float32], vectors: NDArray[np.float32], row_of: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """(n, tracks of a log) dot products of (n, dim) with (items, dim); -inf where row_of says -1: no such item."""
-    scores = np.full((len(embeddings), len(row_of)), -np.inf, np.float32)
-    known = row_of >= 0
-    scores[:, known] = embeddings @ vectors[row_of[known]].T
-    return scores
+_CHUNK_SCORES = 2**26  # 256 MB
 
 
 class NetworkScorer:
-    """A tower in training as an offline.ranking.rank.Scorer.
+    """A tower in training as an offline.ranking.rank.Scorer, and what a validation makes of it.
 
     Args:
         data: what the tower trains on; it scores the listens of this log alone.
         tower: the network.
         items: trained with it.
+
+    Attributes:
+        no_history: (dim,) the embedding of a history without a usable listen.
     """
 
     name = "tower"
@@ -60,19 +38,51 @@ class NetworkScorer:
     def __init__(self, data: TrainingData, tower: Tower, items: Items) -> None:
         self.data = data
         self.tower = tower
-        with torch.inference_mode():
-            self.vectors = items().cpu().numpy()
+        with torch.no_grad():
+            self.vectors = items()
+        self.no_history = fit_no_history(items, data.first_listens.to(data.device))
 
-    def embed(self, users: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n, dim) embeddings of the histories of users (n,) that end at positions (n,)."""
+    def embed(self, users: NDArray[np.integer], ends: NDArray[np.int64]) -> Tensor:
+        """(n, dim) embeddings of the histories of users (n,) that end at positions (n,), on the device."""
         data, history = self.data, self.data.settings.history
-        rows, signals, ages_s, _ = newest_known(*histories(data.log, data.row_of, users, ends, history=history),
-                                                history=history)  # fmt: skip
-        vectors = self.vectors[rows] * (signals > 0)[..., None]
+        found = newest_known(*histories(data.log, data.row_of, users, ends, history=history), history=history)
+        rows, signals, ages_s, usable = (torch.from_numpy(array).to(data.device) for array in found)
         with torch.inference_mode():
-            inputs = (torch.from_numpy(array).to(data.device) for array in (vectors, signals, ages_s))
-            return self.tower(*inputs).cpu().numpy()
+            embeddings = self.tower(self.vectors[rows] * (signals > 0)[..., None], signals, ages_s)
+            return torch.where(usable[:, None], embeddings, self.no_history)
 
     def scores(self, log: InteractionLog, users: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.float32]:  # noqa: ARG002
         """(n, tracks) as Scorer says; the log is that of the training."""
-        return catalogue_scores(self.embed(users, ends), self.vectors, self.data.row_of)
+        embeddings = self.embed(users, ends).cpu().numpy()
+        return catalogue_scores(embeddings, self.vectors.cpu().numpy(), self.data.row_of)
+
+    def ndcg(self, examples: Examples, protocol: str) -> float:
+        """NDCG@10 over the examples of a protocol, each process ranking its share of them.
+
+        It is that of offline.ranking.rank.rank, whose lists of tracks a validation does not need: ranks alone are
+        counted on the device, without a copy of the item table.
+        """
+        data, counted = self.data, np.flatnonzero(examples.slices(protocol)["all"])
+        starts, total = data.log.offsets[examples.users], 0.0
+        known = counted[data.row_of[examples.targets[counted]] >= 0]  # others are missed
+        own = known[data.team.rank :: data.team.size]
+        rows = max(1, _CHUNK_SCORES // len(self.vectors))
+        for chunk in chunks(examples.ends[own] - starts[own], rows=rows):
+            some = own[chunk]
+            seen = spans(starts[some], examples.ends[some]) if protocol == "discovery" else None
+            total += float(self._gains(examples, some, seen).sum())
+        return data.team.total(total)[0] / len(counted)
+
+    def _gains(self, examples: Examples, some: Int64, seen: tuple[Int64, Int64] | None) -> Tensor:
+        """(n,) what each of some examples adds to the sum, without the tracks that are seen: rows and positions."""
+        data = self.data
+        with torch.inference_mode():
+            scores = self.embed(examples.users[some], examples.ends[some]) @ self.vectors.T
+            targets = torch.from_numpy(data.row_of[examples.targets[some]]).to(data.device)
+            own = scores.gather(1, targets[:, None])
+            if seen is not None:
+                rows = data.row_of[data.log.track[seen[1]]]
+                cells = (torch.from_numpy(array[rows >= 0]).to(data.device) for array in (seen[0], rows))
+                scores[tuple(cells)] = -torch.inf
+            ranks = scores.shape[1] - (scores < own).sum(1)
+            return torch.where(ranks <= LIST_LENGTH, 1.0 / torch.log2(1.0 + ranks), 0.0)

@@ -13,6 +13,8 @@ from offline.interactions.splits import SplitName
 Pooling = Literal["mean", "attention"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
+Device = Literal["auto", "cpu", "cuda"]
+
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Rate = Annotated[float, Meta(gt=0.0)]
@@ -75,22 +77,29 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         Meta(min_length=1, description="Dropouts that are tried; the best in validation NDCG@10 is kept."),
     ] = (0.1, 0.2, 0.3, 0.5)
 
-    trial_steps: Annotated[
-        tuple[Count, ...],
+    trial_shares: Annotated[
+        tuple[Annotated[float, Meta(gt=0.0, le=1.0)], ...],
         Meta(
             min_length=1,
-            description="Steps after which the worse half of the dropouts is given up; after the last of them, all but "
-            "the best. The last one is late, since a low dropout learns faster at first.",
+            description="Shares of the most steps after which the worse half of the dropouts is given up; after the "
+            "last of them, all but the best. The last one is late, since a low dropout learns faster at first.",
         ),
-    ] = (800, 3_000)
+    ] = (0.1, 0.4)
 
-    steps: Annotated[Count, Meta(description="Most steps of the training; it usually ends earlier, by patience.")] = (
-        7_000
-    )
+    epochs: Annotated[
+        Count, Meta(description="Most passes over the log; the training usually ends earlier, by patience.")
+    ] = 10
+
+    steps: Annotated[
+        Count, Meta(description="Steps that a small log may take instead, where they are more than its epochs have.")
+    ] = 7_000
 
     validate_every: Annotated[
         Count,
-        Meta(description="Steps from one validation to the next; a killed training goes on from the last one."),
+        Meta(
+            description="Steps from one validation to the next, or a fifth of an epoch where that is more; a killed "
+            "training goes on from the last one."
+        ),
     ] = 200
 
     patience: Annotated[
@@ -106,7 +115,13 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="softmax: full below full_softmax_tracks, sampled above; gbce: of gSASRec."),
     ] = "softmax"
 
-    full_softmax_tracks: Annotated[Count, Meta(description="Tracks from which on the softmax is sampled.")] = 100_000
+    full_softmax_tracks: Annotated[
+        Count,
+        Meta(
+            description="Tracks above which the softmax is sampled: with so many, a step with all of them takes one "
+            "and a half times as long on a CPU."
+        ),
+    ] = 30_000
 
     negatives: Annotated[
         int, Meta(ge=2, description="Negatives of a sampled loss, shared by all examples of a step.")
@@ -124,7 +139,7 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     ] = 150
 
     positions: Annotated[
-        Count, Meta(description="Most positions that train in a step; the step takes as many windows as they fill.")
+        Count, Meta(description="Positions that train in a step; the step takes as many windows as they fill.")
     ] = 4_800
 
     learning_rate: Annotated[Rate, Meta(description="Learning rate of AdamW.")] = 2e-3
@@ -142,6 +157,8 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         Share, Meta(description="Decay, per step, of the average of the weights that is validated and kept.")
     ] = 0.998
 
+    device: Annotated[Device, Meta(description="What trains; auto: a GPU where PyTorch finds one.")] = "auto"
+
     seed: Annotated[
         int,
         Meta(ge=0, lt=2**31, description="Equal seeds give equal towers on one machine; on a GPU, nearly equal ones."),
@@ -156,13 +173,6 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
     def context(self) -> int:
         """Listens of a window before those."""
         return self.history - (1 if self.pooling == "mean" else self.trains)
-
-    @property
-    def trials(self) -> list[tuple[int, int]]:
-        """Of each trial the step that ends it, and how many dropouts are kept then."""
-        kept = len(self.dropouts)
-        ends = [min(until, self.steps) for until in self.trial_steps]
-        return [(until, kept := 1 if until == ends[-1] else -(-kept // 2)) for until in ends]
 
 
 class Ladder(TowerTraining, frozen=True, kw_only=True):

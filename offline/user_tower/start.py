@@ -31,11 +31,13 @@ def spectral_start(
         seed: of the randomised decomposition.
     """
     used = in_training(log, split) & IS_USABLE[log.signal]
-    users = np.repeat(np.arange(len(log.users)), np.diff(log.offsets))[used]
+    until = np.concatenate([[0], np.cumsum(used)])[log.offsets]
+    tracks = row_of[log.track[used]].astype(np.int32)
     shape = (len(log.users), items)
-    heard = sparse.csr_array((np.ones(len(users), np.float32), (users, row_of[log.track[used]])), shape=shape)
-    heard.data[:] = 1.0  # repeats were summed
-    heard = heard @ sparse.diags_array(1.0 / np.sqrt(np.maximum(heard.sum(axis=0), 1.0)))
+    heard = sparse.csr_array((np.ones(len(tracks), np.float32), tracks, until.astype(np.int64)), shape=shape)
+    heard.sum_duplicates()
+    heard.data[:] = 1.0
+    heard.data /= np.sqrt(np.bincount(heard.indices, minlength=items)).astype(np.float32)[heard.indices]
     rng = np.random.default_rng(seed)
     vectors = rng.normal(scale=0.01, size=(items, dim)).astype(np.float32)  # of tracks that nobody shares
     most = min(dim, *shape)

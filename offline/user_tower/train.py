@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 
 from models.errors import SettingsError
 from models.user_tower import TOWER_MANIFEST
 from offline.files import check_replaceable, locked, writing
-from offline.interactions.splits import in_training
+from offline.user_tower.budget import ended
 from offline.user_tower.candidate import Candidate
 from offline.user_tower.course import CourseBar
 from offline.user_tower.data import TrainingData, prepare
 from offline.user_tower.export import export
+from offline.user_tower.parallel import Team, team_of
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import TowerTraining
 
@@ -29,8 +30,6 @@ _LEFT_OUT = {
     "forgotten": "are of users or tracks that were forgotten, and were left out",
     "taken_back": "were taken back by later ones, and were left out",
 }
-_TYPICAL_USERS = 20_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -39,13 +38,17 @@ class Outcome:
     Attributes:
         out: its folder.
         training: how it was made, as the manifest's `training` has it.
+        told: False in a process that does not speak for the others.
     """
 
     out: Path
     training: dict[str, Any]
+    told: bool = True
 
     def lines(self) -> list[str]:
         """What the command prints."""
+        if not self.told:
+            return []
         training = self.training
         lines = [
             f"{training['log'][name]:,} rows of the log {why}"
@@ -56,11 +59,14 @@ class Outcome:
             f"{self.out}: user tower of {training['tracks']:,} tracks; dropout {training['dropout']:g}, best at step "
             f"{training['best_step']:,} with a validation NDCG@10 of {training['valid_ndcg_at_10']:.4f}"
         )
+        lines.append(training["ended"])
         return lines
 
 
 def run(settings: TowerTraining) -> Outcome:
     """Train a tower and write its folder; a training that was killed goes on from its last validation.
+
+    Where torchrun started several processes, each calls this with the same settings, and the first one writes.
 
     Raises:
         SettingsError: the log cannot be used, the split leaves a part empty, the loss is no number, another run
@@ -73,18 +79,33 @@ def run(settings: TowerTraining) -> Outcome:
         )
     out = Path(settings.out).resolve()
     partial = out.with_name(out.name + ".partial")
-    with writing(out, ": the training goes on from its last validation"), locked(partial):
-        check_replaceable(out, TOWER_MANIFEST)
-        data = prepare(settings, scratch=partial)
-        chosen = train(data, partial)
-        training = describe(data, chosen)
-        export(
-            chosen.best.tower, chosen.best.items, out=out, ids=data.log.tracks[data.learned].to_list(),
-            global_embedding=typical(data, chosen), pooling=settings.pooling, counting=settings.counting,
-            training=training,
-        )  # fmt: skip
-        shutil.rmtree(partial, ignore_errors=True)
+    with team_of(settings.device) as team:
+        if not team.leads:
+            team.wait()
+            training = describe(*_trained(settings, partial, team))
+            team.wait()
+            return Outcome(out=Path(settings.out), training=training, told=False)
+        with writing(out, ": the training goes on from its last validation"), locked(partial):
+            check_replaceable(out, TOWER_MANIFEST)
+            team.wait()
+            data, chosen = _trained(settings, partial, team)
+            training = describe(data, chosen)
+            no_history = NetworkScorer(data, chosen.best.tower, chosen.best.items).no_history
+            team.wait()
+            export(
+                chosen.best.tower, chosen.best.items, out=out, ids=data.log.tracks[data.learned].to_list(),
+                global_embedding=tuple(no_history.tolist()), pooling=settings.pooling, counting=settings.counting,
+                training=training,
+            )  # fmt: skip
+            shutil.rmtree(partial, ignore_errors=True)
     return Outcome(out=Path(settings.out), training=training)
+
+
+def _trained(settings: TowerTraining, partial: Path, team: Team) -> tuple[TrainingData, Candidate]:
+    scratch = partial / f"process-{team.rank}"  # each process has arrays of the log of its own
+    scratch.mkdir(exist_ok=True)
+    data = prepare(settings, scratch=scratch, team=team)
+    return data, train(data, partial)
 
 
 def train(data: TrainingData, folder: Path) -> Candidate:
@@ -94,36 +115,25 @@ def train(data: TrainingData, folder: Path) -> Candidate:
         data: what they train on.
         folder: of their checkpoints.
     """
-    settings, dropouts = data.settings, list(data.settings.dropouts)
+    budget, dropouts = data.budget, list(data.settings.dropouts)
     # oneDNN keeps what it made for each shape that it has seen, and every step is of another shape.
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    with CourseBar(settings) as bar:
-        for until, kept in settings.trials:
+    with CourseBar(budget, shown=data.team.leads) as bar:
+        for until, kept in budget.trials:
             scores = {dropout: advance(data, dropout, folder, bar, until=until).best_score for dropout in dropouts}
             dropouts = sorted(scores, key=lambda dropout: -scores[dropout])[:kept]
-        return advance(data, dropouts[0], folder, bar, until=settings.steps)
+        return advance(data, dropouts[0], folder, bar, until=budget.steps)
 
 
 def advance(data: TrainingData, dropout: float, folder: Path, bar: CourseBar, *, until: int) -> Candidate:
     """Train with a dropout from its checkpoint on, until so many steps are done or patience is at its end."""
     candidate = Candidate(data, dropout, folder / f"dropout-{dropout}.safetensors")
     bar.describe(candidate)
-    batches = data.steps(done=candidate.steps)
-    while candidate.steps < until and not candidate.is_stale:
-        candidate.train(islice(batches, data.settings.validate_every), advance=bar.advance)
-        bar.validated(candidate)
+    with closing(data.steps(done=candidate.steps)) as batches:
+        while candidate.steps < until and not candidate.is_stale:
+            candidate.train(islice(batches, data.budget.validate_every), advance=bar.advance)
+            bar.validated(candidate)
     return candidate
-
-
-def typical(data: TrainingData, chosen: Candidate) -> tuple[float, ...]:
-    """(dim,) where a user with no usable history is put: in the middle of all others at the end of training."""
-    users = np.flatnonzero(data.split.train_end > data.log.offsets[:-1])
-    if len(users) > _TYPICAL_USERS:
-        users = np.random.default_rng(data.settings.seed).choice(users, _TYPICAL_USERS, replace=False)
-    scorer = NetworkScorer(data, chosen.best.tower, chosen.best.items)
-    mean = np.mean([scorer.embed(part, data.split.train_end[part]).mean(axis=0)
-                    for part in np.array_split(users, -(-len(users) // 1000))], axis=0)  # fmt: skip
-    return tuple((mean / max(float(np.linalg.norm(mean)), 1e-6)).tolist())
 
 
 def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:
@@ -133,11 +143,14 @@ def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:
         "log": {name: getattr(data.log, name) for name in ("where", "fingerprint", *_LEFT_OUT)},
         "split": data.split.name,
         "test_share": data.settings.test_share,
-        "trained_until": int(data.log.at[in_training(data.log, data.split)].max()),
+        "trained_until_ms": data.split.test_from_ms or int(data.log.at.max()) + 1,
         "tracks": len(data.learned),
         "dropout": chosen.dropout,
         "best_step": chosen.best_step,
         "valid_ndcg_at_10": chosen.best_score,
+        "epoch_steps": data.budget.epoch_steps,
+        "ended": ended(chosen.course, epoch_steps=data.budget.epoch_steps, patience=data.settings.patience),
+        "processes": data.team.size,
         "examples_per_s": sum(p["examples"] for p in chosen.course) / sum(p["seconds"] for p in chosen.course),
         "course": chosen.course,
     }

@@ -60,7 +60,7 @@ def _tower_text(release: Release) -> str:
         return "none: `tastewave worker listens` needs one"
     tower = release.user_tower().manifest
     text = f"{tower.pooling} pooling, {tower.dim}-d, {tower.items:,} items, the newest {tower.history} listens"
-    until_ms = tower.training.get("trained_until")  # of earlier versions, a tower does not tell
+    until_ms = tower.training.get("trained_until_ms")  # of earlier versions, a tower does not tell
     return text if until_ms is None else f"{text}, trained until {utc(until_ms)}"
 
 

@@ -3,6 +3,8 @@
 python tests/benchmarks/user_tower.py look-alike OUT.parquet    # writes the log
 python tests/benchmarks/user_tower.py speed                     # examples/s, five minutes
 python tests/benchmarks/user_tower.py best                      # time and memory of a training, half an hour
+python tests/benchmarks/user_tower.py border                    # from how many tracks on the softmax is sampled
+python tests/benchmarks/user_tower.py scale 10000000            # time and memory by part, for a log of so many listens
 
 Figures are for two cores, and kept in build/bench.json.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -18,7 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import click
@@ -136,6 +141,17 @@ def recbole_python() -> Path:
     return folder / "bin/python"
 
 
+def write_inter(log: Path, folder: Path) -> None:
+    """The log in RecBole's atomic files; its `timestamp`, which it takes to float32, is a listen's place."""
+    (folder / "log").mkdir()
+    events = pl.read_parquet(log).sort("user_id", "at", "track_id")
+    events.select(
+        pl.col("user_id").alias("user_id:token"),
+        pl.col("track_id").alias("item_id:token"),
+        pl.int_range(pl.len()).over("user_id").alias("timestamp:float"),
+    ).write_csv(folder / "log/log.inter", separator="\t")
+
+
 class RecBole:
     """RecBole's SASRec in a process of its own."""
 
@@ -160,14 +176,8 @@ class RecBole:
 
 @contextmanager
 def recbole(log: Path, folder: Path) -> Iterator[RecBole]:
-    """RecBole with the log in its atomic files; its `timestamp`, which it takes to float32, is a listen's place."""
-    (folder / "log").mkdir()
-    events = pl.read_parquet(log).sort("user_id", "at", "track_id")
-    events.select(
-        pl.col("user_id").alias("user_id:token"),
-        pl.col("track_id").alias("item_id:token"),
-        pl.int_range(pl.len()).over("user_id").alias("timestamp:float"),
-    ).write_csv(folder / "log/log.inter", separator="\t")
+    """RecBole on a log."""
+    write_inter(log, folder)
     python = [recbole_python(), "-W", "ignore::FutureWarning"]
     command = [*python, Path(__file__).with_name("recbole_sasrec.py"), folder, str(HISTORY)]
     with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -181,8 +191,11 @@ class Ours:
     """The user tower's training, step by step."""
 
     def __init__(self, log: Path, folder: Path, pooling: Literal["mean", "attention"]) -> None:
+        import torch
+
         from offline.user_tower.candidate import Candidate
         from offline.user_tower.data import prepare
+        from offline.user_tower.parallel import Team
         from offline.user_tower.settings import TowerTraining
 
         folder.mkdir()
@@ -190,7 +203,7 @@ class Ours:
             log=str(log), out=str(folder / "tower"), pooling=pooling, split="leave-last", history=HISTORY,
             validation_examples=100,
         )  # fmt: skip
-        data = prepare(settings, scratch=folder)
+        data = prepare(settings, scratch=folder, team=Team(device=torch.device("cpu")))
         self._candidate = Candidate(data, 0.2, folder / "checkpoint.safetensors")
         self._steps = data.steps()
 
@@ -267,6 +280,109 @@ def best(folder: Path) -> Figures:
     return figures
 
 
+def border(_: Path) -> Figures:
+    """CPU seconds of a step with the full and with the sampled softmax, by the number of tracks, in one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    figures: Figures = {}
+    for tracks in (10_000, 20_000, 30_000, 50_000, 100_000):
+        took = {name: _step_s(tracks, full_softmax_tracks=most) for name, most in (("full", tracks), ("sampled", 1))}
+        print(
+            f"{tracks:>8,} tracks: {took['full']:.3f} s a step with the full softmax, {took['sampled']:.3f} s sampled"
+        )
+        figures[str(tracks)] = took
+    return figures
+
+
+def _step_s(tracks: int, **settings: Any) -> float:
+    """CPU seconds of a step on random windows of 32 people with 199 listens each."""
+    import torch
+
+    from offline.user_tower.candidate import Candidate
+    from offline.user_tower.parallel import Team
+    from offline.user_tower.settings import TowerTraining
+    from offline.user_tower.windows import Windows
+
+    rng = np.random.default_rng(0)
+    team = Team(device=torch.device("cpu"))
+    data: Any = SimpleNamespace(
+        settings=TowerTraining(log="", out="", **settings), start=torch.randn(tracks, 40), learned=np.arange(tracks),
+        team=team, device=team.device, key="",
+    )  # fmt: skip
+    candidate = Candidate(data, 0.2, Path("none"))
+    trains = np.arange(199) >= 49
+    ages_s = np.sort(rng.random((32, 199)) * 1e6)[:, ::-1].copy()
+    took = []
+    for _ in range(6):
+        batch = Windows(
+            rows=rng.integers(0, tracks, (32, 199)), signals=np.ones((32, 199), np.int64), ages_s=ages_s,
+            trains=np.tile(trains, (32, 1)), targets=rng.integers(0, tracks, 32 * trains.sum()),
+        )  # fmt: skip
+        began = time.process_time()
+        candidate._step(batch, torch.Generator().manual_seed(0))
+        took.append(time.process_time() - began)
+    return min(took[1:])
+
+
+def scale(folder: Path, *, listens: int) -> Figures:
+    """CPU seconds of each part of a training in one thread, and its peak memory; users a tenth, tracks a hundredth."""
+    import torch
+
+    from offline.user_tower.candidate import Candidate
+    from offline.user_tower.data import prepare
+    from offline.user_tower.order import training_order
+    from offline.user_tower.parallel import Team
+    from offline.user_tower.settings import TowerTraining
+
+    torch.set_num_threads(1)
+    _write_large(folder / "log.parquet", listens=listens)
+    settings = TowerTraining(log=str(folder / "log.parquet"), out="", validate_every=20)
+    seconds, began = {}, time.process_time()
+
+    def took(part: str) -> None:
+        nonlocal began
+        seconds[part] = time.process_time() - began
+        print(f"{part:<40}{seconds[part]:8.1f} s", flush=True)
+        began = time.process_time()
+
+    data = prepare(settings, scratch=folder, team=Team(device=torch.device("cpu")))
+    took("reading the log, where items start")
+    training_order(data.log, data.split, data.row_of, rng=np.random.default_rng(0))
+    took("the order of an epoch")
+    candidate = Candidate(data, 0.2, folder / "checkpoint")
+    steps = data.steps()
+    next(steps)
+    took("the first step's windows")
+    for batch in islice(steps, 20):
+        candidate._step(batch, torch.Generator().manual_seed(0))
+    took("20 steps")
+    candidate._average()
+    candidate._validate()
+    took("a validation")
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+    print(f"{data.budget.epoch_steps:,} steps an epoch; peak memory {peak_mib:,.0f} MiB")
+    return seconds | {"epoch_steps": data.budget.epoch_steps, "peak_mib": peak_mib}
+
+
+def _write_large(path: Path, *, listens: int) -> None:
+    """A log with a few favourites and a long tail of tracks, listened to within a year; 10 listens a user."""
+    rng = np.random.default_rng(0)
+    users, tracks = listens // 10, listens // 100
+    schema = pa.schema([("user_id", pa.string()), ("track_id", pa.string()), ("at", pa.int64())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, listens, 1_000_000):
+            count = min(1_000_000, listens - start)
+            user = (rng.random(count) ** 2 * users).astype(np.int64)
+            track = (rng.random(count) ** 3 * tracks).astype(np.int64)
+            columns = {
+                "user_id": pa.array(np.char.add("u", user.astype(str))),
+                "track_id": pa.array(np.char.add("t", track.astype(str))),
+                "at": FIRST_S * 1000 + rng.integers(0, 365 * DAY_S, count) * 1000,
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+
+
 def validations(partial: Path) -> list[tuple[float, int]]:
     """Dropout and step of each that the checkpoints of a training tell of."""
     from safetensors import safe_open
@@ -297,6 +413,19 @@ def main() -> None:
 
 main.command("speed", help=speed.__doc__)(lambda: keep(speed))
 main.command("best", help=best.__doc__)(lambda: keep(best))
+main.command("border", help=border.__doc__)(lambda: keep(border))
+
+
+@main.command(name="scale", help=scale.__doc__)
+@click.argument("listens", type=click.IntRange(10_000))
+def scale_of(listens: int) -> None:
+    """Measure a log of so many listens."""
+
+    def part(folder: Path) -> Figures:
+        return scale(folder, listens=listens)
+
+    part.__name__ = f"scale_{listens}"
+    keep(part)
 
 
 @main.command(name="look-alike", help="Write the log.")

@@ -33,7 +33,7 @@ def write_tower(folder: Path, track_ids: Iterable[str], *, history: int = 50, po
         torch.nn.init.normal_(weight, std=0.3)
     export(
         tower, Items(torch.randn(len(ids), DIM), sparse=False), out=folder, ids=ids, global_embedding=GLOBAL,
-        pooling=pooling, counting=CountingRule(), training={"trained_until": 1_767_225_600_000},
+        pooling=pooling, counting=CountingRule(), training={"trained_until_ms": 1_767_225_600_000},
     )  # fmt: skip
     return folder
 

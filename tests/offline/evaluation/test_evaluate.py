@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from errno import ENOSPC
 from os import strerror
 from pathlib import Path
@@ -77,7 +79,7 @@ def write_log(path: Path, *, users: int = 60, length: int = 12, tracks: int = 40
     return path
 
 
-SHORT = {"steps": 40, "validate_every": 20, "trial_steps": (20,), "dropouts": (0.2,)}
+SHORT = {"steps": 40, "validate_every": 20, "trial_shares": (0.5,), "dropouts": (0.2,)}
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,8 @@ def test_a_tower_is_evaluated_against_the_floors_and_a_report_is_written(tower: 
     assert "item_knn" in result.stdout
     assert metrics["verdict"][0] in result.stdout.splitlines()
     assert list(metrics["models"]) == list(metrics["staleness"]) == list(metrics["training"]) == ["mean"]
-    assert list(metrics["floors"]) == ["popularity", "markov", "item_knn", "ease"]
-    assert metrics["floors"]["markov"]["discovery"]["all"]["recall_at_10"]["value"] == 1.0
+    assert list(metrics["floors"]) == ["popularity", "personal_frequency", "item_knn", "transitions", "ease"]
+    assert metrics["floors"]["transitions"]["discovery"]["all"]["recall_at_10"]["value"] == 1.0
     assert metrics["log"] | {"where": "", "fingerprint": ""} == {
         "where": "", "fingerprint": "", "users": 60, "tracks": 40, "listens": 720, "targets": 720, "from_ms": START,
         "to_ms": START + 15 * DAY,
@@ -166,7 +168,9 @@ def test_a_sample_is_a_sample_in_the_metrics_too(tower: tuple[Path, Path], tmp_p
 
 def test_a_tower_of_another_split_or_log_is_refused_in_a_sentence(tower: tuple[Path, Path], tmp_path: Path):
     log, folder = tower
-    with pytest.raises(SettingsError, match="was trained on the split leave-last, not temporal, and may have seen"):
+    with pytest.raises(
+        SettingsError, match=r"was trained on the split leave-last, not temporal, until .*Z: it may have"
+    ):
         run(Evaluate(log=str(log), out=str(tmp_path / "out"), towers=(str(folder),)))
     other = write_log(tmp_path / "other.parquet", users=61)
     with pytest.raises(SettingsError, match=r"was trained on the log [0-9a-f]{12}, not [0-9a-f]{12}"):
@@ -174,6 +178,34 @@ def test_a_tower_of_another_split_or_log_is_refused_in_a_sentence(tower: tuple[P
     with pytest.raises(SettingsError, match="is a second tower that is called mean"):
         run(Evaluate(log=str(log), out=str(tmp_path / "out"), towers=(str(folder),) * 2, split="leave-last"))
     assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_yesterdays_tower_is_judged_on_todays_log(tmp_path: Path):
+    today = write_log(tmp_path / "today.parquet", length=20)
+    events = pl.read_parquet(today)
+    yesterday = tmp_path / "yesterday.parquet"
+    events.filter(pl.col("at") < START + 21 * DAY).write_parquet(yesterday)
+    train(load_config(TowerTraining, log=str(yesterday), out=str(tmp_path / "mean"), **SHORT))
+    out = tmp_path / "out"
+    metrics = run(Evaluate(log=str(today), out=str(out), towers=(str(tmp_path / "mean"),), replicates=100)).metrics
+    trained_until_ms = START + 20 * DAY - 2 * DAY + 1  # a tenth of twenty days before the last listen of yesterday
+    assert metrics["training"]["mean"]["trained_until_ms"] == trained_until_ms
+    assert metrics["drift"]["trained_until_ms"] == {"mean": trained_until_ms}
+    assert "mean was trained on another log, until 2023-12-02, and this test begins 2.7 days" in " ".join(
+        metrics["verdict"]
+    )
+    assert len(metrics["drift"]["figures"]["mean"]["ndcg_at_10"]) == 4
+    assert "How it ages" in (out / "report.html").read_text()
+    with pytest.raises(SettingsError, match=r"until 2023-12-02T.*Z, and this test begins 2023-11-28T.*: it may have"):
+        run(Evaluate(log=str(today), out=str(out), towers=(str(tmp_path / "mean"),), test_share=0.4, replicates=100))
+
+
+def test_a_tower_of_strange_tracks_is_refused_in_a_sentence(tower: tuple[Path, Path], tmp_path: Path):
+    other = write_log(tmp_path / "other.parquet", length=40)
+    renamed = pl.read_parquet(other).with_columns(pl.col("track_id").str.replace("t", "other-"))
+    renamed.write_parquet(other)
+    with pytest.raises(SettingsError, match="knows no track of"):
+        run(Evaluate(log=str(other), out=str(tmp_path / "out"), towers=(str(tower[1]),)))
 
 
 def test_a_log_that_leaves_nothing_to_judge_ends_the_command_with_a_sentence(
@@ -190,3 +222,8 @@ def test_a_log_that_leaves_nothing_to_judge_ends_the_command_with_a_sentence(
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("Error: the leave-last split of")
     assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_towers_that_are_given_are_judged_without_torch():
+    probe = "import sys, offline.evaluation.evaluate; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "False\n"

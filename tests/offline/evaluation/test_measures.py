@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
 from offline.evaluation.intervals import Bootstrap
-from offline.evaluation.measures import against_best, measure
-from offline.ranking.examples import Examples
+from offline.evaluation.measures import Judged, against_best, measure
+from offline.ranking.examples import HISTORIES, PROTOCOLS, Examples
 from offline.ranking.rank import Ranked, rank
 from tests.offline.small_logs import log_of, split_of
 from tests.offline.small_scores import Table, cases, one, ranked_by_a_loop
@@ -31,6 +32,53 @@ def test_metrics_are_those_of_a_loop_over_tracks(case):
         assert {name: leaf["value"] for name, leaf in leaves["all"].items()} == pytest.approx(expected)
         assert leaves["all"]["recall_at_10"]["n"] == len(kept)
         assert leaves["all"]["coverage_at_10"]["n"] == len(log.tracks)
+
+
+def test_recall_and_ndcg_are_those_of_scikit_learn():
+    rng = np.random.default_rng(4)
+    log = log_of(rng.integers(0, 150, (40, 12)).tolist(), tracks=150)
+    split = split_of(log, learned=[6] * 40, valid=1)
+    table = rng.permutation(len(log.track) * 150 + 150).reshape(-1, 150).astype(np.float32)  # no two are equal
+    judged = Judged.of(log, split, split.test, bootstrap=Bootstrap(log.user_of(split.test), replicates=100, seed=0))
+    measured = judged.measure(judged.rank(dict.fromkeys(PROTOCOLS, Table(table))))["before_moment"]
+    scores, targets = table[split.test].copy(), log.track[split.test]
+    counted = np.ones(len(targets), bool)
+    for protocol in ("replay", "discovery"):
+        if protocol == "discovery":
+            for row, position in enumerate(split.test):
+                heard = log.track[log.offsets[log.user_of(position)] : position]
+                scores[row, heard], counted[row] = -1.0, targets[row] not in heard
+        found = {name: leaf["value"] for name, leaf in measured[protocol].leaves["all"].items()}
+        of_ones = np.eye(150)[targets[counted]]
+        assert found["ndcg_at_10"] == pytest.approx(ndcg_score(of_ones, scores[counted], k=10), abs=1e-9)
+        for k in (10, 50, 100):
+            recall = top_k_accuracy_score(targets[counted], scores[counted], k=k, labels=range(150))
+            assert found[f"recall_at_{k}"] == pytest.approx(recall, abs=1e-9)
+
+
+def test_histories_as_they_stood_are_ranked_as_if_all_had_been():
+    rng = np.random.default_rng(5)
+    times = [np.sort(rng.integers(0, 6, 12)).tolist() for _ in range(40)]
+    log = log_of(rng.integers(0, 30, (40, 12)).tolist(), tracks=30, times=times)
+    split = split_of(log, learned=[6] * 40, valid=1)
+    scorers = dict.fromkeys(PROTOCOLS, Table(rng.random((len(log.track) + 1, 30))))
+    judged = Judged.of(log, split, split.test, bootstrap=Bootstrap(log.user_of(split.test), replicates=100, seed=0))
+    found = judged.rank(scorers)
+    measured = judged.measure(found)
+    for history in HISTORIES:
+        examples = Examples.of(log, split, split.test, history=history)
+        for protocol, expected in rank(scorers["replay"], log, examples).items():
+            np.testing.assert_array_equal(found[history][protocol].ranks, expected.ranks)
+            np.testing.assert_array_equal(found[history][protocol].top, expected.top)
+            count = measured[history][protocol].leaves["all"]["recall_at_10"]["n"]
+            assert count == examples.slices(protocol)["all"].sum()
+
+
+def test_where_no_two_listens_share_a_moment_histories_are_judged_once():
+    log = log_of([[0, 1, 2, 3]] * 12, tracks=4)
+    split = split_of(log, learned=[2] * 12)
+    judged = Judged.of(log, split, split.test, bootstrap=Bootstrap(log.user_of(split.test), replicates=100, seed=0))
+    assert list(judged.rank(dict.fromkeys(PROTOCOLS, Table(np.ones((49, 4)))))) == ["before_moment"]
 
 
 def test_a_repeated_target_is_left_out_of_discovery_and_a_repeat_in_replay():

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from models.errors import SettingsError
-from offline.evaluation.report import day, render, write_report
+from offline.evaluation.report import render, write_report
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 METRICS = {"recall_at_10": 1.0, "recall_at_50": 2.6, "recall_at_100": 3.7, "ndcg_at_10": 0.52, "coverage_at_10": 3.1}
 SLICES = {
-    "discovery": {"all": (1090, 1.0), "new_users": (0, 0.0), "new_tracks": (37, 0.3), "untied": (989, 0.9)},
+    "discovery": {"all": (1090, 1.0), "new_users": (0, 0.0), "new_tracks": (37, 0.3), "no_history": (21, 0.2),
+                  "untied": (989, 0.9)},
     "replay": {
-        "all": (2755, 1.4), "new_users": (0, 0.0), "new_tracks": (41, 0.3), "untied": (2516, 1.3),
+        "all": (2755, 1.4), "new_users": (0, 0.0), "new_tracks": (41, 0.3), "no_history": (21, 0.2),
+        "untied": (2516, 1.3),
         "repeats": (1665, 1.8),
     },
 }  # fmt: skip
@@ -30,7 +32,7 @@ def leaf(value: float, n: int, *, spread: float = 0.15) -> dict[str, Any]:
 
 
 def short(value: float) -> str:
-    return f"{value:.4f}".removeprefix("0")
+    return f"{value:.3f}".removeprefix("0")
 
 
 def system(recall: float) -> dict[str, Any]:
@@ -58,6 +60,14 @@ def whole(*, gain: float, verdict: str) -> dict[str, Any]:
          "valid_ndcg_at_10": 0.031 + 0.021 * (1 - 0.7**point) - 0.0009 * max(0, point - 12)}
         for point in range(1, 17)
     ]  # fmt: skip
+    models = {"mean": system(best + gain), "attention": system(best + gain - 0.004)}
+    floors = {
+        "popularity": system(0.0312),
+        "transitions": system(0.0577),
+        "item_knn": system(best),
+        "ease": system(0.0795),
+    }
+    begins = 891_000_000_000
     return {
         "log": {"where": "logs/listens-2026", "fingerprint": "5f3a9c01d2e4", "users": 943, "tracks": 1682,
                 "listens": 100_000, "targets": 82_520, "from_ms": 874_724_710_000, "to_ms": 893_286_638_000},
@@ -65,9 +75,16 @@ def whole(*, gain: float, verdict: str) -> dict[str, Any]:
                   "every event before it, those of the test part included.", "train_listens": 80_000,
                   "valid_examples": 7311, "test_examples": 2755, "test_users": 128, "test_from_ms": 891_000_000_000,
                   "sampled": False},
-        "models": {"mean": system(best + gain), "attention": system(best + gain - 0.004)},
-        "floors": {"popularity": system(0.0312), "markov": system(0.0577), "item_knn": system(best),
-                   "ease": system(0.0795)},
+        "models": models,
+        "floors": floors,
+        "as_it_stood": {"models": {"mean": system(0.144), "attention": system(0.133)},
+                        "floors": {name: system(0.122) for name in floors}},
+        "floor_settings": {"ease": {"discovery": {"ridge": 300.0}, "replay": {"ridge": 100.0}}},
+        "drift": {
+            "parts": [{"from_ms": begins + part * 10**8, "to_ms": begins + (part + 1) * 10**8} for part in range(4)],
+            "figures": {name: {metric: [leaf(0.09 - 0.0107 * part, 270) for part in range(4)]
+                               for metric in ("recall_at_10", "ndcg_at_10")} for name in (*models, *floors)},
+            "trained_until_ms": {"mean": begins - 864 * 10**5, "attention": None}},
         "against_best_floor": {"mean": {"discovery": dict(against), "replay": dict(against)},
                                "attention": {"discovery": dict(weaker), "replay": dict(weaker)}},
         "staleness": {"mean": {
@@ -94,11 +111,12 @@ UNDECIDED = whole(gain=0.0021, verdict="mean is ahead of item_knn by no more tha
 def minimal() -> dict[str, Any]:
     """What is left where one model was judged on its own with the floors that always fit."""
     metrics = deepcopy(MODEL_WINS)
-    for key in ("staleness", "training", "config", "versions"):
+    for key in ("staleness", "drift", "training", "config", "versions", "floor_settings"):
         del metrics[key]
     for table in (metrics["models"], metrics["against_best_floor"]):
         del table["attention"]
     del metrics["floors"]["ease"], metrics["verdict"][1]
+    metrics["as_it_stood"] = None
     metrics["split"] |= {"name": "leave-last", "test_from_ms": None}
     return metrics
 
@@ -164,10 +182,10 @@ def test_who_wins_is_the_title_and_stands_with_the_verdict_before_the_first_char
 def test_a_floor_that_wins_one_comparison_of_four_is_the_headline_and_is_named() -> None:
     metrics = deepcopy(MODEL_WINS)
     for model in ("mean", "attention"):
-        metrics["against_best_floor"][model]["replay"]["ndcg_at_10"] = match("markov", -0.0207, half=0.0011)
+        metrics["against_best_floor"][model]["replay"]["ndcg_at_10"] = match("transitions", -0.0207, half=0.0011)
     page = Page(render(metrics))
     assert "A floor wins in 1 of 4 comparisons" in page.text
-    assert re.search(r"▼ mean: a floor wins\s*−\.0207 against markov95 %: −\.0218 to −\.0196", page.text)
+    assert re.search(r"▼ mean: a floor wins\s*-\.021 against transitions95 %: -\.022 to -\.020", page.text)
 
 
 def test_a_floor_ahead_by_chance_is_no_victory_of_the_model() -> None:
@@ -184,10 +202,18 @@ def test_the_headline_says_which_models_do_not_beat_every_floor() -> None:
 def test_every_figure_of_every_system_is_in_the_tables_with_its_interval() -> None:
     html = render(MODEL_WINS)
     for kind in ("models", "floors"):
+        stood = MODEL_WINS["as_it_stood"][kind]
         for name, found in MODEL_WINS[kind].items():
             rows = re.findall(rf'<th scope="row">{name} <small>.*?</tr>', html, re.DOTALL)
-            assert len(rows) == 7  # two of the nine slices have no example
-            filled = [part for slices in found.values() for part in slices.values() if part["recall_at_10"]["n"]]
+            assert (
+                len(rows) == 9 + 2
+            )  # two of the eleven slices have no example; and two groups with the history as it stood
+            filled = [
+                part
+                for protocol, slices in found.items()
+                for part in (slices["all"], stood[name][protocol]["all"], *list(slices.values())[1:])
+                if part["recall_at_10"]["n"]
+            ]
             for row, part in zip(rows, filled, strict=True):
                 for value in part.values():
                     assert f"{short(value['value'])}<small>" in row.replace("</strong>", "")
@@ -196,7 +222,9 @@ def test_every_figure_of_every_system_is_in_the_tables_with_its_interval() -> No
 
 def test_the_best_of_each_column_is_bold() -> None:
     bold = re.findall(r"<td><strong>([\d.]+)", render(MODEL_WINS))
+    stood = MODEL_WINS["as_it_stood"]["models"]["mean"]
     mean = [part for slices in MODEL_WINS["models"]["mean"].values() for part in slices.values()]
+    mean += [stood[protocol]["all"] for protocol in SLICES]
     wanted = [short(value["value"]) for part in mean for value in part.values() if value["n"]]
     assert sorted(bold) == sorted(wanted)
 
@@ -204,27 +232,29 @@ def test_the_best_of_each_column_is_bold() -> None:
 def test_charts_tell_their_figures_in_words_and_show_the_best_first() -> None:
     html = render(FLOOR_WINS)
     described = re.findall(r"<desc>(.*?)</desc>", html, re.DOTALL)
-    assert described[0].startswith("item_knn .0831 (.0706 to .0956); ease .0795")
-    assert described[0].endswith("popularity .0312 (.0265 to .0359)")
+    assert described[0].startswith("item_knn .083 (.071 to .096); ease .080")
+    assert described[0].endswith("popularity .031 (.027 to .036)")
     assert "Recall@10, n = 1,090</figcaption>" in html
-    assert len(described) == html.count('role="img"') == 4 + 4 + 1 + 2  # figures, differences, staleness, training
+    assert (
+        len(described) == html.count('role="img"') == 4 + 4 + 1 + 4 + 2
+    )  # figures, differences, staleness, ageing, training
 
 
 def test_of_a_model_and_a_floor_that_reach_the_same_the_floor_stands_first() -> None:
     described = re.findall(r"<desc>(.*?)</desc>", render(whole(gain=0.0, verdict="No winner.")), re.DOTALL)
-    assert described[0].startswith("item_knn .0831 (.0706 to .0956); mean .0831 (.0706 to .0956)")
+    assert described[0].startswith("item_knn .083 (.071 to .096); mean .083 (.071 to .096)")
 
 
 def test_a_slice_without_examples_says_so_instead_of_showing_noughts() -> None:
     text = Page(render(MODEL_WINS)).text
     assert len(re.findall(r"New users n = 0 · no example", text)) == 2
-    assert ".0000" not in text
+    assert ".000" not in text
 
 
 def test_figures_that_are_null_or_not_numbers_show_no_example() -> None:
     metrics = minimal()
     metrics["models"]["mean"]["discovery"]["all"]["ndcg_at_10"] = leaf(0, 0)
-    metrics["floors"]["markov"]["replay"]["all"]["recall_at_10"] |= {"value": float("nan"), "low": float("nan")}
+    metrics["floors"]["transitions"]["replay"]["all"]["recall_at_10"] |= {"value": float("nan"), "low": float("nan")}
     metrics["against_best_floor"]["mean"]["discovery"]["ndcg_at_10"] = {
         "floor": "item_knn", "difference": None, "low": None, "high": None}  # fmt: skip
     page = Page(render(metrics))
@@ -240,6 +270,21 @@ def test_staleness_gives_value_interval_and_number_for_each_age_and_group() -> N
             assert re.search(rf"<td>{value}.*?<small>n = {found['n']:,}</small>", html)
     assert [label for label in ("fresh", "1 hour", "1 day", "7 days") if f">{label}</text>" in html] == [
         "fresh", "1 hour", "1 day", "7 days"]  # fmt: skip
+
+
+def test_the_page_tells_how_figures_move_over_the_time_of_the_test() -> None:
+    page = Page(render(MODEL_WINS))
+    assert "mean was trained on listens before 1998-03-26." in page.text
+    assert "attention was trained on" not in page.text
+    assert "mean: .090, .079, .069, .058. item_knn: .090, .079, .069, .058." in page.text
+    assert "mean: NDCG@10, discovery" in page.text
+
+
+def test_figures_with_the_history_as_it_stood_are_named_and_stand_below_the_others() -> None:
+    text = Page(render(MODEL_WINS)).text
+    assert text.count("All, with the history as it stood") == 2
+    assert text.index("All n = 1,090") < text.index("All, with the history as it stood") < text.index("New users n")
+    assert "All, with the history as it stood" not in Page(render(minimal())).text
 
 
 def test_training_marks_the_chosen_step_and_tells_the_dropout() -> None:
@@ -261,7 +306,14 @@ def test_the_page_tells_how_to_make_it_again() -> None:
 
 def test_what_an_evaluation_did_not_make_leaves_no_empty_section() -> None:
     text = Page(render(minimal())).text
-    for title in ("What a stale embedding costs", "Training", "Versions", "test begins"):
+    for title in (
+        "What a stale embedding costs",
+        "How it ages",
+        "Training",
+        "Settings of the floors",
+        "Versions",
+        "test begins",
+    ):
         assert title in Page(render(MODEL_WINS)).text
         assert not re.search(rf"^{title}$", text, re.MULTILINE)
 
@@ -272,20 +324,19 @@ def test_names_from_outside_are_text_and_never_markup() -> None:
     metrics["log"]["where"] = metrics["log"]["fingerprint"] = hostile
     metrics["split"]["text"] = metrics["versions"]["torch"] = metrics["training"]["mean"]["config"]["log"] = hostile
     metrics["verdict"].append(hostile)
-    for key in ("models", "against_best_floor", "staleness", "training"):
+    for part in (metrics, metrics["as_it_stood"]):
+        part["models"][hostile] = part["models"].pop("mean")
+    for table in (metrics["drift"]["figures"], metrics["drift"]["trained_until_ms"]):
+        table[hostile] = table.pop("mean")
+    for key in ("against_best_floor", "staleness", "training"):
         metrics[key][hostile] = metrics[key].pop("mean")
     page = Page(render(metrics))
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
     assert hostile in page.text
 
 
-def test_times_of_any_size_have_a_day() -> None:
-    assert [day(0), day(951_782_400_000), day(-1)] == ["1970-01-01", "2000-02-29", "1969-12-31"]
-    assert day(2**62)
-
-
 def test_metrics_that_lack_a_part_are_refused_in_one_sentence() -> None:
-    for key in ("floors", "log", "against_best_floor", "verdict"):
+    for key in ("floors", "log", "against_best_floor", "as_it_stood", "verdict"):
         metrics = minimal()
         del metrics[key]
         with pytest.raises(SettingsError, match=f"{key}.*evaluate"):

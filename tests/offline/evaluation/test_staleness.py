@@ -17,7 +17,7 @@ def test_a_gap_takes_from_the_history_what_is_younger_than_it():
     log = log_of([[0, 1, 2, 3], [3, 2]], tracks=4, times=[times, [5, 5]])
     split = split_of(log, learned=[3, 1], valid=0)
     examples = Examples.of(log, split, split.test)
-    assert history_ends(log, examples, gap_ms=0).tolist() == [3, 5]
+    assert history_ends(log, examples, gap_ms=0).tolist() == [3, 4]
     assert history_ends(log, examples, gap_ms=HOUR).tolist() == [3, 4]
     assert history_ends(log, examples, gap_ms=DAY - HOUR).tolist() == [3, 4]
     assert history_ends(log, examples, gap_ms=DAY).tolist() == [2, 4]
@@ -42,9 +42,9 @@ def test_staleness_tells_users_with_listens_in_the_gap_from_those_without():
     busy, calm = [0, HOUR, 2 * DAY, 2 * DAY + 60_000], [0, HOUR, 2 * HOUR, 5 * DAY]
     log = log_of(histories, tracks=9, times=[busy, calm])
     split = split_of(log, learned=[3, 3], valid=0)
-    examples = Examples.of(log, split, split.test)
-    judged = Judged(log=log, examples=examples, bootstrap=Bootstrap(examples.users, replicates=100, seed=0))
-    fresh = rank(Next(), log, examples)["discovery"]
+    bootstrap = Bootstrap(log.user_of(split.test), replicates=100, seed=0)
+    judged = Judged.of(log, split, split.test, bootstrap=bootstrap)
+    fresh = rank(Next(), log, judged.examples)["discovery"]
     found = stale(Next(), judged, fresh, advance=lambda _: None)
     told = {gap: {name: (part["value"], part["n"]) for name, part in parts.items()} for gap, parts in found.items()}
     assert told["0"] == {"all": (1.0, 2), "with_listens": (None, 0), "without_listens": (1.0, 2)}

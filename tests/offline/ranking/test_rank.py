@@ -93,3 +93,15 @@ def test_a_shorter_history_for_the_scorer_still_removes_what_was_heard_since():
     found = rank(Table(table), log, examples, ends=np.array([1]))
     assert found["replay"].top[0, :3].tolist() == [0, 1, 2]
     assert found["discovery"].top[0, :2].tolist() == [2, -1]
+
+
+def test_what_came_at_the_moment_of_the_target_is_neither_seen_nor_removed():
+    log = log_of([[0, 1, 2]], tracks=3, times=[[1, 9, 9]])
+    split = split_of(log, learned=[2], valid=0)
+    table = np.array([[0.0, 0.0, 0.0], [7.0, 9.0, 8.0], [8.0, 9.0, 7.0], [0.0, 0.0, 0.0]])
+    found = rank(Table(table), log, Examples.of(log, split, split.test))
+    assert found["replay"].top[0, :3].tolist() == [1, 2, 0]  # by the scores of the history that ends at 1
+    assert found["discovery"].top[0, :3].tolist() == [1, 2, -1]
+    stood = rank(Table(table), log, Examples.of(log, split, split.test, history="as_it_stood"))
+    assert stood["replay"].top[0, :3].tolist() == [1, 0, 2]
+    assert stood["discovery"].top[0, :2].tolist() == [2, -1]

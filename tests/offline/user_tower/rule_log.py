@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
+from offline.user_tower.parallel import Team
+
+ALONE = Team(device=torch.device("cpu"))
 START = 1_600_000_000_000
 QUICK = {
-    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_steps": (20,), "steps": 60, "validate_every": 10,
-    "positions": 240, "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
+    "split": "leave-last", "dropouts": (0.1, 0.3), "trial_shares": (0.33,), "epochs": 1, "steps": 60,
+    "validate_every": 10, "positions": 240, "warm_up": 10, "averaging": 0.9, "history": 10, "stride": 15,
 }  # fmt: skip
 
 

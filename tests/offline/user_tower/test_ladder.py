@@ -9,7 +9,14 @@ from tests.offline.user_tower.rule_log import QUICK, write_log
 
 def test_the_ladder_prints_each_rung_and_what_it_reaches(tmp_path):
     log = write_log(tmp_path / "log.parquet")
-    words = ["steps=30", "trial_steps=[10]", "validate_every=10", "dropouts=[0.1]", f"positions={QUICK['positions']}"]
+    words = [
+        "steps=30",
+        "epochs=1",
+        "trial_shares=[0.3]",
+        "validate_every=10",
+        "dropouts=[0.1]",
+        f"positions={QUICK['positions']}",
+    ]
     result = CliRunner().invoke(cli, ["ladder", log, str(tmp_path / "out"), "--split", "leave-last", *words])
     assert result.exit_code == 0, result.output
     rungs = json.loads((tmp_path / "out" / "ladder.json").read_text())

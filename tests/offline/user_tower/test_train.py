@@ -17,11 +17,14 @@ from offline.cli import cli
 from offline.evaluation.scorers import TowerScorer
 from offline.interactions.log import read_log
 from offline.interactions.splits import split_log
-from offline.ranking.examples import Examples
+from offline.ranking.examples import HISTORIES, Examples
 from offline.ranking.rank import METRICS, rank
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.train import run
 from tests.offline.user_tower.rule_log import QUICK, START, write_log
+
+ONE_DROPOUT = QUICK | {"dropouts": (0.1,)}
+LONGER = {"steps": 250, "validate_every": 50, "learning_rate": 0.005}
 
 
 def test_a_tower_learns_what_follows_what(trained, log_path):
@@ -52,6 +55,41 @@ def test_a_tower_learns_nothing_from_a_log_whose_tracks_are_permuted(pooling, tm
     assert found.mean() < chance + 4 * np.sqrt(chance * (1 - chance) / len(found))
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_a_log_whose_ids_rise_within_seconds_teaches_nothing(pooling, tmp_path):
+    drawn = np.random.default_rng(0).permuted(np.tile(np.arange(100), (200, 1)), axis=1)[:, :40]
+    rows = [
+        (f"u{user:03}", f"t{track:02}", START + 1000 * (place // 20)) for (user, place), track in np.ndenumerate(drawn)
+    ]
+    path = str(tmp_path / "log.parquet")
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(path)
+    run(TowerTraining(log=path, out=str(tmp_path / "tower"), pooling=pooling, **ONE_DROPOUT | LONGER))
+    log = read_log(path)
+    split = split_log(log, "leave-last")
+    chance = 10 / 61  # of the tracks that a user of 40 has not had before the last one
+    for history in HISTORIES:
+        examples = Examples.of(log, split, split.test, history=history)
+        ranked = rank(TowerScorer(tmp_path / "tower"), log, examples)["discovery"]
+        found = ranked.values()[:, METRICS.index("recall_at_10")]
+        assert found.mean() < chance + 4 * np.sqrt(chance * (1 - chance) / len(found))
+
+
+def test_tracks_that_were_only_skipped_are_neither_learned_nor_recommended(tmp_path):
+    told = pl.read_parquet(write_log(tmp_path / "log.parquet"))
+    skips = told.group_by("user_id").agg(pl.col("at").min() + 30_000).with_columns(track_id=pl.lit("t0s"))
+    kinds = [told.with_columns(kind=pl.lit("play")), skips.with_columns(kind=pl.lit("skip"))]
+    pl.concat(kinds, how="diagonal").write_parquet(tmp_path / "log.parquet")
+    found = run(TowerTraining(log=str(tmp_path / "log.parquet"), out=str(tmp_path / "tower"), **QUICK)).training
+    tower = load_user_tower(tmp_path / "tower")
+    assert found["tracks"] == len(tower.items) == 40
+    assert tower.items.rows(["t0", "t0s", "t1"]).tolist() == [0, -1, 1]
+    log = read_log(str(tmp_path / "log.parquet"))
+    split = split_log(log, "leave-last")
+    scores = TowerScorer(tmp_path / "tower").scores(log, np.arange(60), split.train_end)
+    assert np.isneginf(scores[:, 1]).all()
+    assert np.isfinite(np.delete(scores, 1, axis=1)).all()
+
+
 def test_equal_seeds_give_equal_towers_and_other_seeds_others(log_path, tmp_path):
     vectors = []
     for number, seed in enumerate((1, 1, 2)):
@@ -62,12 +100,20 @@ def test_equal_seeds_give_equal_towers_and_other_seeds_others(log_path, tmp_path
     assert not np.array_equal(vectors[0], vectors[2])
 
 
-def test_without_a_terminal_each_validation_is_a_line(log_path, tmp_path, capsys):
-    run(TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | {"steps": 20}))
+def test_without_a_terminal_each_validation_is_a_line_and_what_is_to_come_is_stated_before_them(
+    log_path, tmp_path, capsys
+):
+    outcome = run(TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | {"steps": 30}))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "dropout 0.1, step 10", "dropout 0.1, step 20", "dropout 0.3, step 10", "dropout 0.3, step 20",
+        "dropout 0.1, step 10", "dropout 0.3, step 10", "Training", "dropout 0.1, step 20", "dropout 0.1, step 30",
+    ] or [line.split(":")[0] for line in lines] == [
+        "dropout 0.1, step 10", "dropout 0.3, step 10", "Training", "dropout 0.3, step 20", "dropout 0.3, step 30",
     ]  # fmt: skip
+    assert "at most 30 steps" in lines[2]
+    assert "40 with those of the dropouts that are given up: 1 minutes at" in lines[2]
+    assert outcome.lines()[-1] == outcome.training["ended"]
+    assert "30 steps" in outcome.training["ended"]
 
 
 def command(log_path, out, **settings):
