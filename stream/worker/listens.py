@@ -19,8 +19,8 @@ from stream.store.users import register_release
 from stream.worker.health import Check
 from stream.worker.service import serve
 
-_RECORDS_PER_FETCH = 8000  # the more listens of a user are in a batch, the less each of them costs
-_BATCHES_IN_HAND = 8
+_RECORDS_PER_FETCH = 12_000  # the more listens of a user are in a batch, the less each of them costs
+_BATCHES_IN_HAND = 4
 
 
 def run_listens_worker(settings: Settings) -> None:

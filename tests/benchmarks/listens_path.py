@@ -51,7 +51,7 @@ class Load:
 
     def __init__(self, *, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
-        self._users = _zipf(self._rng, USERS, 0.8)
+        self._users = _zipf(self._rng, USERS, 1.0)
         self._tracks = _zipf(self._rng, TRACKS, 1.0)
         self._at = 1_767_225_600_000
 
