@@ -17,10 +17,13 @@ import redis.exceptions
 from redis.crc import key_slot
 
 from deploy.local import Redis, RedisCluster
-from models.contract import LIVE_KEY, track_key
+from models.contract import LIVE_KEY, history_key, track_key
+from models.errors import EventError
 from stream.settings import load_settings
 from stream.store.away import is_redis_away
 from stream.store.client import async_client, sync_client
+from stream.store.histories import Change, HistoryStore
+from stream.store.users import UserStore
 from tests.platform.clock import now_ms, until
 from tests.platform.load import uploading
 from tests.platform.music import write_catalogue, write_music
@@ -219,23 +222,33 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(data)
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["one command", "a batch"])
 async def test_a_client_whose_primary_became_a_replica_finds_the_new_one_at_the_same_address(
-    redis_server: Redis,
+    redis_server: Redis, batch: bool
 ) -> None:
     with Redis(replica_of=redis_server) as successor, ask(successor) as new, ask(redis_server) as old:
         address = Address(redis_server)
         listener = await asyncio.start_server(address, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
-        client = async_client(load_settings(redis_url=f"redis://127.0.0.1:{port}").redis)
-        await client.set("before", 1)
+        settings = load_settings(redis_url=f"redis://127.0.0.1:{port}")
+        client = async_client(settings.redis)
+        histories = HistoryStore(client, settings.users)
+
+        async def write(name: str) -> None:
+            if batch:
+                await histories.add({name: Change({b"member": 1}, {})})
+            else:
+                await client.set(history_key(name), 1)
+
+        await write("before")
         address.server = successor
         new.replicaof("NO", "ONE")
         old.replicaof("127.0.0.1", successor.port)
         with pytest.raises(redis.exceptions.ReadOnlyError) as refused:
-            await client.set("after", 1)
+            await write("after")
         assert is_redis_away(refused.value)
-        await client.set("after", 1)
-        assert new.get("after") == "1"
+        await write("after")
+        assert new.exists(history_key("after"))
         await client.aclose()
         listener.close()
 
@@ -382,6 +395,27 @@ async def test_clients_follow_a_slot_that_is_moving(cluster: RedisCluster, targe
         assert [blocking.get(track_id) for track_id in ids] == [b"2"] * 8
     slot.arrive()
     assert await asyncio.gather(*(client.get(track_id) for track_id in ids)) == [b"2"] * 8
+    await client.aclose()
+
+
+async def test_a_user_with_three_keys_waits_until_its_slot_has_moved(cluster: RedisCluster) -> None:
+    settings = load_settings(redis_url=cluster.url, redis_cluster=True)
+    client = async_client(settings.redis)
+    histories = HistoryStore(client, settings.users, cluster=True)
+    slot = MovingSlot(cluster, source=cluster.nodes[0], target=cluster.nodes[1])
+    ids = ids_of_slot(slot.slot)
+    change, moving, other = Change({b"member": 1}, {b"said": 1}), next(ids), next(ids_of_slot(slot.slot + 1))
+    with pytest.raises(redis.exceptions.RedisError) as raised:
+        await histories.add({moving: change, other: change})
+    assert is_redis_away(raised.value)
+    assert (await histories.read([other]))[other].stored.members == [b"member"]
+    slot.arrive()
+    states = await histories.add({moving: change, other: change})
+    assert [state.stored for state in states.values()] == [([b"member"], [(b"said", 1)])] * 2
+    users = UserStore(client, "0123456789ab", cluster=True, ttl=1000)
+    assert await users.revisions([moving, other]) == [None, None]
+    with pytest.raises(EventError, match="begins with a brace"):
+        await histories.add({"}": change})
     await client.aclose()
 
 
