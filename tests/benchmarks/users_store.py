@@ -156,7 +156,7 @@ async def _costs(
 
 
 async def _used(client: Any) -> int:
-    return (await client.info("memory"))["used_memory_dataset"]
+    return (await client.info("memory"))["used_memory"]
 
 
 PARTS = {"users": users}
