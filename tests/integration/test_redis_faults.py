@@ -22,8 +22,9 @@ from models.errors import EventError
 from stream.settings import load_settings
 from stream.store.away import is_redis_away
 from stream.store.client import async_client, sync_client
+from stream.store.forgotten import forget_track, forget_user
 from stream.store.histories import Change, HistoryStore
-from stream.store.users import UserStore
+from stream.store.users import UserStore, register_release
 from tests.platform.clock import now_ms, until
 from tests.platform.load import uploading
 from tests.platform.music import write_catalogue, write_music
@@ -287,6 +288,32 @@ def test_a_worker_with_the_documented_rights_works_and_without_one_of_them_it_sa
     fragile.until_ready()
     assert fragile.dead_letters() == []
     assert "Traceback" not in fragile.worker_log()
+
+
+async def test_the_documented_rights_are_enough_for_users_and_with_those_of_forget_for_forgetting(
+    redis_server: Redis,
+) -> None:
+    further = re.findall(r"also needs `(\+[^`]+)`", PRODUCTION.read_text())[0]
+    with ask(redis_server) as client:
+        rights = ["on", ">secret99", *documented_rights().split()]
+        client.execute_command("ACL", "SETUSER", "tastewave", *rights)
+        client.execute_command("ACL", "SETUSER", "operator", *rights, *further.split())
+    urls = [redis_server.url.replace("//", f"//{name}:secret99@") for name in ("tastewave", "operator")]
+    worker, operator = (async_client(load_settings(redis_url=url).redis) for url in urls)
+    histories = HistoryStore(worker, load_settings().users)
+    users = UserStore(worker, "0123456789ab", ttl=1000)
+    await histories.rehearse()
+    await users.rehearse()
+    await register_release(worker, "0123456789ab")
+    await histories.add({"u1": Change({b"member": 1}, {b"said": 1})})
+    assert await users.get(["u1"]) == [None]
+    assert await users.revisions(["u1"]) == [None]
+    releases = [release.decode() for release in await operator.smembers("tw:releases")]
+    assert releases == ["0123456789ab"]
+    assert (await forget_user(operator, "u1", 5, releases=releases)).listens == 1
+    assert (await forget_track(operator, "t1", 5, releases=releases)).forgotten_at == 5
+    await worker.aclose()
+    await operator.aclose()
 
 
 def test_a_worker_that_starts_without_rights_waits_for_them(fragile: Platform, redis_server: Redis) -> None:
