@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from models.audio.windows import WindowPlan
 from models.contract import CONTRACT
@@ -19,7 +21,7 @@ from models.mel import FRONT_END, MUSICNN
 from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, load_release, release_id
 from models.sealed_folder import describe_files, write_manifest
 from offline.files import check_replaceable, new_folder
-from offline.genre.labels import LabelledTaggrams, read_artists, read_taggrams
+from offline.genre.labels import LabelledTaggrams, read_artists, read_embeddings, read_taggrams
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
 from offline.musicnn.convert import NETWORKS
@@ -27,6 +29,8 @@ from offline.release.settings import BuildRelease
 
 GENRE_HEAD = "genre.npz"
 NOTICE = "LICENSE-musicnn.txt"
+EMBEDDING = "embedding"
+"""The input that comes from listeners, in the taste space of the release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,8 @@ def run(settings: BuildRelease) -> Outcome:
     _check_folders(out, networks_dir)
     tracks = read_taggrams(Path(settings.taggrams_dir, "train.npz"), classes=len(settings.training.classes))
     artists = read_artists(Path(settings.taggrams_dir, "train_artists.csv"), tracks.ids)
-    trained = train(settings.training, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
+    heard = _heard(settings, tracks)
+    trained = train(settings.training, tracks=heard, labels=tracks.labels, artists=artists)
     with new_folder(out) as folder:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
@@ -65,6 +70,17 @@ def run(settings: BuildRelease) -> Outcome:
         write_manifest(folder / MANIFEST, _manifest(folder, trained, settings, tracks))
         load_release(folder).genre_head()
     return Outcome(release=load_release(out))
+
+
+def _heard(settings: BuildRelease, tracks: LabelledTaggrams) -> list[dict[str, NDArray[np.float32]]]:
+    """What is known of each track; an embedding only of those that have one."""
+    heard = tracks.features(patch_step=settings.training.patch_step)
+    if EMBEDDING in (block.name for block in settings.training.inputs):
+        embeddings = read_embeddings(Path(settings.taggrams_dir, "embeddings.npz"))
+        for features, track in zip(heard, tracks.ids, strict=True):
+            if track in embeddings:
+                features[EMBEDDING] = embeddings[track]
+    return heard
 
 
 def _check_folders(out: Path, networks_dir: Path) -> None:
