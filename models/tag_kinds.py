@@ -44,7 +44,12 @@ class TagKinds:
         tags, kinds = OUTPUTS["tags"], len(self.names)
         whole = self.network in TAGS and self.of_tag.shape == (tags,) and self.fits.ndim == 2
         typed = self.of_tag.dtype == np.int64 and self.fits.dtype == np.bool_
-        if not (whole and typed and len(self.fits) == kinds and {*range(kinds)} <= {*self.of_tag.tolist()} <= {*range(-1, kinds)}):
+        if not (
+            whole
+            and typed
+            and len(self.fits) == kinds
+            and {*range(kinds)} <= {*self.of_tag.tolist()} <= {*range(-1, kinds)}
+        ):
             raise ReleaseError(
                 f"the kinds of music of the genre head are of_tag {self.of_tag.dtype} {self.of_tag.shape} and fits "
                 f"{self.fits.dtype} {self.fits.shape} for {kinds} names and the network {self.network}; {_ADVICE}"

@@ -126,6 +126,11 @@ def from_before() -> tuple[Configuration, dict[str, SealedFile]]:
     return configuration, {name: SealedFile(sha256=value, bytes=1) for name, value in hashes.items()}
 
 
+def test_features_at_another_loudness_are_of_another_front_end(tmp_path: Path):
+    assert load_release(write_release(tmp_path / "a")).front_end == FRONT_END
+    assert load_release(write_release(tmp_path / "b", loudness_lufs=-20.0)).front_end == f"{FRONT_END} at -20 LUFS"
+
+
 @pytest.mark.parametrize("lufs", [3.0, -71.0])
 def test_a_loudness_that_no_audio_has_is_refused(tmp_path: Path, lufs: float):
     with pytest.raises(ReleaseError, match="loudness_lufs"):

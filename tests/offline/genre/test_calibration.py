@@ -1,5 +1,4 @@
 import numpy as np
-
 from msgspec.structs import replace
 
 from models.musicnn import TAGS
@@ -28,7 +27,9 @@ def test_what_tags_contradict_is_not_answered_and_does_not_count_for_the_thresho
     tracks = platform(artists_each=12)
     plain = train(CONFIG, **tracks)
     of_metal = TagKind(name="loud", tags=TAGS["msd"][35:40], genres=("ska",))
-    asked = train(replace(CONFIG, kinds=(of_metal, TagKind(name="rest", tags=("sad",), genres=CONFIG.classes))), **tracks)
+    asked = train(
+        replace(CONFIG, kinds=(of_metal, TagKind(name="rest", tags=("sad",), genres=CONFIG.classes))), **tracks
+    )
     assert asked.metrics["accuracy"] == plain.metrics["accuracy"]
     assert asked.metrics["answered"] < plain.metrics["answered"] - 0.2
     metal = [track for track, label in zip(tracks["tracks"], tracks["labels"], strict=True) if label == 1]
