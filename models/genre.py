@@ -306,7 +306,8 @@ def outvoted(votes: Int64, guesses: Int64) -> NDArray[np.bool_]:
 
 def _mean(windows: Sequence[Mapping[str, Float32]], name: str) -> Float64:
     """(1, columns): the mean of a feature over the windows."""
-    return np.mean([_feature(window, name) for window in windows], axis=0, keepdims=True, dtype=np.float64)
+    rows = np.stack([_feature(window, name) for window in windows])
+    return rows.mean(axis=0, keepdims=True, dtype=np.float64)
 
 
 def _feature(window: Mapping[str, Float32], name: str) -> Float32:

@@ -42,14 +42,9 @@ class TagKinds:
 
     def __post_init__(self) -> None:
         tags, kinds = OUTPUTS["tags"], len(self.names)
-        whole = self.network in TAGS and self.of_tag.shape == (tags,) and self.fits.ndim == 2
-        typed = self.of_tag.dtype == np.int64 and self.fits.dtype == np.bool_
-        if not (
-            whole
-            and typed
-            and len(self.fits) == kinds
-            and {*range(kinds)} <= {*self.of_tag.tolist()} <= {*range(-1, kinds)}
-        ):
+        shaped = self.network in TAGS and self.of_tag.shape == (tags,) and self.fits.shape[:1] == (kinds,)
+        typed = self.of_tag.dtype == np.int64 and self.fits.dtype == np.bool_ and self.fits.ndim == 2
+        if not (shaped and typed and {*range(kinds)} == {*self.of_tag.tolist()} - {-1}):
             raise ReleaseError(
                 f"the kinds of music of the genre head are of_tag {self.of_tag.dtype} {self.of_tag.shape} and fits "
                 f"{self.fits.dtype} {self.fits.shape} for {kinds} names and the network {self.network}; {_ADVICE}"

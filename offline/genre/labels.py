@@ -64,7 +64,7 @@ def read_taggrams(path: Path, *, classes: int) -> LabelledTaggrams:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         with np.load(path, allow_pickle=False) as arrays:
             patches, labels, ids = arrays["X"], arrays["Y"], arrays["IDS"]
-            max_pools = arrays["MAX_POOL"] if "MAX_POOL" in arrays else None
+            max_pools = arrays.get("MAX_POOL")
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path} cannot be read as taggrams ({type(error).__name__}); {_FORM}") from error
     rows = len(ids) if ids.ndim else 0
@@ -75,9 +75,7 @@ def read_taggrams(path: Path, *, classes: int) -> LabelledTaggrams:
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
         raise SettingsError(f"Y of {path} is not all integers from 0 to {classes - 1}; {_FORM}")
     if max_pools is not None and (max_pools.shape != (rows, OUTPUTS["max_pool"]) or not np.isfinite(max_pools).all()):
-        raise SettingsError(
-            f"MAX_POOL of {path} is {max_pools.shape}, not finite (patches, 753); leave it out or mend it"
-        )
+        raise SettingsError(f"MAX_POOL of {path} is {max_pools.shape}; give (patches, 753) finite numbers, or none")
     tracks, of_track = _rows_by_track(ids.astype(str))
     first = np.array([labels[rows[0]] for rows in of_track], np.int64)
     for track, rows, label in zip(tracks, of_track, first, strict=True):
@@ -118,7 +116,7 @@ def read_embeddings(path: Path) -> dict[str, NDArray[np.float32]]:
         ) from error
     if ids.ndim != 1 or embeddings.ndim != 2 or len(ids) != len(embeddings) or not np.isfinite(embeddings).all():
         raise SettingsError(
-            f"{path} has IDS {ids.shape} and EMBEDDING {embeddings.shape}; give (tracks,) and finite (tracks, dimensions)"
+            f"{path} has IDS {ids.shape} and EMBEDDING {embeddings.shape}; give (tracks,) and finite (tracks, columns)"
         )
     return dict(zip(ids.astype(str).tolist(), embeddings.astype(np.float32), strict=True))
 

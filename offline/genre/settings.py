@@ -53,9 +53,9 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the training of a genre head; the defaults made the default release.
 
-    They were chosen by the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984) on nested
-    folds over its 443 tracks: the smoothest setting that is no worse than the best by more than the standard error of
-    the difference. deploy/docs/tagging.md has the table.
+    They were chosen by the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984) on
+    nested folds over its 443 tracks: the smoothest setting that is no worse than the best by more than the standard
+    error of the difference. deploy/docs/tagging.md has the table.
     """
 
     classes: Annotated[

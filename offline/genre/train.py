@@ -1,4 +1,4 @@
-"""Training a genre head from what musicnn heard in labelled tracks: what nested folds say, then a head of all tracks."""
+"""Training a genre head from what musicnn heard in labelled tracks: nested folds, then a head of all tracks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def train(settings: GenreTraining, *, tracks: Sequence[Features], labels: Int64,
         return _train(settings, tracks, labels, artists)
     plain = _train(msgspec.structs.replace(settings, inputs=heard), tracks, labels, artists)
     whole = np.array([all(block.name in track for block in settings.inputs) for track in tracks])
-    full = _train(settings, [tracks[row] for row in np.flatnonzero(whole)], labels[whole], artists[whole])
+    of_whole = [track for track, is_whole in zip(tracks, whole.tolist(), strict=True) if is_whole]
+    full = _train(settings, of_whole, labels[whole], artists[whole])
     metrics = full.metrics | {f"plain_{name}": value for name, value in plain.metrics.items()}
     return replace(full, head=replace(full.head, plain=plain.head), metrics=metrics)
 

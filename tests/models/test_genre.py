@@ -113,7 +113,7 @@ def test_a_point_far_from_all_is_too_far_even_where_the_guess_is_sure():
 
 def test_biases_are_added_to_the_decision_values():
     decisions, _, _ = head(biases=np.array([0.5, -1.0, 0.0])).scores(at((1.0, 2.0)))
-    np.testing.assert_allclose(decisions[0], np.exp([-2.5, -6.5, -2.5]) + [0.5, -1.0, 0.0], rtol=1e-12)
+    np.testing.assert_allclose(decisions[0], np.exp([-2.5, -6.5, -2.5]) + np.array([0.5, -1, 0]), rtol=1e-12)
 
 
 def test_a_tag_of_another_kind_of_music_contradicts_the_guess_and_the_kinds_stand_in_its_place():
