@@ -91,7 +91,7 @@ def health_key(worker: str, *, prefix: str = KEY_PREFIX) -> str:
     return f"{prefix}:health:{worker}"
 
 
-_TEXT = ("status", "event_id", "genre", "reason", "title", "artist_id")
+_TEXT = ("status", "event_id", "genre", "genres_from", "reason", "title", "artist_id")
 _NUMBERS = ("event_time", "tagged_at")
 _RANKED = ("genres", "tags")
 

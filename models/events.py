@@ -89,7 +89,8 @@ class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
 
     event_time and event_id are those of the upload; of two uploads of one time, that of the greater event_id stands. An
     answer of an earlier version of tastewave has an empty event_id. genre is there only when status is tagged; genres
-    and tags are the top k, best first; embedding (unit norm) only where the release has a taste space; reason only when
+    and tags are the top k, best first; genres_from only where the genres are kinds of music that the tags name, since
+    they contradict the genre head; embedding (unit norm) only where the release has a taste space; reason only when
     status is failed.
     """
 
@@ -102,6 +103,7 @@ class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     genre: str | None = None
     confidence: Probability | None = None
     genres: tuple[tuple[str, float], ...] = ()
+    genres_from: Literal["tags"] | None = None
     tags: tuple[tuple[str, float], ...] = ()
     embedding: tuple[float, ...] | None = None
     reason: str | None = None

@@ -2,6 +2,9 @@
 
 standardise -> PCA -> RBF support vector machine -> calibrated probabilities, trained by offline.genre.train and
 folded into a few numpy arrays: one matrix for the first two steps, one RBF layer for the machine.
+
+Most uploads are of no genre that a head knows, or of a mixture. So a head answers only where nothing speaks against its
+guess: the tags of the network (models.tag_kinds), the training tracks near by, their distance, and its own probability.
 """
 
 from __future__ import annotations
@@ -12,16 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ReleaseError
 from models.features import feature_width
+from models.tag_kinds import TagKinds
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 DISTANCE = "mean Euclidean distance, in the space of the PCA, to the 5 nearest training tracks"
 """The distance of GenreDecision and of a head's max_distance (Sun et al., Out-of-Distribution Detection with Deep
@@ -37,17 +42,39 @@ class GenreDecision:
 
     Attributes:
         genre: the best guess; None where the head abstains.
-        confidence: probability of the best guess, 0 to 1, abstained or not.
-        genres: every genre with its probability, best first; they sum to 1.
+        guess: the best guess, abstained or not.
+        genres: every genre with its probability, best first; they sum to 1. Where the tags contradict the head they
+            are the kinds of music that the tags name, each with the probability of its strongest tag.
         distance: how far the track is from the training tracks (DISTANCE), a mean over its windows.
-        abstained_because: the track is too far (distance), or the best guess too unlikely (confidence).
+        abstained_because: the strongest tag names another kind of music than the best guess (tags), the track is too
+            far from all training tracks (distance), most of those near it are of another genre (neighbours), or the
+            best guess is too unlikely (confidence); the first of these that holds.
     """
 
     genre: str | None
-    confidence: float
+    guess: str
     genres: tuple[tuple[str, float], ...]
     distance: float
-    abstained_because: Literal["confidence", "distance"] | None
+    abstained_because: Literal["tags", "distance", "neighbours", "confidence"] | None
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the first of `genres`, 0 to 1."""
+        return self.genres[0][1]
+
+
+class Scores(NamedTuple):
+    """What a head computes of windows.
+
+    Attributes:
+        decisions: (windows, classes) decision values.
+        distances: (windows,) from the training tracks (DISTANCE).
+        votes: (windows, classes) how many of the 5 nearest training tracks are of each genre.
+    """
+
+    decisions: Float64
+    distances: Float64
+    votes: Int64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +83,7 @@ class GenreHead:
 
         head = load_release().genre_head()  # models.release
         window = window_features("msd", musicnn(log_mel))  # models.features
-        decision = head.decide(head.stack([window]))
+        decision = head.decide([window])
         decision.genre, decision.confidence
 
     Attributes:
@@ -67,13 +94,17 @@ class GenreHead:
         projection: (columns, components) standardisation and PCA in one matrix.
         offset: (components,) to add after the projection.
         vectors: (training tracks, components) the support vectors, in the space of the PCA.
+        labels: (training tracks,) their class numbers.
         weights: (training tracks, classes) of the support vectors: a genre's decision value is
-            sum_i weights[i, genre] exp(-gamma |z - vectors[i]|^2).
+            biases[genre] + sum_i weights[i, genre] exp(-gamma |z - vectors[i]|^2).
+        biases: (classes,)
         gamma: of the RBF kernel.
         temperature: probabilities are softmax(decision values / temperature) (Guo et al., On Calibration of
             Modern Neural Networks, ICML 2017).
         min_confidence: the head abstains below this probability of its best guess.
         max_distance: and where the track is farther than this from the training tracks (DISTANCE).
+        kinds: and where the tags contradict its best guess; None where tags are not asked.
+        plain: the head that decides where a window lacks an input, such as the embedding; None where there is none.
 
     Raises:
         ReleaseError: the arrays do not fit together, or are not finite.
@@ -85,11 +116,15 @@ class GenreHead:
     projection: Float64
     offset: Float64
     vectors: Float64
+    labels: Int64
     weights: Float64
+    biases: Float64
     gamma: float
     temperature: float
     min_confidence: float
     max_distance: float
+    kinds: TagKinds | None = None
+    plain: GenreHead | None = None
 
     def __post_init__(self) -> None:
         columns, components, tracks = len(self.exponents), len(self.offset), len(self.vectors)
@@ -99,6 +134,7 @@ class GenreHead:
             "offset": (components,),
             "vectors": (tracks, components),
             "weights": (tracks, len(self.classes)),
+            "biases": (len(self.classes),),
         }
         for name, shape in shapes.items():
             array: Float64 = getattr(self, name)
@@ -106,6 +142,12 @@ class GenreHead:
                 raise ReleaseError(
                     f"{name} of the genre head is {array.dtype} {array.shape}, not finite float64 {shape}; {_ADVICE}"
                 )
+        labels, classes = self.labels, len(self.classes)
+        if labels.shape != (tracks,) or labels.dtype != np.int64 or labels.min() < 0 or labels.max() >= classes:
+            raise ReleaseError(f"labels of the genre head are not {tracks} int64 below {classes}; {_ADVICE}")
+        known = self.kinds.fits.shape[1] if self.kinds else classes
+        if known != classes or (self.plain and self.plain.classes != self.classes):
+            raise ReleaseError(f"the parts of the genre head do not know the same {classes} classes; {_ADVICE}")
         for name in ("gamma", "temperature", "max_distance"):
             if not 0.0 < (value := getattr(self, name)) < np.inf:
                 raise ReleaseError(f"{name} of the genre head is {value}, not a positive number; {_ADVICE}")
@@ -131,29 +173,47 @@ class GenreHead:
         """Read a head. Raises ReleaseError where the file is not one."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                values: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
+                arrays: dict[str, Any] = {name: file[name] for name in file.files}
+            return cls._of(arrays)
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ReleaseError(f"{path} is not a genre head ({type(error).__name__}); {_ADVICE}") from error
+
+    @classmethod
+    def _of(cls, arrays: Mapping[str, Any]) -> GenreHead:
+        values = {field.name: arrays[field.name] for field in fields(cls) if field.name not in _PARTS}
         for name in ("classes", "inputs"):
-            values[name] = tuple(str(value) for value in values[name].ravel())
+            values[name] = _texts(values[name])
         for name in ("gamma", "temperature", "min_confidence", "max_distance"):
             if values[name].dtype != np.float64 or values[name].shape != ():
                 raise ReleaseError(f"{name} of the genre head is not one float64; {_ADVICE}")
             values[name] = float(values[name])
+        if kinds := _under("kinds", arrays):
+            kinds |= {"network": str(kinds["network"]), "names": _texts(kinds["names"])}
+            values["kinds"] = TagKinds(**kinds)
+        if plain := _under("plain", arrays):
+            values["plain"] = cls._of(plain)
         return cls(**values)
 
     def to_bytes(self) -> bytes:
         """The npz file; the same bytes for the same head."""
         file = io.BytesIO()
-        arrays: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        np.savez(file, **arrays)
+        np.savez(file, **self._arrays())
         return file.getvalue()
+
+    def _arrays(self) -> dict[str, Any]:
+        """What the file holds; the arrays of a part have its name and a dot in front."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _PARTS}
+        if self.kinds:
+            values |= {f"kinds.{field.name}": getattr(self.kinds, field.name) for field in fields(self.kinds)}
+        if self.plain:
+            values |= {f"plain.{name}": array for name, array in self.plain._arrays().items()}
+        return {name: np.asarray(value) for name, value in values.items()}
 
     def stack(self, windows: Sequence[Mapping[str, Float32]]) -> Float64:
         """The features of windows side by side, in the order of the head's inputs.
 
         Args:
-            windows: each a vector by the name of its feature (models.features); others than the head's are ignored.
+            windows: each a vector by the name of its feature (models.features); others than the inputs are ignored.
 
         Returns:
             (windows, columns).
@@ -161,18 +221,11 @@ class GenreHead:
         Raises:
             ReleaseError: an input is missing.
         """
-        try:
-            return np.stack([np.concatenate([window[name] for name in self.inputs]) for window in windows]).astype(
-                np.float64
-            )
-        except KeyError as error:
-            raise ReleaseError(
-                f"the genre head hears {error}, the windows give {', '.join(windows[0])}; "
-                "run the musicnn models that the head was trained on"
-            ) from None
+        rows = [np.concatenate([_feature(window, name) for name in self.inputs]) for window in windows]
+        return np.stack(rows).astype(np.float64)
 
-    def scores(self, features: Float64) -> tuple[Float64, Float64]:
-        """Decision values (windows, classes) and distances (windows,) of windows (windows, columns).
+    def scores(self, features: Float64) -> Scores:
+        """What the head computes of windows (windows, columns).
 
         Raises:
             ReleaseError: another number of columns, no window, or values that are not finite.
@@ -188,9 +241,11 @@ class GenreHead:
         squares += vector_squares
         squares += np.square(points).sum(axis=1, keepdims=True)
         np.maximum(squares, 0.0, out=squares)  # rounding leaves some a little below
-        nearest = np.partition(squares, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+        nearest = np.argpartition(squares, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+        votes = (self.labels[nearest][:, :, None] == np.arange(len(self.classes))).sum(axis=1)
+        distances = np.sqrt(np.take_along_axis(squares, nearest, axis=1)).mean(axis=1)
         squares *= -self.gamma
-        return np.exp(squares, out=squares) @ self.weights, np.sqrt(nearest).mean(axis=1)
+        return Scores(np.exp(squares, out=squares) @ self.weights + self.biases, distances, votes)
 
     def probabilities(self, decision: Float64) -> Float64:
         """Calibrated probabilities of decision values (..., classes), the same shape."""
@@ -198,30 +253,76 @@ class GenreHead:
         raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         return raised / raised.sum(axis=-1, keepdims=True)
 
-    def decide(self, features: Float64) -> GenreDecision:
+    def decide(self, windows: Sequence[Mapping[str, Float32]]) -> GenreDecision:
         """Say what a track is.
 
         Args:
-            features: (windows, columns) from `stack`: every window of the track is scored as the clips of
-                the training were, the decision values are averaged, and the average is calibrated.
+            windows: of the track, as `stack` takes them. Each is scored as the clips of the training were, the
+                decision values are averaged, and the average is calibrated.
 
         Raises:
-            ReleaseError: as `scores`.
+            ReleaseError: as `stack` and `scores`.
         """
-        decisions, distances = self.scores(features)
-        probabilities = self.probabilities(decisions.mean(axis=0)).tolist()
-        ranked = sorted(zip(self.classes, probabilities, strict=True), key=lambda pair: -pair[1])
-        genre, confidence = ranked[0]
-        distance = float(distances.mean())
-        reason: Literal["confidence", "distance"] | None = None
-        if distance > self.max_distance:
+        if self.plain is not None and any(name not in window for window in windows for name in self.inputs):
+            return self.plain.decide(windows)
+        decisions, distances, votes = self.scores(self.stack(windows))
+        probabilities = self.probabilities(decisions.mean(axis=0))
+        guess, distance = int(probabilities.argmax()), float(distances.mean())
+        by_genre = sorted(zip(self.classes, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
+        genres: tuple[tuple[str, float], ...] = tuple(by_genre)
+        reason: Literal["tags", "distance", "neighbours", "confidence"] | None = None
+        if self.kinds and self.kinds.contradict(tags := _mean(windows, self.kinds.feature), np.array([guess]))[0]:
+            reason, genres = "tags", self.kinds.ranked(tags[0])
+        elif distance > self.max_distance:
             reason = "distance"
-        elif confidence < self.min_confidence:
+        elif outvoted(votes.sum(axis=0), np.array(guess)):
+            reason = "neighbours"
+        elif probabilities[guess] < self.min_confidence:
             reason = "confidence"
         return GenreDecision(
-            genre=None if reason else genre,
-            confidence=confidence,
-            genres=tuple(ranked),
+            genre=None if reason else self.classes[guess],
+            guess=self.classes[guess],
+            genres=genres,
             distance=distance,
             abstained_because=reason,
         )
+
+
+_PARTS = ("kinds", "plain")
+
+
+def outvoted(votes: Int64, guesses: Int64) -> NDArray[np.bool_]:
+    """Whether more of the nearest training tracks are of another genre than of the guess.
+
+    Args:
+        votes: (..., classes) training tracks near by.
+        guesses: (...) class numbers.
+
+    Returns:
+        (...)
+    """
+    return votes.max(axis=-1) > np.take_along_axis(votes, guesses[..., None], axis=-1)[..., 0]
+
+
+def _mean(windows: Sequence[Mapping[str, Float32]], name: str) -> Float64:
+    """(1, columns): the mean of a feature over the windows."""
+    rows = np.stack([_feature(window, name) for window in windows])
+    return rows.mean(axis=0, keepdims=True, dtype=np.float64)
+
+
+def _feature(window: Mapping[str, Float32], name: str) -> Float32:
+    try:
+        return window[name]
+    except KeyError:
+        raise ReleaseError(
+            f"the genre head hears {name}, the windows give {', '.join(window)}; "
+            "run the musicnn models that the head was trained on"
+        ) from None
+
+
+def _texts(array: NDArray[Any]) -> tuple[str, ...]:
+    return tuple(str(value) for value in array.ravel())
+
+
+def _under(part: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(f"{part}."): array for name, array in arrays.items() if name.startswith(f"{part}.")}

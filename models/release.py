@@ -110,6 +110,12 @@ class Release:
         return self.manifest.configuration
 
     @property
+    def front_end(self) -> str:
+        """How it hears audio, such as `musicnn-1 at -20 LUFS`: features of equal ones can stand in for each other."""
+        lufs = self.configuration.loudness_lufs
+        return self.configuration.front_end + ("" if lufs is msgspec.UNSET else f" at {lufs:g} LUFS")
+
+    @property
     def network_hashes(self) -> dict[str, str]:
         """The networks that workers run (mtt, msd), each with 12 hex digits of the SHA-256 of its file."""
         configuration, files = self.configuration, self.manifest.files

@@ -77,7 +77,7 @@ class Tagger:
             by_window = [
                 {name: row[name] for row in rows for name in row} for rows in zip(*features.values(), strict=True)
             ]
-            decision = self._head.decide(self._head.stack(by_window))
+            decision = self._head.decide(by_window)
         first = next(iter(heard))
         taggram = np.concatenate([window.taggram for window in heard[first]])
         return Tagging(
@@ -85,6 +85,7 @@ class Tagger:
             genre=decision.genre,
             confidence=round(decision.confidence, _DIGITS),
             genres=tuple((genre, round(probability, _DIGITS)) for genre, probability in decision.genres),
+            genres_from="tags" if decision.abstained_because == "tags" else None,
             tags=_ranked_tags(first, taggram),
             taggram=encode_taggram(taggram),
             windows={

@@ -15,8 +15,10 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     Attributes:
         status: abstained where the genre head does not know, or does not know such music.
         genre: the best guess where tagged, else None.
-        confidence: probability of the best guess, 0 to 1.
+        confidence: probability of the first of `genres`, 0 to 1.
         genres: every genre of the release with its probability, best first.
+        genres_from: tags where the strongest tag contradicts the genre head; then `genres` are the kinds of music that
+            tags name, each with the probability of its strongest tag.
         tags: the 50 tags of the release's first network with their mean over the patches, 0 to 1, best first.
         taggram: the tags of that network (in the order of models.musicnn.TAGS) for each patch of all windows, in
             time order, as models.contract.encode_taggram writes them; decode_taggram gives (patches, 50) float32.
@@ -30,6 +32,7 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     genre: str | None
     confidence: float
     genres: tuple[tuple[str, float], ...]
+    genres_from: Literal["tags"] | None = None
     tags: tuple[tuple[str, float], ...]
     taggram: bytes
     windows: dict[str, tuple[WindowFeatures, ...]]

@@ -1,4 +1,4 @@
-"""Labelled taggrams in an npz file (X, Y, IDS), by track, and the artist of each."""
+"""Labelled taggrams in an npz file (X, Y, IDS) by track, what else is known of the tracks, and their artists."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SettingsError
+from models.features import taggram_features
 from models.musicnn import OUTPUTS
 
 _TAGS = OUTPUTS["tags"]
@@ -25,18 +26,31 @@ class LabelledTaggrams:
     Attributes:
         ids: of the tracks.
         taggrams: one (patches, 50) float32 array a track, 0 to 1.
+        max_pools: one (patches, 753) float32 array a track; empty where the file has none.
         labels: (tracks,) class numbers.
         fingerprint: SHA-256 of the file.
     """
 
     ids: tuple[str, ...]
     taggrams: tuple[NDArray[np.float32], ...]
+    max_pools: tuple[NDArray[np.float32], ...] = ()
     labels: NDArray[np.int64]
     fingerprint: str
 
+    def features(self, *, patch_step: int = 1) -> list[dict[str, NDArray[np.float32]]]:
+        """What musicnn hears in each track, taken as one window: features by their names (models.features).
+
+        Args:
+            patch_step: one patch in so many is heard.
+        """
+        heard = [taggram_features("msd", taggram[::patch_step]) for taggram in self.taggrams]
+        for features, max_pool in zip(heard, self.max_pools, strict=bool(self.max_pools)):
+            features["msd.max_pool"] = max_pool[::patch_step].mean(axis=0)
+        return heard
+
 
 def read_taggrams(path: Path, *, classes: int) -> LabelledTaggrams:
-    """Read X, Y and IDS, a row per patch, and put them together by track.
+    """Read X, Y and IDS, a row per patch, and MAX_POOL where the file has it, and put them together by track.
 
     Args:
         path: the npz file.
@@ -50,6 +64,7 @@ def read_taggrams(path: Path, *, classes: int) -> LabelledTaggrams:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         with np.load(path, allow_pickle=False) as arrays:
             patches, labels, ids = arrays["X"], arrays["Y"], arrays["IDS"]
+            max_pools = arrays.get("MAX_POOL")
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SettingsError(f"{path} cannot be read as taggrams ({type(error).__name__}); {_FORM}") from error
     rows = len(ids) if ids.ndim else 0
@@ -59,23 +74,51 @@ def read_taggrams(path: Path, *, classes: int) -> LabelledTaggrams:
         raise SettingsError(f"X of {path} is not all floats from 0 to 1; {_FORM}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
         raise SettingsError(f"Y of {path} is not all integers from 0 to {classes - 1}; {_FORM}")
-    return _by_track(patches.astype(np.float32), labels, ids.astype(str), fingerprint=fingerprint, path=path)
-
-
-def _by_track(
-    patches: NDArray[np.float32], labels: NDArray[np.integer], ids: NDArray[np.str_], *, fingerprint: str, path: Path
-) -> LabelledTaggrams:
-    tracks = tuple(dict.fromkeys(ids.tolist()))
-    rows = [np.flatnonzero(ids == track) for track in tracks]
-    for track, of_track in zip(tracks, rows, strict=True):
-        if len(set(labels[of_track].tolist())) != 1:
+    if max_pools is not None and (max_pools.shape != (rows, OUTPUTS["max_pool"]) or not np.isfinite(max_pools).all()):
+        raise SettingsError(f"MAX_POOL of {path} is {max_pools.shape}; give (patches, 753) finite numbers, or none")
+    tracks, of_track = _rows_by_track(ids.astype(str))
+    first = np.array([labels[rows[0]] for rows in of_track], np.int64)
+    for track, rows, label in zip(tracks, of_track, first, strict=True):
+        if (labels[rows] != label).any():
             raise SettingsError(f"track {track} of {path} has patches of several classes in Y; give it one")
     return LabelledTaggrams(
         ids=tracks,
-        taggrams=tuple(patches[of_track] for of_track in rows),
-        labels=np.array([labels[of_track[0]] for of_track in rows], np.int64),
+        taggrams=tuple(patches[rows].astype(np.float32) for rows in of_track),
+        max_pools=() if max_pools is None else tuple(max_pools[rows].astype(np.float32) for rows in of_track),
+        labels=first,
         fingerprint=fingerprint,
     )
+
+
+def _rows_by_track(ids: NDArray[np.str_]) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
+    """The ids of the tracks in the order in which they come first, and the rows of each."""
+    names, first, of_row = np.unique(ids, return_index=True, return_inverse=True)
+    by_name = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row))[:-1])
+    order = np.argsort(first)
+    return tuple(names[order].tolist()), [by_name[number] for number in order]
+
+
+def read_embeddings(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The embedding (dimensions,) of each track that has one, by its id; a track without one has no entry.
+
+    Args:
+        path: an npz with IDS (tracks,) and EMBEDDING (tracks, dimensions).
+
+    Raises:
+        SettingsError: the file is of another form.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            ids, embeddings = arrays["IDS"], arrays["EMBEDDING"]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SettingsError(
+            f"{path} cannot be read ({type(error).__name__}); give an npz with IDS and EMBEDDING"
+        ) from error
+    if ids.ndim != 1 or embeddings.ndim != 2 or len(ids) != len(embeddings) or not np.isfinite(embeddings).all():
+        raise SettingsError(
+            f"{path} has IDS {ids.shape} and EMBEDDING {embeddings.shape}; give (tracks,) and finite (tracks, columns)"
+        )
+    return dict(zip(ids.astype(str).tolist(), embeddings.astype(np.float32), strict=True))
 
 
 def read_artists(path: Path, ids: tuple[str, ...]) -> NDArray[np.int64]:

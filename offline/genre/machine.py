@@ -1,11 +1,12 @@
 """The machine of a genre head: standardise -> PCA -> RBF support vector machine, fitted and folded into a GenreHead.
 
-The support vector machine is the least-squares one (Suykens & Vandewalle, Least Squares Support Vector
-Machine Classifiers, Neural Processing Letters 9, 1999), one genre against the others: scikit-learn's
-KernelRidge on the centred labels. With the same features, kernel and track weights, in folds that no artist
-spans, it is right for .81 of the 443 tracks of the default release; a hinge for .79, one genre against the
-others, and for .78 between pairs of genres as in scikit-learn's SVC. A few artists fill half of some genres; a
-squared loss hangs less on which of their tracks become support vectors.
+A genre stands against all others, with one of two losses on the same kernel and track weights:
+
+- least_squares: the least-squares support vector machine (Suykens & Vandewalle, Least Squares Support Vector Machine
+  Classifiers, Neural Processing Letters 9, 1999).
+- hinge: scikit-learn's SVC.
+
+deploy/docs/tagging.md compares them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve
 from sklearn.decomposition import PCA
-from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from models.errors import SettingsError
 from models.genre import GenreHead
+from offline.genre.kinds import tag_kinds
 from offline.genre.settings import GenreTraining
 
 Float64 = NDArray[np.float64]
@@ -52,9 +56,11 @@ def fit(
     components = min(settings.max_components, *features.shape)
     pca: Any = PCA(components, svd_solver="full").fit(weighted)
     points = pca.transform(weighted)
-    machine: Any = KernelRidge(kernel="rbf", gamma=gamma / pca.explained_variance_.sum(), alpha=ridge)  # pyright: ignore[reportArgumentType] (takes floats)
-    targets = np.eye(len(settings.classes))[labels] - 1 / len(settings.classes)
-    machine.fit(points, targets, sample_weight=track_weights(labels, artists, power=settings.artist_power))
+    gamma /= float(pca.explained_variance_.sum())
+    machine = {"least_squares": _least_squares, "hinge": _hinge}[settings.machine]
+    of_track = track_weights(labels, artists, power=settings.artist_power)
+    targets = np.eye(len(settings.classes))[labels]
+    dual, biases = machine(rbf_kernel(points, gamma=gamma), targets, of_track, ridge=ridge)
     projection = pca.components_.T * weights[:, None] / scaler.scale_[:, None]
     return GenreHead(
         classes=settings.classes,
@@ -63,12 +69,41 @@ def fit(
         projection=projection,
         offset=-(scaler.mean_ @ projection + pca.mean_ @ pca.components_.T),
         vectors=points,
-        weights=machine.dual_coef_,
-        gamma=float(machine.gamma),
+        labels=labels.astype(np.int64),
+        weights=dual,
+        biases=biases,
+        gamma=gamma,
         temperature=1.0,
         min_confidence=0.0,
         max_distance=float(np.finfo(np.float64).max),
+        kinds=tag_kinds(settings.kinds, settings.classes),
     )
+
+
+def _least_squares(kernel: Float64, targets: Float64, weights: Float64, *, ridge: float) -> tuple[Float64, Float64]:
+    """The weights of the vectors (tracks, classes) and the biases (classes,): one symmetric system of equations.
+
+    Args:
+        kernel: (tracks, tracks).
+        targets: (tracks, classes) 1 for the genre of a track, else 0.
+        weights: (tracks,) of the squared errors.
+        ridge: weight of the regulariser.
+    """
+    tracks = len(kernel)
+    system = np.ones((tracks + 1, tracks + 1))
+    system[:tracks, :tracks] = kernel + np.diag(ridge / weights)
+    system[tracks, tracks] = 0.0
+    solution = solve(system, np.vstack([targets, np.zeros(targets.shape[1])]), assume_a="sym")
+    return solution[:tracks], solution[tracks]
+
+
+def _hinge(kernel: Float64, targets: Float64, weights: Float64, *, ridge: float) -> tuple[Float64, Float64]:
+    """As _least_squares; `weights` are of the hinge losses, and most vectors get the weight 0."""
+    dual, biases = np.zeros_like(targets), np.empty(targets.shape[1])
+    for genre, of_genre in enumerate(targets.T):
+        machine: Any = SVC(kernel="precomputed", C=1 / ridge).fit(kernel, of_genre, sample_weight=weights)
+        dual[machine.support_, genre], biases[genre] = machine.dual_coef_[0], machine.intercept_[0]
+    return dual, biases
 
 
 def _by_column(settings: GenreTraining, *, columns: int) -> tuple[Float64, Float64]:
@@ -98,11 +133,23 @@ def folds(count: int, labels: Int64, artists: Int64, *, seed: int) -> Iterator[t
 def choose(
     settings: GenreTraining, features: Float64, labels: Int64, artists: Int64, *, seed: int
 ) -> tuple[float, float]:
-    """The gamma and ridge of the settings that are right most often over the inner folds; the first of equals."""
-    grid = list(product(settings.gammas, settings.ridges))
-    right = np.zeros(len(grid))
+    """Gamma and ridge of the settings by the one-standard-error rule, over the inner folds.
+
+    Of the settings that are right not less often than the best by more than the standard error of the difference, it
+    is the smoothest: that with the least gamma, and of these the one with the greatest ridge.
+    """
+    grid = sorted(product(settings.gammas, settings.ridges), key=lambda pair: (pair[0], -pair[1]))
+    right = np.empty((len(grid), len(labels)))
     for train, test in folds(settings.inner_folds, labels, artists, seed=seed):
         for index, (gamma, ridge) in enumerate(grid):
             head = fit(settings, features[train], labels[train], artists[train], gamma=gamma, ridge=ridge)
-            right[index] += (head.scores(features[test])[0].argmax(axis=1) == labels[test]).sum()
-    return grid[int(right.argmax())]
+            right[index, test] = head.scores(features[test]).decisions.argmax(axis=1) == labels[test]
+    behind = right[right.mean(axis=1).argmax()] - right
+    near = [difference.mean() <= standard_error(difference, artists) for difference in behind]
+    return grid[near.index(True)]
+
+
+def standard_error(values: Float64, artists: Int64) -> float:
+    """Of the mean of values (tracks,), whose errors the tracks of an artist (tracks,) share."""
+    of_artist = np.bincount(artists, values - values.mean())
+    return float(np.sqrt(np.square(of_artist).sum()) / len(values))

@@ -11,7 +11,6 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from models.features import taggram_features
 from models.genre import GenreHead
 from models.release import load_release
 from offline.genre.labels import LabelledTaggrams, read_taggrams
@@ -104,8 +103,8 @@ def score_genre(head: GenreHead, tracks: LabelledTaggrams) -> GenreScore:
     Raises:
         ReleaseError: the head hears something else.
     """
-    decisions = [head.decide(head.stack([taggram_features("msd", taggram)])) for taggram in tracks.taggrams]
-    guesses = np.array([head.classes.index(decision.genres[0][0]) for decision in decisions])
+    decisions = [head.decide([window]) for window in tracks.features()]
+    guesses = np.array([head.classes.index(decision.guess) for decision in decisions])
     right = guesses == tracks.labels
     answered = np.array([decision.genre is not None for decision in decisions])
     confusion = np.zeros((len(head.classes), len(head.classes)), np.int64)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from models.errors import SettingsError
 from models.features import feature_width
+from offline.genre.kinds import KINDS, TagKind
 
 GTZAN_GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
@@ -52,14 +53,9 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the training of a genre head; the defaults made the default release.
 
-    Nested folds over its 443 tracks give the defaults an accuracy of .807, with a standard error over artists of
-    .037; that of a difference is about .01. Other settings gave:
-
-    - inputs: with the spread beside the mean .798, the spread alone .754. With exponent 1/2 .806, with 1 .802, but cube
-      roots tell non-music best from music (by distance 13 of 18 generated noises, square roots 8).
-    - patch_step: all patches .803.
-    - gammas: from .03 on .807 too.
-    - artist_power: 0 gives .800.
+    They were chosen by the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984) on
+    nested folds over its 443 tracks: the smoothest setting that is no worse than the best by more than the standard
+    error of the difference. deploy/docs/tagging.md has the table.
     """
 
     classes: Annotated[
@@ -73,7 +69,7 @@ class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             description="Features of a window that the head hears, each as [name, exponent, weight, width]; a width of "
             "0 stands for the feature's own.",
         ),
-    ] = (Block(name="msd.taggram.mean", exponent=1 / 3),)
+    ] = (Block(name="msd.taggram.mean"),)
 
     patch_step: Annotated[
         Count,
@@ -82,6 +78,11 @@ class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             "workers hear 187."
         ),
     ] = 3
+
+    machine: Annotated[
+        Literal["least_squares", "hinge"],
+        Meta(description="The loss of the support vector machine: squared (least squares), or the hinge."),
+    ] = "least_squares"
 
     max_components: Annotated[
         Count, Meta(description="Most components of the PCA; there are no more of them than columns or tracks.")
@@ -94,11 +95,16 @@ class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             description="Values of the RBF kernel's gamma that are tried, each divided by the variance of the tracks "
             "in the space of the PCA.",
         ),
-    ] = (0.1, 0.25, 0.5)
+    ] = (0.03, 0.1, 0.25, 0.5)
 
     ridges: Annotated[
         tuple[Positive, ...],
-        Meta(min_length=1, description="Weights of the machine's regulariser that are tried."),
+        Meta(
+            min_length=1,
+            description="Weights of the machine's regulariser that are tried, 1 / C of a hinge. Of all settings that "
+            "are not worse than the best by more than a standard error, the one with the least gamma is taken, and "
+            "of these the one with the greatest ridge.",
+        ),
     ] = (0.1, 0.3, 1.0)
 
     artist_power: Annotated[
@@ -134,6 +140,14 @@ class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             description="Share of the tracks of unheard artists that count as near enough to the training tracks; "
             "the head abstains on anything farther away."
         ),
-    ] = 0.99
+    ] = 0.95
+
+    kinds: Annotated[
+        tuple[TagKind, ...],
+        Meta(
+            description="Kinds of music that tags name, each as [name, tags, genres]: the head abstains where the "
+            "strongest tag of a track names a kind with whose genres its guess does not go. None: tags are not asked."
+        ),
+    ] = KINDS
 
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Draws the folds; another seed, other folds.")] = 0

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from models.audio.windows import WindowPlan
 from models.contract import CONTRACT
@@ -20,7 +22,7 @@ from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, 
 from models.sealed_folder import describe_files
 from models.user_tower import TOWER_MANIFEST, UserTower, load_user_tower
 from offline.files import check_replaceable, new_folder, write_json, writing
-from offline.genre.labels import LabelledTaggrams, read_artists, read_taggrams
+from offline.genre.labels import LabelledTaggrams, read_artists, read_embeddings, read_taggrams
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
 from offline.musicnn.convert import NETWORKS
@@ -28,6 +30,8 @@ from offline.release.settings import BuildRelease
 
 GENRE_HEAD = "genre.npz"
 NOTICE = "LICENSE-musicnn.txt"
+EMBEDDING = "embedding"
+"""The input that comes from listeners, in the taste space of the release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,8 @@ def run(settings: BuildRelease) -> Outcome:
     tower = load_user_tower(Path(settings.tower)) if settings.tower else None
     tracks = read_taggrams(Path(settings.taggrams_dir, "train.npz"), classes=len(settings.training.classes))
     artists = read_artists(Path(settings.taggrams_dir, "train_artists.csv"), tracks.ids)
-    trained = train(settings.training, taggrams=tracks.taggrams, labels=tracks.labels, artists=artists)
+    heard = _heard(settings, tracks)
+    trained = train(settings.training, tracks=heard, labels=tracks.labels, artists=artists)
     with writing(out), new_folder(out) as folder:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
@@ -79,6 +84,17 @@ def _try(release: Release) -> None:
     release.genre_head()
     if release.configuration.user_tower is not msgspec.UNSET:
         release.user_tower()
+
+
+def _heard(settings: BuildRelease, tracks: LabelledTaggrams) -> list[dict[str, NDArray[np.float32]]]:
+    """What is known of each track; an embedding only of those that have one."""
+    heard = tracks.features(patch_step=settings.training.patch_step)
+    if EMBEDDING in (block.name for block in settings.training.inputs):
+        embeddings = read_embeddings(Path(settings.taggrams_dir, "embeddings.npz"))
+        for features, track in zip(heard, tracks.ids, strict=True):
+            if track in embeddings:
+                features[EMBEDDING] = embeddings[track]
+    return heard
 
 
 def _check_folders(out: Path, networks_dir: Path) -> None:

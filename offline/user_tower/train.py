@@ -31,6 +31,7 @@ _LEFT_OUT = {
     "taken_back": "were taken back by later ones, and were left out",
 }
 
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """A tower that was trained.

@@ -124,7 +124,7 @@ def _facts(answer: TrackTagged) -> dict[str, str | None]:
         "artist": answer.artist_id or None,
         "genre": verdict[answer.status],
         "confidence": None if answer.confidence is None else f"{answer.confidence:.2f}",
-        "genres": _ranked(answer.genres) or None,
+        "genres": _ranked(answer.genres) + (" (from the tags)" if answer.genres_from else "") or None,
         "tags": _ranked(answer.tags) or None,
         "embedding": f"{len(answer.embedding)} dimensions" if answer.embedding else None,
         "release": answer.release,

@@ -47,6 +47,7 @@ class TaggedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     genre: str | None = None
     confidence: float | None = None
     genres: tuple[tuple[str, float], ...] = ()
+    genres_from: Literal["tags"] | None = None
     tags: tuple[tuple[str, float], ...] = ()
     duration_s: float | None = None
     reason: str | None = None
@@ -214,6 +215,7 @@ def _answer(file: Path, tagging: Tagging | TastewaveError, release_id: str, top_
         genre=tagging.genre,
         confidence=tagging.confidence,
         genres=tagging.genres[:top_k],
+        genres_from=tagging.genres_from,
         tags=tagging.tags[:top_k],
         duration_s=round(tagging.duration_s, 3),
     )

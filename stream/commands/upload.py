@@ -51,6 +51,7 @@ class Upload(msgspec.Struct, kw_only=True, omit_defaults=True):
     genre: str | None = None
     confidence: float | None = None
     genres: tuple[tuple[str, float], ...] = ()
+    genres_from: Literal["tags"] | None = None
     tags: tuple[tuple[str, float], ...] = ()
     latency_ms: int | None = None
     reason: str | None = None
@@ -216,7 +217,7 @@ def _settle_answer(waiting: dict[str, list[Upload]], answer: TrackTagged) -> lis
     ]
     for upload in settled:
         upload.status, upload.genre, upload.confidence = answer.status, answer.genre, answer.confidence
-        upload.genres, upload.tags = answer.genres, answer.tags
+        upload.genres, upload.genres_from, upload.tags = answer.genres, answer.genres_from, answer.tags
         upload.latency_ms = answer.tagged_at - answer.event_time
     return settled
 

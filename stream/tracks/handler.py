@@ -185,6 +185,7 @@ class TrackHandler:
             genre=heard.genre,
             confidence=heard.confidence,
             genres=heard.genres[: self._top_k],
+            genres_from=heard.genres_from,
             tags=heard.tags[: self._top_k],
             title=event.title,
             artist_id=event.artist_id,

@@ -109,7 +109,7 @@ class TracksRole:
         async with Fetcher(self._settings.fetch) as fetcher:
             handler = TrackHandler(
                 release=release_id,
-                front_end=self._release.configuration.front_end,
+                front_end=self._release.front_end,
                 networks=self._release.network_hashes,
                 fetcher=fetcher,
                 pool=self._pool,

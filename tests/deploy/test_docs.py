@@ -85,11 +85,10 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_readme_reads_an_answer_as_it_says(environment: dict[str, str], monkeypatch, capsys) -> None:
-    track_id, release = "03aafcfdb79c6588", "1b8e5dc6732d"
+    track_id, release = "4f7958b395f9889f", "bf0c0629ddc7"
     answer = TrackTagged(
         track_id=track_id, release=release, status="tagged", event_time=1, event_id="e", tagged_at=2,
-        genre="blues",
-        confidence=0.854469, genres=(("blues", 0.854469),), tags=(("folk", 0.148935),),
+        genre="jazz", confidence=0.885973, genres=(("jazz", 0.885973),), tags=(("jazz", 0.71428),),
     )  # fmt: skip
     shown = [text for language, text in blocks(README) if language == "python"]
     assert len(shown) == 2
@@ -100,8 +99,8 @@ def test_the_readme_reads_an_answer_as_it_says(environment: dict[str, str], monk
         for text in shown:
             exec(compile(text, "README.md", "exec"), {})  # noqa: S102 - the README's own code
     raw, typed = capsys.readouterr().out.splitlines()
-    assert raw == "b'tagged' b'blues' [['folk', 0.148935]]"
-    assert typed == "tagged blues (('folk', 0.148935),)"
+    assert raw == "b'tagged' b'jazz' [['jazz', 0.71428]]"
+    assert typed == "tagged jazz (('jazz', 0.71428),)"
 
 
 # Settings

@@ -141,7 +141,9 @@ def other_release(tmp_path: Path) -> Path:
     """The default release with other names for its genres, so that its answers can be told from the default's."""
     folder = shutil.copytree(DEFAULT, tmp_path / "other-release")
     head = GenreHead.load(folder / "genre.npz")
-    head = dataclasses.replace(head, classes=tuple(f"{genre}, other" for genre in head.classes))
+    assert head.kinds
+    kinds = dataclasses.replace(head.kinds, names=tuple(f"{kind}, other" for kind in head.kinds.names))
+    head = dataclasses.replace(head, classes=tuple(f"{genre}, other" for genre in head.classes), kinds=kinds)
     (folder / "genre.npz").write_bytes(head.to_bytes())
     manifest = load_release().manifest
     configuration = msgspec.structs.replace(manifest.configuration, genres=head.classes)

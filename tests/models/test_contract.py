@@ -23,6 +23,7 @@ answers = st.builds(
     genre=st.none() | st.text(),
     confidence=st.none() | st.floats(0, 1),
     genres=ranked,
+    genres_from=st.sampled_from([None, "tags"]),
     tags=ranked,
     embedding=st.none() | st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40).map(tuple),
     reason=st.none() | st.text(),

@@ -120,6 +120,7 @@ ACCEPTED = [
     ("listens", PLAY | {"kind": "skip"}),
     ("tracks.tagged", TAGGED),
     ("tracks.tagged", TAGGED | {"genre": "jazz", "confidence": 0.5, "genres": [["jazz", 0.5]], "embedding": [1]}),
+    ("tracks.tagged", TAGGED | {"genres": [["electronic", 0.5]], "genres_from": "tags"}),
     ("users.embedded", EMBEDDED),
 ]
 REFUSED = [

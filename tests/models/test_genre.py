@@ -1,4 +1,5 @@
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 
 from models.errors import ReleaseError
 from models.features import taggram_features
-from models.genre import NEIGHBOURS, GenreHead
+from models.genre import NEIGHBOURS, GenreHead, outvoted
+from models.musicnn import TAGS
+from models.tag_kinds import TagKinds
 
 
 def head(**changes) -> GenreHead:
@@ -21,7 +24,9 @@ def head(**changes) -> GenreHead:
         "projection": projection,
         "offset": np.zeros(2),
         "vectors": corners,
+        "labels": np.repeat([0, 1, 2], NEIGHBOURS),
         "weights": np.repeat(np.eye(3), NEIGHBOURS, axis=0) / NEIGHBOURS,
+        "biases": np.zeros(3),
         "gamma": 0.5,
         "temperature": 0.1,
         "min_confidence": 0.5,
@@ -36,8 +41,28 @@ def at(*points: tuple[float, float]) -> np.ndarray:
     return features
 
 
+def windows_at(*points: tuple[float, float]) -> list[dict[str, np.ndarray]]:
+    return [{"msd.taggram.mean": row} for row in at(*points)]
+
+
+def kinds() -> TagKinds:
+    """`rock` and `metal` name metal, `ambient` names something that no genre goes with."""
+    of_tag = np.full(50, -1)
+    of_tag[[TAGS["msd"].index("rock"), TAGS["msd"].index("metal")]] = 0
+    of_tag[TAGS["msd"].index("ambient")] = 1
+    fits = np.array([[False, True, False], [False, False, False]])
+    return TagKinds(network="msd", names=("loud", "electronic"), of_tag=of_tag, fits=fits)
+
+
+def tagged(**tags: float) -> np.ndarray:
+    mean = np.zeros(50)
+    for tag, probability in tags.items():
+        mean[TAGS["msd"].index(tag)] = probability
+    return mean
+
+
 def test_a_point_on_a_corner_is_of_its_genre_and_best_guesses_come_first():
-    decision = head().decide(at((4.0, 0.0)))
+    decision = head().decide(windows_at((4.0, 0.0)))
     assert decision.genre == "metal"
     assert decision.abstained_because is None
     assert decision.distance == 0.0
@@ -47,7 +72,7 @@ def test_a_point_on_a_corner_is_of_its_genre_and_best_guesses_come_first():
 
 
 def test_decision_values_and_distances_are_the_formula():
-    decisions, distances = head().scores(at((1.0, 2.0)))
+    decisions, distances, _ = head().scores(at((1.0, 2.0)))
     squares = np.array([1 + 4, 9 + 4, 1 + 4])
     np.testing.assert_allclose(decisions[0], np.exp(-0.5 * squares), rtol=1e-12)
     np.testing.assert_allclose(distances, [np.sqrt(5.0)], rtol=1e-12)
@@ -55,14 +80,14 @@ def test_decision_values_and_distances_are_the_formula():
 
 def test_exponents_keep_the_sign():
     raised = head(exponents=np.full(50, 1 / 3), projection=np.eye(50)[:, :2])
-    decisions, _ = raised.scores(at((-8.0, 27.0)))
+    decisions = raised.scores(at((-8.0, 27.0))).decisions
     np.testing.assert_allclose(decisions, head().scores(at((-2.0, 3.0)))[0], rtol=1e-12)
 
 
 def test_windows_are_averaged_before_the_calibration():
-    windows = at((4.0, 0.0), (4.0, 0.5), (0.0, 4.0))
-    decisions, distances = head().scores(windows)
-    decision = head().decide(windows)
+    places = (4.0, 0.0), (4.0, 0.5), (0.0, 4.0)
+    decisions, distances, _ = head().scores(at(*places))
+    decision = head().decide(windows_at(*places))
     assert decision.genre == "metal"
     assert dict(decision.genres)["ska"] == pytest.approx(head().probabilities(decisions.mean(axis=0))[2], abs=1e-12)
     mean_of_probabilities = head().probabilities(decisions).mean(axis=0)[2]
@@ -71,7 +96,7 @@ def test_windows_are_averaged_before_the_calibration():
 
 
 def test_a_point_between_the_genres_is_too_unlikely():
-    decision = head().decide(at((2.0, 2.0)))
+    decision = head().decide(windows_at((2.0, 1.0)))
     assert decision.genre is None
     assert decision.abstained_because == "confidence"
     assert decision.confidence < 0.5
@@ -79,17 +104,103 @@ def test_a_point_between_the_genres_is_too_unlikely():
 
 
 def test_a_point_far_from_all_is_too_far_even_where_the_guess_is_sure():
-    decision = head(gamma=0.01, temperature=0.001).decide(at((9.0, -4.0)))
+    decision = head(gamma=0.01, temperature=0.001).decide(windows_at((9.0, -4.0)))
     assert decision.confidence > 0.99
     assert decision.genre is None
     assert decision.abstained_because == "distance"
     assert decision.genres[0][0] == "metal"
 
 
+def test_biases_are_added_to_the_decision_values():
+    decisions, _, _ = head(biases=np.array([0.5, -1.0, 0.0])).scores(at((1.0, 2.0)))
+    np.testing.assert_allclose(decisions[0], np.exp([-2.5, -6.5, -2.5]) + np.array([0.5, -1, 0]), rtol=1e-12)
+
+
+def test_a_tag_of_another_kind_of_music_contradicts_the_guess_and_the_kinds_stand_in_its_place():
+    sure = head(kinds=kinds(), max_distance=1e9, projection=np.zeros((50, 2)), offset=np.array([4.0, 0.0]))
+    plain = sure.decide([{"msd.taggram.mean": tagged(rock=0.4, ambient=0.3)}])
+    assert (plain.genre, plain.guess, plain.abstained_because) == ("metal", "metal", None)
+    ambient = sure.decide([{"msd.taggram.mean": tagged(rock=0.3, metal=0.2, ambient=0.4)}])
+    assert (ambient.genre, ambient.guess, ambient.abstained_because) == (None, "metal", "tags")
+    assert ambient.genres == (("electronic", 0.4), ("loud", 0.3))
+    assert ambient.confidence == 0.4
+    says_ska = dataclasses.replace(sure, offset=np.array([0.0, 4.0]))
+    assert says_ska.decide([{"msd.taggram.mean": tagged(rock=0.4)}]).abstained_because == "tags"
+    assert says_ska.decide([{"msd.taggram.mean": tagged(rock=0.4, sad=0.5)}]).genre == "ska"  # `sad` names no kind
+
+
+def test_the_tags_of_a_track_are_their_means_over_its_windows():
+    sure = head(kinds=kinds(), max_distance=1e9, projection=np.zeros((50, 2)), offset=np.array([4.0, 0.0]))
+    windows = [{"msd.taggram.mean": tagged(ambient=0.5, rock=0.1)}, {"msd.taggram.mean": tagged(ambient=0.1, rock=0.6)}]
+    assert sure.decide(windows).genre == "metal"
+    assert sure.decide(windows[:1]).abstained_because == "tags"
+
+
+def test_a_guess_that_the_nearest_training_tracks_outvote_is_not_told():
+    """Metal is the guess at its corner, where four training tracks of ska and one of metal lie."""
+    labels = np.repeat([0, 1, 2], NEIGHBOURS)
+    labels[NEIGHBOURS : 2 * NEIGHBOURS] = [2, 2, 1, 2, 2]
+    outvoted_there = head(labels=labels)
+    assert outvoted_there.scores(at((4.0, 0.0))).votes.tolist() == [[0, 1, 4]]
+    decision = outvoted_there.decide(windows_at((4.0, 0.0)))
+    assert (decision.genre, decision.guess, decision.abstained_because) == (None, "metal", "neighbours")
+    assert decision.genres[0][0] == "metal"
+    with_more_windows = outvoted_there.decide(windows_at((4.0, 0.0), (3.9, 0.0), (0.0, 4.0)))
+    assert with_more_windows.abstained_because == "neighbours"  # 2 of 15 votes
+
+
+def test_as_many_votes_as_another_genre_has_are_enough():
+    votes = np.array([[2, 2, 1], [1, 2, 2], [0, 5, 0], [5, 0, 0]])
+    assert outvoted(votes, np.array([0, 0, 1, 1])).tolist() == [False, True, False, True]
+
+
+def test_a_track_without_an_embedding_is_decided_by_the_plain_head_alone():
+    plain = head(kinds=kinds())
+    full = head(inputs=("msd.taggram.mean", "embedding"), exponents=np.ones(52), plain=plain,
+                projection=np.eye(52)[:, 50:], max_distance=100.0)  # fmt: skip
+    for point in ((4.0, 0.0), (0.0, 4.0), (2.0, 1.0)):
+        windows = windows_at(point)
+        assert full.decide(windows) == plain.decide(windows)
+        whole = [window | {"embedding": np.array([0.0, 4.0])} for window in windows]
+        assert full.decide(whole).genre == "ska"
+        assert full.decide([*whole, *windows]) == plain.decide([*windows, *windows])
+
+
+def test_a_head_with_kinds_and_a_plain_head_survives_its_file(tmp_path: Path):
+    full = head(inputs=("msd.taggram.mean", "embedding"), exponents=np.ones(52), projection=np.zeros((52, 2)),
+                kinds=kinds(), plain=head(kinds=kinds()))  # fmt: skip
+    path = tmp_path / "genre.npz"
+    path.write_bytes(full.to_bytes())
+    loaded = GenreHead.load(path)
+    assert loaded.to_bytes() == full.to_bytes()
+    assert loaded.plain is not None
+    windows = [{"msd.taggram.mean": tagged(ambient=0.5), "embedding": np.ones(2)}]
+    assert loaded.decide(windows) == full.decide(windows)
+    assert loaded.decide(windows).abstained_because == "tags"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "other"},
+        {"of_tag": np.full(49, -1)},
+        {"of_tag": np.full(50, 2)},
+        {"of_tag": np.zeros(50, int)},  # the second kind has no tag
+        {"of_tag": np.zeros(50)},
+        {"fits": np.ones((3, 3), bool)},
+        {"fits": np.ones((2, 3))},
+        {"fits": np.ones(2, bool)},
+    ],
+)
+def test_kinds_that_do_not_fit_together_are_refused(changes: dict):
+    with pytest.raises(ReleaseError, match="kinds of music"):
+        dataclasses.replace(kinds(), **changes)
+
+
 def test_the_thresholds_themselves_are_answered():
-    features = at((4.0, 1.0))
-    plain = head().decide(features)
-    kept = head(min_confidence=plain.confidence, max_distance=plain.distance).decide(features)
+    windows = windows_at((4.0, 1.0))
+    plain = head().decide(windows)
+    kept = head(min_confidence=plain.confidence, max_distance=plain.distance).decide(windows)
     assert kept.abstained_because is None
 
 
@@ -98,7 +209,7 @@ def test_a_head_survives_its_file_and_equal_heads_are_equal_bytes(tmp_path: Path
     path.write_bytes(head().to_bytes())
     loaded = GenreHead.load(path)
     assert loaded.to_bytes() == head().to_bytes()
-    assert loaded.decide(at((1.0, 0.5))) == head().decide(at((1.0, 0.5)))
+    assert loaded.decide(windows_at((1.0, 0.5))) == head().decide(windows_at((1.0, 0.5)))
     assert (loaded.classes, loaded.inputs) == (head().classes, head().inputs)
 
 
@@ -113,7 +224,13 @@ def test_a_head_survives_its_file_and_equal_heads_are_equal_bytes(tmp_path: Path
         ({"temperature": np.nan}, "temperature"),
         ({"max_distance": -1.0}, "max_distance"),
         ({"min_confidence": 1.5}, "min_confidence"),
-        ({"vectors": np.zeros((4, 2)), "weights": np.zeros((4, 3))}, "at least 5"),
+        ({"vectors": np.zeros((4, 2)), "weights": np.zeros((4, 3)), "labels": np.arange(4) % 3}, "at least 5"),
+        ({"biases": np.zeros(2)}, "biases"),
+        ({"labels": np.full(15, 3)}, "labels"),
+        ({"labels": np.zeros(15)}, "labels"),
+        ({"labels": np.zeros(14, int)}, "labels"),
+        ({"kinds": dataclasses.replace(kinds(), fits=np.ones((2, 4), bool))}, "same 3 classes"),
+        ({"plain": head(classes=("a", "b", "c"))}, "same 3 classes"),
         ({"inputs": ("msd.taggram.mean", "msd.taggram.spread")}, "50 columns"),
         ({"inputs": ()}, "0 inputs"),
         ({"inputs": ("msd.taggram.mean", "embedding")}, "50 columns"),
@@ -122,6 +239,11 @@ def test_a_head_survives_its_file_and_equal_heads_are_equal_bytes(tmp_path: Path
 def test_arrays_that_do_not_fit_are_refused(changes: dict, said: str):
     with pytest.raises(ReleaseError, match=said):
         head(**changes)
+
+
+def arrays_of(one: GenreHead) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(one.to_bytes())) as file:
+        return dict(file)
 
 
 def test_files_that_are_no_head_are_refused(tmp_path: Path):
@@ -137,7 +259,7 @@ def test_files_that_are_no_head_are_refused(tmp_path: Path):
     np.savez(path, classes=np.array(["folk"]))
     with pytest.raises(ReleaseError, match="not a genre head"):
         GenreHead.load(path)
-    fields = {field.name: np.asarray(getattr(head(), field.name)) for field in dataclasses.fields(GenreHead)}
+    fields = arrays_of(head())
     np.savez(path, **fields | {"gamma": np.array([0.5, 0.5])})
     with pytest.raises(ReleaseError, match="gamma"):
         GenreHead.load(path)
@@ -145,7 +267,7 @@ def test_files_that_are_no_head_are_refused(tmp_path: Path):
 
 def test_a_pickled_array_is_refused_and_not_run(tmp_path: Path):
     path = tmp_path / "genre.npz"
-    fields = {field.name: np.asarray(getattr(head(), field.name)) for field in dataclasses.fields(GenreHead)}
+    fields = arrays_of(head())
     np.savez(path, **fields | {"classes": np.array([Trap()], dtype=object)})
     with pytest.raises(ReleaseError, match="not a genre head"):
         GenreHead.load(path)
@@ -162,13 +284,13 @@ class Trap:
 @pytest.mark.parametrize("features", [np.zeros((1, 49)), np.zeros((0, 50)), np.zeros(50)])
 def test_features_of_another_shape_are_refused(features: np.ndarray):
     with pytest.raises(ReleaseError, match="takes"):
-        head().decide(features)
+        head().scores(features)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_features_that_are_not_finite_are_refused(value: float):
     with pytest.raises(ReleaseError, match="finite"):
-        head().decide(at((value, 0.0)))
+        head().decide(windows_at((value, 0.0)))
 
 
 def test_stack_takes_the_inputs_in_the_order_of_the_head():

@@ -12,7 +12,7 @@ from models.errors import ReleaseError
 from models.genre import NEIGHBOURS, GenreHead
 from models.mel import FRONT_END
 from models.release import MANIFEST, Configuration, Manifest, load_release, release_id
-from models.sealed_folder import describe_file
+from models.sealed_folder import SealedFile, describe_file
 from models.user_tower import ITEM_VECTORS, TOWER_MANIFEST
 from tests.platform import taste
 
@@ -23,7 +23,9 @@ HEAD = GenreHead(
     projection=np.eye(50)[:, :3],
     offset=np.zeros(3),
     vectors=np.zeros((NEIGHBOURS, 3)),
+    labels=np.zeros(NEIGHBOURS, np.int64),
     weights=np.zeros((NEIGHBOURS, 2)),
+    biases=np.zeros(2),
     gamma=1.0,
     temperature=1.0,
     min_confidence=0.5,
@@ -102,7 +104,33 @@ def test_a_loudness_is_part_of_the_id_and_without_one_the_id_is_that_of_releases
     assert loud.configuration.loudness_lufs == -14
     assert loud.release_id != without.release_id
     assert "loudness_lufs" not in (without.folder / MANIFEST).read_text()
-    assert load_release().release_id == "1b8e5dc6732d"
+    assert release_id(*from_before()) == "1b8e5dc6732d"
+
+
+def from_before() -> tuple[Configuration, dict[str, SealedFile]]:
+    """Of the release that shipped before releases had a loudness."""
+    configuration = Configuration(
+        front_end="musicnn-1",
+        sample_rate=16000,
+        windows=3,
+        window_s=30,
+        networks={"msd": "musicnn-msd.onnx", "mtt": "musicnn-mtt.onnx"},
+        run=("msd",),
+        genre_head="genre.npz",
+        genres=("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"),
+    )
+    hashes = {
+        "LICENSE-musicnn.txt": "029aa30815ee94c07d31d1d8977f0ce3d034fe5b309cdc7c3ac6cdc80301df32",
+        "genre.npz": "0d46762aeb88f03f16079f0e0d9a2d16d11d91a37a7f3aaf66c34c94998019f4",
+        "musicnn-msd.onnx": "021bccf147dfa7f846067bb7e7b83dd3646eac19342cf45fc1eee7844f0bf222",
+        "musicnn-mtt.onnx": "2f5c5f2551c3d6edbf07765812e799fff422e1fc96a7f8957256359ac945af80",
+    }
+    return configuration, {name: SealedFile(sha256=value, bytes=1) for name, value in hashes.items()}
+
+
+def test_features_at_another_loudness_are_of_another_front_end(tmp_path: Path):
+    assert load_release(write_release(tmp_path / "a")).front_end == FRONT_END
+    assert load_release(write_release(tmp_path / "b", loudness_lufs=-20.0)).front_end == f"{FRONT_END} at -20 LUFS"
 
 
 @pytest.mark.parametrize("lufs", [3.0, -71.0])

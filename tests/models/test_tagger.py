@@ -35,11 +35,11 @@ def music(duration_s):
 
 
 class ChangedRelease(Release):
-    """The shipped release with another configuration or head."""
+    """The shipped release, which hears as loud as it is unless told otherwise, with another configuration or head."""
 
-    def __init__(self, head=None, **configuration):
+    def __init__(self, head=None, *, loudness_lufs=msgspec.UNSET, **configuration):
         shipped = load_release()
-        changed = msgspec.structs.replace(shipped.configuration, **configuration)
+        changed = msgspec.structs.replace(shipped.configuration, loudness_lufs=loudness_lufs, **configuration)
         super().__init__(msgspec.structs.replace(shipped.manifest, configuration=changed), shipped.folder)
         self._head = head or {}
 
@@ -49,7 +49,7 @@ class ChangedRelease(Release):
 
 @pytest.fixture(scope="module")
 def release():
-    return load_release()
+    return ChangedRelease()
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,15 @@ def tagging(release, track):
 
 
 class TestTagger:
-    def test_genres_are_those_of_the_release_best_first(self, release, tagging):
+    def test_genres_are_those_of_the_release_best_first(self, release, track):
+        tagging = Tagger(ChangedRelease({"kinds": None})).tag(track)
         names, probabilities = zip(*tagging.genres, strict=True)
         assert sorted(names) == sorted(release.configuration.genres)
         assert list(probabilities) == sorted(probabilities, reverse=True)
         assert sum(probabilities) == pytest.approx(1, abs=1e-4)
         assert tagging.confidence == probabilities[0]
         assert tagging.genre == (names[0] if tagging.status == "tagged" else None)
+        assert tagging.genres_from is None
 
     def test_tags_are_the_means_of_the_taggram_best_first(self, release, track, tagging):
         windows = decode_windows(track, plan=WindowPlan(), sample_rate=RATE, max_duration_s=1000)
@@ -113,15 +115,32 @@ class TestTagger:
         assert len(data) < 30_000
         assert msgspec.msgpack.decode(data, type=Tagging) == tagging
 
+    def test_where_tags_contradict_the_head_the_genres_are_the_kinds_of_music_that_they_name(self, track):
+        kinds = load_release().genre_head().kinds
+        nothing_fits = replace(kinds, fits=np.zeros_like(kinds.fits), of_tag=kinds.of_tag.clip(0))
+        tagging = Tagger(ChangedRelease({"kinds": nothing_fits})).tag(track)
+        assert (tagging.status, tagging.genre, tagging.genres_from) == ("abstained", None, "tags")
+        assert {name for name, _ in tagging.genres} == set(kinds.names)
+        tags = dict(tagging.tags)
+        electronic = ("electronic", "electronica", "electro", "House", "ambient", "chillout", "chill")
+        assert dict(tagging.genres)["electronic"] == pytest.approx(max(map(tags.get, electronic)), abs=1e-6)
+        assert tagging.confidence == tagging.genres[0][1] == max(probability for _, probability in tagging.genres)
+
     def test_the_head_decides_whether_it_abstains(self, track):
-        never = Tagger(ChangedRelease({"min_confidence": 1.0, "max_distance": 1e9})).tag(track)
-        always = Tagger(ChangedRelease({"min_confidence": 0.0, "max_distance": 1e9})).tag(track)
-        far = Tagger(ChangedRelease({"min_confidence": 0.0, "max_distance": 1e-9})).tag(track)
+        best = Tagger(ChangedRelease({"kinds": None})).tag(track).genres[0][0]
+        shipped = load_release().genre_head()
+        agreeing = np.full_like(shipped.labels, shipped.classes.index(best))
+        head = {"kinds": None, "labels": agreeing, "min_confidence": 0.0, "max_distance": 1e9}
+        never = Tagger(ChangedRelease(head | {"min_confidence": 1.0})).tag(track)
+        always = Tagger(ChangedRelease(head)).tag(track)
+        far = Tagger(ChangedRelease(head | {"max_distance": 1e-9})).tag(track)
         assert (never.status, far.status, always.status) == ("abstained", "abstained", "tagged")
         assert never.genre is None
         assert far.genre is None
         assert always.genre == never.genres[0][0]
         assert never.genres == always.genres == far.genres
+        outvoted = Tagger(ChangedRelease(head | {"labels": (agreeing + 1) % len(shipped.classes)})).tag(track)
+        assert (outvoted.status, outvoted.genres) == ("abstained", always.genres)
 
     def test_a_release_may_run_both_networks_and_the_first_one_names_the_tags(self, track):
         tagging = Tagger(ChangedRelease(run=("mtt", "msd"))).tag(track)
@@ -148,6 +167,12 @@ class TestTagger:
         network = release.network("msd")
         taggram = np.concatenate([network(musicnn_log_mel(waveform)).taggram for waveform in as_loud])
         assert Tagger(release).tag(track).taggram == encode_taggram(taggram)
+
+    def test_the_shipped_release_hears_tracks_at_one_loudness(self, track):
+        tagger = Tagger(load_release())
+        tagging, quieter = tagger.tag(track), tagger.tag(wav(music(100) / 8))
+        assert dict(quieter.tags) == pytest.approx(dict(tagging.tags), abs=1e-3)
+        assert (quieter.genre, quieter.genres_from) == (tagging.genre, tagging.genres_from)
 
     def test_without_one_a_track_is_heard_as_loud_as_it_is(self, release, track, tagging):
         assert release.configuration.loudness_lufs is msgspec.UNSET

@@ -1,7 +1,10 @@
 import numpy as np
+from msgspec.structs import replace
 
-from offline.genre.train import track_features, train
-from tests.offline.genre.taggrams import CONFIG, platform
+from models.musicnn import TAGS
+from offline.genre.kinds import TagKind
+from offline.genre.train import train
+from tests.offline.genre.taggrams import CONFIG, heard, made_up, platform
 
 
 def test_probabilities_are_calibrated_and_thresholds_come_from_tracks_of_unheard_artists():
@@ -13,18 +16,34 @@ def test_probabilities_are_calibrated_and_thresholds_come_from_tracks_of_unheard
     assert metrics["accuracy_answered"] >= CONFIG.target_accuracy - 0.02
     assert 0.005 < metrics["accuracy_standard_error"] < 0.1
     head = trained.head
-    far = np.full((1, 50), 0.9)
-    assert head.decide(far).abstained_because == "distance"
-    near = track_features(CONFIG, platform(artists_each=12, seed=5)["taggrams"])
-    too_far = np.mean([head.decide(row[None]).distance > head.max_distance for row in near])
-    assert too_far < 0.05
+    assert head.decide([{"msd.taggram.mean": np.full(50, 0.9)}]).abstained_because == "distance"
+    near = platform(artists_each=12, seed=5)["tracks"]
+    too_far = np.mean([head.decide([track]).distance > head.max_distance for track in near])
+    assert too_far < 0.1
+
+
+def test_what_tags_contradict_is_not_answered_and_does_not_count_for_the_thresholds():
+    """The tags of the artists of metal name a kind of music that only ska goes with."""
+    tracks = platform(artists_each=12)
+    plain = train(CONFIG, **tracks)
+    of_metal = TagKind(name="loud", tags=TAGS["msd"][35:40], genres=("ska",))
+    asked = train(
+        replace(CONFIG, kinds=(of_metal, TagKind(name="rest", tags=("sad",), genres=CONFIG.classes))), **tracks
+    )
+    assert asked.metrics["accuracy"] == plain.metrics["accuracy"]
+    assert asked.metrics["answered"] < plain.metrics["answered"] - 0.2
+    metal = [track for track, label in zip(tracks["tracks"], tracks["labels"], strict=True) if label == 1]
+    loud = [track for track in metal if 35 <= track["msd.taggram.mean"].argmax() < 40]
+    assert len(loud) > 20
+    assert {asked.head.decide([track]).abstained_because for track in loud} == {"tags"}
+    assert "tags" not in {plain.head.decide([track]).abstained_because for track in loud}
 
 
 def test_artists_that_sound_like_themselves_make_track_folds_read_too_high():
-    tracks = platform(artists_each=6, tracks_each=6)
+    taggrams, labels, artists = made_up(artists_each=6, tracks_each=6)
     own_sound = np.random.default_rng(1).uniform(0.0, 0.5, (300, 50))
-    pairs = zip(tracks["taggrams"], tracks["artists"], strict=True)
-    taggrams = tuple((0.3 * taggram + own_sound[artist]).astype(np.float32) for taggram, artist in pairs)
-    by_artist = train(CONFIG, taggrams=taggrams, labels=tracks["labels"], artists=tracks["artists"])
-    by_track = train(CONFIG, taggrams=taggrams, labels=tracks["labels"], artists=np.arange(len(taggrams)))
+    pairs = zip(taggrams, artists, strict=True)
+    tracks = heard([(0.3 * taggram + own_sound[artist]).astype(np.float32) for taggram, artist in pairs])
+    by_artist = train(CONFIG, tracks=tracks, labels=labels, artists=artists)
+    by_track = train(CONFIG, tracks=tracks, labels=labels, artists=np.arange(len(tracks)))
     assert by_track.metrics["accuracy"] > by_artist.metrics["accuracy"] + 0.2

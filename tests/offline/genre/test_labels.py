@@ -1,10 +1,11 @@
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.errors import SettingsError
-from offline.genre.labels import read_artists, read_taggrams
+from offline.genre.labels import read_artists, read_embeddings, read_taggrams
 from tests.offline.genre.taggrams import write_platform
 
 
@@ -20,6 +21,56 @@ def test_tracks_are_put_together_from_patches_in_any_order(tmp_path: Path):
     one = shuffled.ids.index(straight.ids[7])
     np.testing.assert_allclose(shuffled.taggrams[one].mean(axis=0), straight.taggrams[7].mean(axis=0), rtol=1e-6)
     assert shuffled.labels[one] == straight.labels[7]
+
+
+def test_tracks_stand_in_the_order_in_which_the_file_names_them_first(tmp_path: Path):
+    ids = np.array(["b", "a", "b", "c", "a"])
+    np.savez(tmp_path / "x.npz", X=np.tile(np.arange(5.0)[:, None] / 5, 50), Y=np.array([1, 0, 1, 2, 0]), IDS=ids)
+    tracks = read_taggrams(tmp_path / "x.npz", classes=3)
+    assert tracks.ids == ("b", "a", "c")
+    assert tracks.labels.tolist() == [1, 0, 2]
+    assert [taggram[:, 0].tolist() for taggram in tracks.taggrams] == [
+        pytest.approx(rows) for rows in ([0.0, 0.4], [0.2, 0.8], [0.6])
+    ]
+
+
+def test_reading_takes_as_long_as_the_file_is(tmp_path: Path):
+    """Looking through all rows for each track would take minutes here."""
+    rows, tracks = 240_000, 60_000
+    ids = np.char.add("track ", (np.arange(rows) % tracks).astype(str))
+    np.savez(tmp_path / "x.npz", X=np.zeros((rows, 50), np.float16), Y=np.zeros(rows, np.int8), IDS=ids)
+    started = time.process_time()
+    read = read_taggrams(tmp_path / "x.npz", classes=1)
+    assert time.process_time() - started < 30
+    assert len(read.ids) == tracks
+    assert {len(taggram) for taggram in read.taggrams} == {4}
+
+
+def test_features_are_those_of_every_third_patch_as_of_one_window(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    taggrams, max_pools = rng.uniform(0.0, 1.0, (7, 50)), rng.normal(0.0, 30.0, (7, 753))
+    arrays = {"X": taggrams, "Y": np.zeros(7, int), "IDS": np.array(["a"] * 7)}
+    np.savez(tmp_path / "x.npz", **arrays)
+    (plain,) = read_taggrams(tmp_path / "x.npz", classes=1).features(patch_step=3)
+    assert plain.keys() == {"msd.taggram.mean", "msd.taggram.spread"}
+    np.testing.assert_allclose(plain["msd.taggram.mean"], (taggrams[0] + taggrams[3] + taggrams[6]) / 3, rtol=1e-6)
+    np.savez(tmp_path / "x.npz", **arrays, MAX_POOL=max_pools)
+    (whole,) = read_taggrams(tmp_path / "x.npz", classes=1).features(patch_step=3)
+    np.testing.assert_allclose(whole["msd.max_pool"], (max_pools[0] + max_pools[3] + max_pools[6]) / 3, rtol=1e-4)
+    np.savez(tmp_path / "x.npz", **arrays, MAX_POOL=max_pools[:6])
+    with pytest.raises(SettingsError, match=r"MAX_POOL of .* is \(6, 753\)"):
+        read_taggrams(tmp_path / "x.npz", classes=1)
+
+
+def test_a_track_without_an_embedding_has_none(tmp_path: Path):
+    np.savez(tmp_path / "x.npz", IDS=np.array(["b", "a"]), EMBEDDING=np.array([[0.5, 0.0, 1.0], [0.0, 0.0, 2.0]]))
+    embeddings = read_embeddings(tmp_path / "x.npz")
+    assert {track: vector.tolist() for track, vector in embeddings.items()} == {"b": [0.5, 0, 1], "a": [0, 0, 2]}
+    np.savez(tmp_path / "x.npz", IDS=np.array(["b"]), EMBEDDING=np.zeros((2, 3)))
+    with pytest.raises(SettingsError, match=r"IDS \(1,\) and EMBEDDING \(2, 3\)"):
+        read_embeddings(tmp_path / "x.npz")
+    with pytest.raises(SettingsError, match="give an npz with IDS and EMBEDDING"):
+        read_embeddings(tmp_path / "missing.npz")
 
 
 @pytest.mark.parametrize(

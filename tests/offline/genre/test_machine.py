@@ -2,30 +2,69 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from sklearn.decomposition import PCA
-from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
 
 from models.errors import SettingsError
-from offline.genre.machine import choose, fit, folds, track_weights
+from offline.genre.machine import choose, fit, folds, standard_error, track_weights
 from offline.genre.settings import Block
 from tests.offline.genre.taggrams import CONFIG, data
 
 
+def least_squares(points, labels, artists, others, *, gamma: float, ridge: float) -> np.ndarray:
+    """Decision values of others by scikit-learn's Ridge, which does not penalise its intercept, in the kernel's space.
+
+    The rows of `space` have the kernel of the points as their scalar products.
+    """
+    values, vectors = np.linalg.eigh(rbf_kernel(points, gamma=gamma))
+    values = np.maximum(values, 1e-13)
+    space, of_others = vectors * np.sqrt(values), rbf_kernel(others, points, gamma=gamma) @ vectors / np.sqrt(values)
+    weights = track_weights(labels, artists, power=0.5)
+    return Ridge(alpha=ridge).fit(space, np.eye(3)[labels], sample_weight=weights).predict(of_others)
+
+
 def test_the_folded_head_gives_what_scikit_learn_gives():
     features, labels, artists = data(tracks_each=5)
-    head = fit(CONFIG, features, labels, artists, gamma=0.25, ridge=0.3)
-    raised = np.cbrt(features)
+    config = replace(CONFIG, inputs=(Block(name="msd.taggram.mean", exponent=1 / 3),))
+    head = fit(config, features, labels, artists, gamma=0.25, ridge=0.3)
     steps = make_pipeline(StandardScaler(), PCA(min(128, *features.shape)))
-    points = steps.fit_transform(raised)
-    machine = KernelRidge(kernel="rbf", gamma=0.25 / points.var(axis=0, ddof=1).sum(), alpha=0.3)
-    machine.fit(points, np.eye(3)[labels] - 1 / 3, sample_weight=track_weights(labels, artists, power=0.5))
-    others = data(seed=1)[0]
-    decisions, distances = head.scores(others)
-    projected = steps.transform(np.cbrt(others))
-    np.testing.assert_allclose(decisions, machine.predict(projected), rtol=0, atol=1e-9)
+    points = steps.fit_transform(np.cbrt(features))
+    gamma = 0.25 / points.var(axis=0, ddof=1).sum()
+    projected = steps.transform(np.cbrt(data(seed=1)[0]))
+    decisions, distances, votes = head.scores(data(seed=1)[0])
+    expected = least_squares(points, labels, artists, projected, gamma=gamma, ridge=0.3)
+    np.testing.assert_allclose(decisions, expected, rtol=0, atol=1e-6)
     to_all = np.linalg.norm(projected[:, None] - points, axis=2)
     np.testing.assert_allclose(distances, np.sort(to_all, axis=1)[:, :5].mean(axis=1), rtol=0, atol=1e-9)
+    nearest = labels[np.argsort(to_all, axis=1)[:, :5]]
+    assert votes.tolist() == [np.bincount(row, minlength=3).tolist() for row in nearest]
+
+
+def test_the_least_squares_machine_has_the_bias_that_balances_its_errors():
+    """Without a penalty on the bias, the weighted errors sum to 0 (Suykens & Vandewalle, 1999)."""
+    features, labels, artists = data(tracks_each=5)
+    head = fit(CONFIG, features, labels, artists, gamma=0.25, ridge=0.3)
+    errors = np.eye(3)[labels] - head.scores(features).decisions
+    weights = track_weights(labels, artists, power=0.5)
+    np.testing.assert_allclose(weights @ errors, 0.0, rtol=0, atol=1e-9)
+    assert np.abs(weights @ (errors + head.biases)).max() > 1.0
+
+
+def test_the_hinge_is_that_of_scikit_learn():
+    features, labels, artists = data(tracks_each=5)
+    head = fit(replace(CONFIG, machine="hinge"), features, labels, artists, gamma=0.25, ridge=0.5)
+    steps = make_pipeline(StandardScaler(), PCA(50))
+    points, projected = steps.fit_transform(features), steps.transform(data(seed=1)[0])
+    gamma = 0.25 / points.var(axis=0, ddof=1).sum()
+    decisions = head.scores(data(seed=1)[0]).decisions
+    for genre in range(3):
+        machine = SVC(gamma=gamma, C=2.0, tol=1e-6)
+        machine.fit(points, labels == genre, sample_weight=track_weights(labels, artists, power=0.5))
+        np.testing.assert_allclose(decisions[:, genre], machine.decision_function(projected), rtol=0, atol=0.01)
+    assert (head.weights == 0).mean() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -60,10 +99,9 @@ def test_each_block_has_its_own_exponent_and_weight_however_wide_the_others_are(
 
     steps = make_pipeline(StandardScaler(), FunctionTransformer(weighted), PCA(20))
     points = steps.fit_transform(raised(features))
-    machine = KernelRidge(kernel="rbf", gamma=0.25 / points.var(axis=0, ddof=1).sum(), alpha=0.3)
-    machine.fit(points, np.eye(3)[labels] - 1 / 3, sample_weight=track_weights(labels, artists, power=0.5))
-    expected = machine.predict(steps.transform(raised(others)))
-    np.testing.assert_allclose(head.scores(others)[0], expected, rtol=0, atol=1e-9)
+    gamma = 0.25 / points.var(axis=0, ddof=1).sum()
+    expected = least_squares(points, labels, artists, steps.transform(raised(others)), gamma=gamma, ridge=0.3)
+    np.testing.assert_allclose(head.scores(others).decisions, expected, rtol=0, atol=1e-6)
 
 
 def test_features_of_other_columns_than_the_blocks_are_refused():
@@ -104,3 +142,19 @@ def test_choose_takes_the_setting_that_is_right_most_often():
     features, labels, artists = data()
     absurd = replace(CONFIG, gammas=(1e6, 0.25), ridges=(0.3,))
     assert choose(absurd, features, labels, artists, seed=0) == (0.25, 0.3)
+
+
+def test_of_settings_that_are_equally_right_choose_takes_the_smoothest():
+    """The genres are so far apart that every setting is always right."""
+    labels = np.repeat([0, 1, 2], 20)
+    rng = np.random.default_rng(0)
+    features = rng.uniform(0.0, 1.0, (3, 50))[labels] + rng.normal(0.0, 0.01, (60, 50))
+    config = replace(CONFIG, gammas=(0.5, 0.1, 0.2), ridges=(0.1, 1.0, 0.3))
+    assert choose(config, features, labels, np.arange(60) // 2, seed=0) == (0.1, 1.0)
+
+
+def test_the_standard_error_counts_an_artist_and_not_its_tracks():
+    """The same tracks five times over say no more; of one track an artist it is that of the mean."""
+    values, artists = np.array([0.0, 1.0, 1.0, 0.0, 1.0]), np.arange(5)
+    assert standard_error(values, artists) == pytest.approx(values.std() / np.sqrt(5))
+    assert standard_error(np.repeat(values, 5), np.repeat(artists, 5)) == pytest.approx(values.std() / np.sqrt(5))

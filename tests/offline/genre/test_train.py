@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -22,6 +23,48 @@ def test_training_refuses_a_genre_without_tracks_and_too_few_artists():
         train(replace(CONFIG, folds=10), **tracks)
 
 
-def test_an_input_that_taggrams_do_not_give_is_refused():
+def test_an_input_that_the_tracks_do_not_have_is_refused():
     with pytest.raises(SettingsError, match="max_pool"):
-        track_features(replace(CONFIG, inputs=(Block(name="msd.max_pool"),)), platform()["taggrams"])
+        track_features(replace(CONFIG, inputs=(Block(name="msd.max_pool"),)), platform()["tracks"])
+
+
+def with_embeddings(tracks: list[dict], labels: np.ndarray, rows: np.ndarray) -> list[dict]:
+    """The tracks; those of the rows have an embedding, in which a genre is a direction."""
+    noise = np.random.default_rng(3).normal(0.0, 0.2, (len(tracks), 4))
+    embeddings = (np.eye(4)[labels] + noise).astype(np.float32)
+    return [track | ({"embedding": embeddings[row]} if rows[row] else {}) for row, track in enumerate(tracks)]
+
+
+BOTH = replace(CONFIG, inputs=(*CONFIG.inputs, Block(name="embedding", width=4, weight=3.0)))
+
+
+def test_a_head_that_hears_an_embedding_brings_along_the_head_of_tracks_without_one():
+    known = platform(artists_each=6)
+    half = known["artists"] % 100 < 4  # an artist's tracks have listeners, or have not
+    tracks = with_embeddings(known["tracks"], known["labels"], half)
+    both = train(BOTH, tracks=tracks, labels=known["labels"], artists=known["artists"])
+    plain = train(CONFIG, **known)
+    assert both.head.plain is not None
+    assert both.head.plain.to_bytes() == plain.head.to_bytes()
+    assert len(both.head.vectors) == half.sum()
+    assert both.head.vectors.shape[1] == min(54, half.sum())
+    assert both.metrics["accuracy"] > both.metrics["plain_accuracy"] == plain.metrics["accuracy"]
+    for track in known["tracks"][:10]:
+        assert both.head.decide([track]) == plain.head.decide([track])
+
+
+def test_taggram_statistics_max_pool_and_an_embedding_are_blocks_of_one_head():
+    known = platform(artists_each=6)
+    rng = np.random.default_rng(4)
+    tracks = with_embeddings(known["tracks"], known["labels"], np.ones(len(known["labels"]), bool))
+    for track in tracks:
+        track["msd.max_pool"] = rng.normal(0.0, 30.0, 753).astype(np.float32)
+    blocks = (Block(name="msd.taggram.mean"), Block(name="msd.taggram.spread"), Block(name="msd.max_pool", weight=0.1))
+    trained = train(
+        replace(BOTH, inputs=(*blocks, Block(name="embedding", width=4, weight=3.0)), max_components=40, repeats=1),
+        **known | {"tracks": tracks},
+    )
+    assert (len(trained.head.exponents), trained.head.vectors.shape[1]) == (857, 40)
+    assert trained.metrics["accuracy"] > 0.9
+    assert trained.head.plain is not None
+    assert len(trained.head.plain.exponents) == 853

@@ -9,14 +9,14 @@ from click.testing import CliRunner
 from models.errors import ReleaseError, SettingsError
 from models.release import Release, load_release
 from offline.cli import cli
-from offline.genre.settings import GenreTraining
+from offline.genre.settings import Block, GenreTraining
 from offline.musicnn.convert import NETWORKS
 from offline.release.build import NOTICE, run
 from offline.release.settings import BuildRelease
 from tests.platform import taste
 
 CONFIG = GenreTraining(
-    classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1
+    classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1, kinds=()
 )
 
 
@@ -108,7 +108,7 @@ def test_the_tower_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, 
     tower = taste.write_tower(tmp_path / "tower", ["a", "b"])
     out, options = tmp_path / "out", ["--networks", str(networks_dir), "--tower", str(tower)]
     words = [f"training.{name}={msgspec.json.encode(getattr(CONFIG, name)).decode()}" for name in (
-        "classes", "patch_step", "gammas", "ridges", "folds", "inner_folds", "repeats",
+        "classes", "patch_step", "gammas", "ridges", "folds", "inner_folds", "repeats", "kinds",
     )]  # fmt: skip
     done = CliRunner().invoke(cli, ["build-release", str(taggrams_dir), "--out", str(out), *options, *words])
     assert done.exit_code == 0, done.exception
@@ -125,6 +125,28 @@ def test_the_tower_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, 
             taggrams_dir=str(taggrams_dir), out=str(out), networks=str(networks_dir), tower=str(tower), training=CONFIG
         ))  # fmt: skip
     assert load_release(out).release_id == release.release_id
+
+
+def test_a_release_whose_head_hears_embeddings_reads_back_with_its_plain_head(
+    tmp_path: Path, taggrams_dir: Path, networks_dir: Path
+):
+    with np.load(taggrams_dir / "train.npz") as arrays:
+        ids = list(dict.fromkeys(arrays["IDS"].tolist()))
+    known = [track for track in ids if not track.endswith("3")]  # the others are in nobody's log
+    vectors = np.random.default_rng(0).normal(0.0, 1.0, (len(known), 5))
+    np.savez(taggrams_dir / "embeddings.npz", IDS=np.array(known), EMBEDDING=vectors)
+    inputs = (Block(name="msd.taggram.mean"), Block(name="embedding", width=5, weight=0.5))
+    settings = BuildRelease(
+        taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir),
+        training=msgspec.structs.replace(CONFIG, inputs=inputs),
+    )  # fmt: skip
+    release = run(settings).release
+    head = load_release(tmp_path / "out").genre_head()
+    assert head.plain is not None
+    assert (len(head.vectors), len(head.plain.vectors)) == (24, 32)
+    assert release.manifest.metrics["plain_accuracy"] > 0.5
+    alone = build_release(taggrams_dir, out=tmp_path / "plain", networks_dir=networks_dir).genre_head()
+    assert head.plain.to_bytes() == alone.to_bytes()
 
 
 def test_a_release_is_replaced_in_place_with_its_own_networks(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
@@ -202,3 +224,5 @@ def test_the_shipped_release_is_whole():
     assert trained_with.keys() == set(GenreTraining.__struct_fields__)
     assert msgspec.convert(trained_with, GenreTraining) == GenreTraining()
     assert release.manifest.training["tracks"] == len(head.vectors) == 443
+    assert release.configuration.loudness_lufs == -20
+    assert head.kinds is not None
