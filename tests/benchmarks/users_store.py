@@ -13,7 +13,6 @@ import numpy as np
 from models.contract import history_key
 from models.events import Listen, UserEmbedded
 from models.history import feedback_member, history_member
-from stream.settings import UserSettings
 from stream.store.client import async_client
 from stream.store.histories import Change, HistoryStore
 from stream.store.users import UserStore
@@ -108,8 +107,9 @@ def users(_: Path) -> dict[str, Any]:
 async def _measured(url: str, history: int, *, timed: bool) -> dict[str, Any]:
     from stream.settings import load_settings
 
-    client = async_client(load_settings(redis_url=url).redis)
-    histories = HistoryStore(client, UserSettings(history=history))
+    settings = load_settings(redis_url=url, user_history=history)
+    client = async_client(settings.redis)
+    histories = HistoryStore(client, settings.users)
     store = UserStore(client, RELEASE, ttl=86_400)
     crowd = Crowd()
     empty = await _used(client)

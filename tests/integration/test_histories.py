@@ -326,3 +326,13 @@ async def test_a_redis_that_hangs_is_away_and_its_late_answers_are_nobodys(
         monkeypatch.undo()
         redis_server.resume()
         assert await histories.read(["u2"]) == {"u2": held["u2"]}
+
+
+async def test_the_longest_history_and_feedback_that_settings_allow_are_kept(client) -> None:
+    histories = HistoryStore(client, UserSettings(history=1000, feedback=1000))
+    likes = [listen(f"t{at}", at, "like") for at in range(1001)]
+    state = (await histories.add({"u1": change(*likes)}))["u1"]
+    assert state.stored.members == members(*likes[1:])
+    assert len(state.stored.feedback) == 1000
+    with pytest.raises(ValueError, match="1000"):
+        UserSettings(history=1001)
