@@ -11,6 +11,7 @@ from models.history import CountingRule
 from models.release import DEFAULT, MANIFEST, load_release, release_id
 from models.sealed_folder import describe_files, write_manifest
 from models.user_tower import TOWER_MANIFEST, load_user_tower
+from offline.user_tower.settings import Pooling
 
 DIM = 40
 GLOBAL = tuple(np.eye(DIM)[0].tolist())
@@ -18,7 +19,7 @@ GLOBAL = tuple(np.eye(DIM)[0].tolist())
 ENCODER = "audio-encoder.onnx"
 
 
-def write_tower(folder: Path, track_ids: Iterable[str], *, history: int = 50, pooling: str = "mean") -> Path:
+def write_tower(folder: Path, track_ids: Iterable[str], *, history: int = 50, pooling: Pooling = "mean") -> Path:
     """A tower that knows these tracks. The same tracks get the same tower."""
     import torch
 
