@@ -84,7 +84,8 @@ def read_newest(tower: UserTower, stored: Sequence[StoredHistory]) -> Newest:
     place = np.arange(len(user)) - np.cumsum(listens)[user] + manifest.history  # a user's newest at history - 1
     kept = place >= 0
     places, newest = (user[kept], place[kept]), says[kept]
-    track_ids = [histories.track_ids[listen] for listen in map(int, newest)]
+    numbers: list[int] = newest.tolist()
+    track_ids = [histories.track_ids[number] for number in numbers]
     rows, unknown = _rows(tower, track_ids)
 
     def padded(values: NDArray[np.generic], empty: int) -> NDArray[np.int64]:

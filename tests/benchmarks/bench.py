@@ -1,8 +1,8 @@
 """`make bench`: a line per figure, and build/bench.json. Ratios come from one run; no figure here is a test.
 
 python tests/benchmarks/bench.py            # everything
-python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue or
-                                            # users
+python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
+                                            #           listens or users
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import listens_path
 import tracks_path
 import users_store
 from robustness import robustness
@@ -87,7 +88,9 @@ def tag(folder: Path) -> Figures:
     return {"tag_s": took, "help_s": helped}
 
 
-PARTS = {"hear": hear, "tag": tag, "robustness": robustness} | tracks_path.PARTS | users_store.PARTS
+PARTS = (
+    {"hear": hear, "tag": tag, "robustness": robustness} | tracks_path.PARTS | listens_path.PARTS | users_store.PARTS
+)
 
 
 @click.command(help=__doc__)

@@ -12,6 +12,7 @@ from models.release import DEFAULT, MANIFEST, load_release, release_id
 from models.sealed_folder import describe_files
 from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.files import write_json
+from offline.user_tower.settings import Pooling
 
 DIM = 40
 GLOBAL = tuple(np.eye(DIM)[0].tolist())
@@ -19,7 +20,7 @@ GLOBAL = tuple(np.eye(DIM)[0].tolist())
 ENCODER = "audio-encoder.onnx"
 
 
-def write_tower(folder: Path, track_ids: Iterable[str], *, history: int = 50, pooling: str = "mean") -> Path:
+def write_tower(folder: Path, track_ids: Iterable[str], *, history: int = 50, pooling: Pooling = "mean") -> Path:
     """A tower that knows these tracks. The same tracks get the same tower."""
     import torch
 
