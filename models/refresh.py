@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.history import IS_USABLE, StoredHistory, read_histories
+from models.history import IS_USABLE, StoredHistory, member_at, read_histories
 from models.user_tower import UserTower
 
 
@@ -139,5 +139,5 @@ def _rows(tower: UserTower, track_ids: Sequence[bytes]) -> tuple[NDArray[np.int6
 
 def _event_time(stored: StoredHistory) -> int:
     """Of the newest event, ms. The member of a listen begins with its time, and the last one is the newest."""
-    heard = int.from_bytes(stored.members[-1][:6], "big") if stored.members else 0
+    heard = member_at(stored.members[-1]) if stored.members else 0
     return max((heard, *(time for _, time in stored.feedback))) if stored.feedback else heard

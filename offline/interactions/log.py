@@ -27,7 +27,7 @@ from rich.progress import Progress, TaskID
 
 from models.errors import SettingsError
 from models.events import MAX_ID_BYTES
-from models.history import KINDS, LONGEST_MS, CountingRule, Signal
+from models.history import KINDS, LATEST_MS, LONGEST_MS, CountingRule, Signal
 from offline.interactions.left_out import Forgotten, read_forgotten, without_excluded
 from offline.interactions.shards import Shard, find_shards, left_out_text
 from offline.interactions.taken_back import standing
@@ -35,7 +35,6 @@ from offline.progress import progress_bar
 
 _PLAY = KINDS.index("play")
 _PART_ROWS = 4_000_000  # about what is sorted at a time
-_LATEST_MS = 253_402_300_799_999
 _LIKELY_SECONDS = (10**8, 10**11)  # as milliseconds these lie between January 1970 and March 1973
 _ARRAYS = {"track": np.dtype("<i4"), "at": np.dtype("<i8"), "signal": np.dtype("u1")}
 _ROW = np.dtype(
@@ -311,7 +310,7 @@ def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) ->
     for field, name in (("played", "played_ms"), ("duration", "duration_ms")):
         length = batch[name] if name in batch.columns else pl.Series([None], dtype=pl.Int64)
         for strange in (length.min(), length.max()):
-            if strange is not None and not 0 <= int(strange) <= _LATEST_MS:  # type: ignore[arg-type]
+            if strange is not None and not 0 <= int(strange) <= LATEST_MS:  # type: ignore[arg-type]
                 raise SettingsError(f"{path}: column {name} has the value {strange}; a length is 0 ms or more, or null")
         told = np.minimum(length.cast(pl.Int64).fill_null(-1).to_numpy(), LONGEST_MS)
         rows[field] = np.where(rows["kind"] == _PLAY, told, np.maximum(told, 0))
@@ -332,7 +331,7 @@ def times_ms(column: pl.Series, path: str) -> NDArray[np.int64]:
     first, last = (shown[place] for place in (column.arg_min(), column.arg_max()) if place is not None)
     if column.is_between(*_LIKELY_SECONDS, closed="left").any():
         raise SettingsError(f"{path}: times from {first} to {last} look like seconds; {anew}")
-    if column.min() < 0 or column.max() > _LATEST_MS:  # type: ignore[operator]
+    if column.min() < 0 or column.max() > LATEST_MS:  # type: ignore[operator]
         raise SettingsError(f"{path}: times from {first} to {last} are no milliseconds since 1970; {mend}")
     return column.to_numpy()
 

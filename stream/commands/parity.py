@@ -26,7 +26,7 @@ from rich.table import Column
 from models.contract import LISTENS, forgotten_user_key, user_key
 from models.errors import EventError, TastewaveError
 from models.events import Listen, UserEmbedded, decode_event
-from models.history import NewestEvents, StoredHistory, feedback_member, history_member
+from models.history import NewestEvents, StoredHistory, feedback_member, history_member, member_at
 from models.refresh import embed_newest, read_newest
 from models.release import load_release
 from models.user_tower import UserTower
@@ -219,7 +219,7 @@ class _Expected:
         complete_ms, (members, feedback) = self._stretch.complete_ms, held.state.stored
         newest.add_stored(
             StoredHistory(
-                [member for member in members if int.from_bytes(member[:6], "big") < complete_ms],
+                [member for member in members if member_at(member) < complete_ms],
                 [(member, at) for member, at in feedback if at < complete_ms],
             )
         )

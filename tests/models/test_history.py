@@ -91,7 +91,7 @@ listens = st.builds(
 @given(listens, listens)
 def test_members_sort_by_time_kind_lengths_and_track(first, second):
     def key(listen):
-        longest = 2**24 - 1
+        longest = 2**25 - 1
         played, duration = min(listen.played_ms, longest), min(listen.duration_ms, longest)
         return listen.at, KINDS.index(listen.kind), played, duration, listen.track_id.encode()
 
@@ -193,7 +193,7 @@ def test_a_listen_is_read_from_its_member_as_it_was_told(one):
         assert histories.track_ids == []
         return
     assert histories.track_ids == [one.track_id.encode()]
-    longest = 2**24 - 1
+    longest = 2**25 - 1
     assert (histories.at[0], histories.kind[0]) == (one.at, KINDS.index(one.kind))
     assert histories.played_ms[0] == min(one.played_ms, longest)
     assert histories.duration_ms[0] == min(one.duration_ms, longest)

@@ -29,7 +29,7 @@ random_listens = st.lists(
         st.sampled_from(["t", "T", "tä", "t0", "\U0001f3b5", "\uffee"]),
         st.sampled_from(KINDS),
         st.integers(0, 8),
-        st.sampled_from([(0, 100_000), (9_000, 100_000), (60_000, 100_000), (2**25, 2**26), (2**24 - 1, 2**26)]),
+        st.sampled_from([(0, 100_000), (9_000, 100_000), (60_000, 100_000), (2**26, 2**27), (2**25 - 1, 2**27)]),
         st.sampled_from([False, False, False, False, True]),
     ),
     min_size=1,
