@@ -19,14 +19,14 @@ class Budget:
 
     Attributes:
         epoch_steps: steps of an epoch.
-        steps: most steps of the dropout that is kept.
+        steps: most steps of the dropout that is kept; a validation ends them.
         validate_every: steps from one validation to the next.
         trials: of each trial the step that ends it, and how many dropouts are kept then.
         total: most steps of all dropouts together.
 
     Example:
         budget = Budget.of(TowerTraining(log="listens", out="tower"), epoch_steps=20_833)
-        budget.steps, budget.validate_every  # 208,330 and 4,167
+        budget.steps, budget.validate_every  # 208,350 and 4,167
     """
 
     epoch_steps: int
@@ -38,14 +38,16 @@ class Budget:
     @classmethod
     def of(cls, settings: TowerTraining, *, epoch_steps: int) -> Budget:
         """The budget of a training whose epochs have so many steps."""
-        steps = max(settings.steps, settings.epochs * epoch_steps)
-        ends, kept = [math.ceil(share * steps) for share in sorted(settings.trial_shares)], len(settings.dropouts)
+        every = max(settings.validate_every, math.ceil(epoch_steps / 5))
+        validations = math.ceil(max(settings.steps, settings.epochs * epoch_steps) / every)
+        steps, kept = validations * every, len(settings.dropouts)
+        ends = [math.ceil(share * validations) * every for share in sorted(settings.trial_shares)]
         trials = [(until, kept := 1 if until == ends[-1] else -(-kept // 2)) for until in ends]
         courses = [(0, len(settings.dropouts)), *trials, (steps, 1)]
         return cls(
             epoch_steps=epoch_steps,
             steps=steps,
-            validate_every=max(settings.validate_every, math.ceil(epoch_steps / 5)),
+            validate_every=every,
             trials=tuple(trials),
             total=sum(left * (until - begin) for (begin, left), (until, _) in pairwise(courses)),
         )

@@ -14,17 +14,18 @@ def course(*scores, every=200):
 
 def test_steps_follow_the_log_and_a_small_log_gets_enough():
     assert (budget(17).steps, budget(17).validate_every) == (7_000, 200)
-    assert (budget(20_833).steps, budget(20_833).validate_every) == (208_330, 4_167)
-    assert budget(20_833, epochs=2).steps == 41_666
+    assert (budget(20_833).steps, budget(20_833).validate_every) == (208_350, 4_167)
+    assert budget(20_833, epochs=2).steps == 41_670
 
 
 @pytest.mark.parametrize(
     ("settings", "trials", "total"),
     [
-        ({}, ((700, 2), (2_800, 1)), 4 * 700 + 2 * 2_100 + 4_200),
-        ({"dropouts": (0.1, 0.2, 0.3, 0.4, 0.5), "trial_shares": (0.1, 0.2, 0.3), "steps": 100},
+        ({}, ((800, 2), (2_800, 1)), 4 * 800 + 2 * 2_000 + 4_200),
+        ({"dropouts": (0.1, 0.2, 0.3, 0.4, 0.5), "trial_shares": (0.1, 0.2, 0.3), "steps": 100,
+          "validate_every": 10},
          ((10, 3), (20, 2), (30, 1)), 5 * 10 + 3 * 10 + 2 * 10 + 70),
-        ({"dropouts": (0.2,)}, ((700, 1), (2_800, 1)), 7_000),
+        ({"dropouts": (0.2,)}, ((800, 1), (2_800, 1)), 7_000),
     ],
 )  # fmt: skip
 def test_each_trial_gives_up_the_worse_half_and_the_last_all_but_the_best(settings, trials, total):
