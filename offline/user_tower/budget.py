@@ -61,20 +61,20 @@ class Budget:
         )
 
 
-def is_rising(course: Course, *, patience: int) -> bool:
-    """Whether the last `patience` validations brought more than 1 % to the best before them."""
-    scores = [point["valid_ndcg_at_10"] for point in course]
-    before = scores[:-patience] or scores[:1]
-    return max(scores) > (1 + _RISE) * max(before)
-
-
 def ended(course: Course, *, epoch_steps: int, patience: int) -> str:
-    """The sentence of how a training ended."""
+    """The sentence of how a training ended: whether it had time enough.
+
+    What tells are its last validations, as many as patience looks at, or half of all where these are fewer: whether they
+    brought more than 1 % to the best before them.
+    """
     steps, scores = int(course[-1]["step"]), [point["valid_ndcg_at_10"] for point in course]
     after = f"after {steps:,} steps, {steps / epoch_steps:,.1f} epochs"
-    gain = max(scores) / max(1e-9, *(scores[:-patience] or scores[:1])) - 1
-    brought = f"its last {min(patience, len(scores)):,} validations brought {gain:+.1%}"
-    if is_rising(course, patience=patience):
+    if len(scores) == 1:
+        return f"the training ended with its first validation, {after}; try more epochs"
+    last = max(1, min(patience, len(scores) // 2))
+    gain = max(scores[-last:]) / max(1e-9, *scores[:-last]) - 1
+    brought = f"the last {last} of its {len(scores)} validations brought {gain:+.1%}"
+    if gain > _RISE:
         return f"the validation was still rising when the training stopped, {after}: {brought}; try more epochs"
     return f"the validation had levelled off {after}: {brought}, so more steps are not what this tower lacks"
 
