@@ -214,8 +214,9 @@ FLOORS: tuple[type[Floor], ...] = (PopularityFloor, FrequencyFloor, ItemKnnFloor
 def fit_floor(kind: type[Floor], training: Training, examples: Examples) -> dict[str, Floor]:
     """A floor with the settings that are best in each protocol.
 
-    The settings are chosen one after the other: each takes the value with the highest NDCG@10 on the examples, those
-    before it as chosen and those after it at their first value.
+    The settings are chosen one after the other, those of `replaying` first, for these matter the most in replay. Each
+    takes the value with the highest NDCG@10 on the examples, those before it as chosen and those after it at their
+    first value.
 
     Args:
         kind: one of FLOORS that fits the log.
@@ -224,8 +225,8 @@ def fit_floor(kind: type[Floor], training: Training, examples: Examples) -> dict
     """
     learn, best = cache(kind.learn), {}
     for protocol in PROTOCOLS:
-        choices = {**kind.fitting, **kind.scoring, **kind.replaying}
-        searched = {**kind.fitting, **kind.scoring, **(kind.replaying if protocol == "replay" else {})}
+        choices = {**kind.replaying, **kind.fitting, **kind.scoring}
+        searched = choices if protocol == "replay" else {**kind.fitting, **kind.scoring}
         floor = kind.fit(training, {name: values[0] for name, values in choices.items()}, learn=learn)
         score = _ndcg(floor, training.log, examples, protocol) if searched else 0.0
         for name, values in searched.items():

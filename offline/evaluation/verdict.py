@@ -123,7 +123,8 @@ def _comparison(metrics: Json, model: str, protocol: str, metric: str, result: S
 
 def _ties(metrics: Json) -> list[str]:
     """That many examples share their moment with the listen before them, and what the order of ids would tell."""
-    stood, sentences = metrics["as_it_stood"], []
+    stood = metrics["as_it_stood"]
+    shares, reached = [], []
     for protocol in PROTOCOLS if stood else ():
         floors = {name: of_protocol[protocol] for name, of_protocol in stood["floors"].items()}
         slices = next(iter(floors.values()))
@@ -133,14 +134,16 @@ def _ties(metrics: Json) -> list[str]:
         models = {name: of_protocol[protocol] for name, of_protocol in stood["models"].items()}
         recalls = {name: of["all"]["recall_at_10"]["value"] for name, of in (models | floors).items()}
         best = max(floors, key=lambda name: recalls[name])
-        reached = " and ".join(f"{plain(recalls[name])} of {name}" for name in models)
-        sentences.append(
-            f"{(count - untied) / count:.0%} of the examples of {protocol} stand at the same moment as the listen "
-            "before them, in the order of their ids, which a model can learn: with the history as it stood, Recall@10 "
-            f"would be {reached} against {plain(recalls[best])} of {best}. All other figures are with the history "
-            "before the moment."
-        )
-    return sentences
+        of_models = " and ".join(f"{plain(recalls[name])} of {name}" for name in models)
+        shares.append(f"{(count - untied) / count:.0%} of the examples of {protocol}")
+        reached.append(f"{of_models} against {plain(recalls[best])} of {best} in {protocol}")
+    if not shares:
+        return []
+    return [
+        f"{' and '.join(shares)} stand at the same moment as the listen before them, in the order of their ids, which "
+        "a model can learn: all figures leave that moment out of the history. With the history as it stood, Recall@10 "
+        f"would be {', and '.join(reached)}."
+    ]
 
 
 def _later_logs(metrics: Json) -> list[str]:

@@ -69,7 +69,7 @@ def metrics(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     table[users] = scores.argsort(axis=1, kind="stable").argsort(axis=1)
     judged = Judged.of(log, split, split.test, bootstrap=Bootstrap(users, replicates=100, seed=0))
     measured = judged.measure(judged.rank(dict.fromkeys(PROTOCOLS, Given(table))))["before_moment"]["discovery"]
-    ours = {name: leaf["value"] for name, leaf in measured.leaves["all"].items() if name in NAMES}
+    ours = {name: float(measured.leaves["all"][name]["value"] or 0.0) for name in NAMES}
 
     write_inter(path, folder)
     np.save(folder / "scores.npy", table)

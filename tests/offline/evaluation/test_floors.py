@@ -247,7 +247,7 @@ def test_the_settings_of_a_floor_are_those_that_validate_best_one_after_the_othe
         return ranked.values()[:, METRICS.index("ndcg_at_10")].mean()
 
     chosen = {"neighbours": 1000, "decay": 0.8, "own_weight": 0.0}
-    for name, values in (("neighbours", (1000, 50)), ("decay", (0.8, 0.5, 0.95)), ("own_weight", (0.0, 0.3, 1.0, 3.0))):
+    for name, values in (("own_weight", (0.0, 0.3, 1.0, 3.0)), ("neighbours", (1000, 50)), ("decay", (0.8, 0.5, 0.95))):
         chosen[name] = max(values, key=lambda value: ndcg(**chosen | {name: value}))
     assert fit_floor(ItemKnnFloor, training, examples)["replay"].settings == chosen
 
