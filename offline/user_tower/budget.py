@@ -64,8 +64,8 @@ class Budget:
 def ended(course: Course, *, epoch_steps: int, patience: int) -> str:
     """The sentence of how a training ended: whether it had time enough.
 
-    What tells are its last validations, as many as patience looks at, or half of all where these are fewer: whether they
-    brought more than 1 % to the best before them.
+    Its last validations tell, as many as patience looks at, or half of all where these are fewer: whether they brought
+    more than 1 % to the best before them.
     """
     steps, scores = int(course[-1]["step"]), [point["valid_ndcg_at_10"] for point in course]
     after = f"after {steps:,} steps, {steps / epoch_steps:,.1f} epochs"

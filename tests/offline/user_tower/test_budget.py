@@ -50,8 +50,8 @@ def test_what_is_to_come_is_stated_in_steps_epochs_and_time():
          "last 2 of its 5 validations brought +6.7%; try more epochs"),
         ((0.1, 0.2, 0.3, 0.302, 0.301), "had levelled off after 1,000 steps, 10.0 epochs: the last 2 of its 5 "
          "validations brought +0.7%, so more steps are not what this tower lacks"),
-        ((0.2, 0.4, 0.3), "had levelled off after 600 steps, 6.0 epochs: the last 1 of its 3 validations brought -25.0%,"
-         " so more steps are not what this tower lacks"),
+        ((0.2, 0.4, 0.3), "had levelled off after 600 steps, 6.0 epochs: the last 1 of its 3 validations brought "
+         "-25.0%, so more steps are not what this tower lacks"),
         ((0.1, 0.3), "was still rising when the training stopped, after 400 steps, 4.0 epochs: the last 1 of its 2 "
          "validations brought +200.0%; try more epochs"),
     ],
