@@ -19,14 +19,14 @@ class Budget:
 
     Attributes:
         epoch_steps: steps of an epoch.
-        steps: most steps of the dropout that is kept.
+        steps: most steps of the dropout that is kept; a validation ends them.
         validate_every: steps from one validation to the next.
         trials: of each trial the step that ends it, and how many dropouts are kept then.
         total: most steps of all dropouts together.
 
     Example:
         budget = Budget.of(TowerTraining(log="listens", out="tower"), epoch_steps=20_833)
-        budget.steps, budget.validate_every  # 208,330 and 4,167
+        budget.steps, budget.validate_every  # 208,350 and 4,167
     """
 
     epoch_steps: int
@@ -38,14 +38,16 @@ class Budget:
     @classmethod
     def of(cls, settings: TowerTraining, *, epoch_steps: int) -> Budget:
         """The budget of a training whose epochs have so many steps."""
-        steps = max(settings.steps, settings.epochs * epoch_steps)
-        ends, kept = [math.ceil(share * steps) for share in sorted(settings.trial_shares)], len(settings.dropouts)
+        every = max(settings.validate_every, math.ceil(epoch_steps / 5))
+        validations = math.ceil(max(settings.steps, settings.epochs * epoch_steps) / every)
+        steps, kept = validations * every, len(settings.dropouts)
+        ends = [math.ceil(share * validations) * every for share in sorted(settings.trial_shares)]
         trials = [(until, kept := 1 if until == ends[-1] else -(-kept // 2)) for until in ends]
         courses = [(0, len(settings.dropouts)), *trials, (steps, 1)]
         return cls(
             epoch_steps=epoch_steps,
             steps=steps,
-            validate_every=max(settings.validate_every, math.ceil(epoch_steps / 5)),
+            validate_every=every,
             trials=tuple(trials),
             total=sum(left * (until - begin) for (begin, left), (until, _) in pairwise(courses)),
         )
@@ -59,20 +61,20 @@ class Budget:
         )
 
 
-def is_rising(course: Course, *, patience: int) -> bool:
-    """Whether the last `patience` validations brought more than 1 % to the best before them."""
-    scores = [point["valid_ndcg_at_10"] for point in course]
-    before = scores[:-patience] or scores[:1]
-    return max(scores) > (1 + _RISE) * max(before)
-
-
 def ended(course: Course, *, epoch_steps: int, patience: int) -> str:
-    """The sentence of how a training ended."""
+    """The sentence of how a training ended: whether it had time enough.
+
+    Its last validations tell, as many as patience looks at, or half of all where these are fewer: whether they brought
+    more than 1 % to the best before them.
+    """
     steps, scores = int(course[-1]["step"]), [point["valid_ndcg_at_10"] for point in course]
     after = f"after {steps:,} steps, {steps / epoch_steps:,.1f} epochs"
-    gain = max(scores) / max(1e-9, *(scores[:-patience] or scores[:1])) - 1
-    brought = f"its last {min(patience, len(scores)):,} validations brought {gain:+.1%}"
-    if is_rising(course, patience=patience):
+    if len(scores) == 1:
+        return f"the training ended with its first validation, {after}; try more epochs"
+    last = max(1, min(patience, len(scores) // 2))
+    gain = max(scores[-last:]) / max(1e-9, *scores[:-last]) - 1
+    brought = f"the last {last} of its {len(scores)} validations brought {gain:+.1%}"
+    if gain > _RISE:
         return f"the validation was still rising when the training stopped, {after}: {brought}; try more epochs"
     return f"the validation had levelled off {after}: {brought}, so more steps are not what this tower lacks"
 

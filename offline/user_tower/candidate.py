@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.errors import SettingsError
 from offline.user_tower.checkpoint import Course, load_checkpoint, save_checkpoint
 from offline.user_tower.data import TrainingData
-from offline.user_tower.losses import FullSoftmax, gbce, sampled_softmax
+from offline.user_tower.losses import Softmax, gbce, sampled_softmax
 from offline.user_tower.networks import Items, Tower
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.windows import Windows
@@ -49,7 +49,7 @@ class Network(nn.Module):
                         calibration=settings.calibration, generator=generator)  # fmt: skip
         if self.is_sampled:
             return sampled_softmax(users, self.items, targets, negatives=settings.negatives, generator=generator)
-        return FullSoftmax.apply(users, every, self.items.scale, targets)
+        return Softmax.apply(users, every, self.items.scale, targets, None)
 
 
 class Candidate:

@@ -14,7 +14,7 @@ from offline.interactions.splits import Split
 from offline.ranking.examples import chunks
 from offline.user_tower.networks import Items
 
-_ITERATIONS = 100
+_ITERATIONS = 30
 
 
 def first_listens(log: InteractionLog, split: Split, row_of: NDArray[np.int64], *, items: int) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 import pytest
 
-from offline.user_tower.budget import Budget, ended, is_rising
+from offline.user_tower.budget import Budget, ended
 from offline.user_tower.settings import TowerTraining
 
 
@@ -14,17 +14,18 @@ def course(*scores, every=200):
 
 def test_steps_follow_the_log_and_a_small_log_gets_enough():
     assert (budget(17).steps, budget(17).validate_every) == (7_000, 200)
-    assert (budget(20_833).steps, budget(20_833).validate_every) == (208_330, 4_167)
-    assert budget(20_833, epochs=2).steps == 41_666
+    assert (budget(20_833).steps, budget(20_833).validate_every) == (208_350, 4_167)
+    assert budget(20_833, epochs=2).steps == 41_670
 
 
 @pytest.mark.parametrize(
     ("settings", "trials", "total"),
     [
-        ({}, ((700, 2), (2_800, 1)), 4 * 700 + 2 * 2_100 + 4_200),
-        ({"dropouts": (0.1, 0.2, 0.3, 0.4, 0.5), "trial_shares": (0.1, 0.2, 0.3), "steps": 100},
+        ({}, ((800, 2), (2_800, 1)), 4 * 800 + 2 * 2_000 + 4_200),
+        ({"dropouts": (0.1, 0.2, 0.3, 0.4, 0.5), "trial_shares": (0.1, 0.2, 0.3), "steps": 100,
+          "validate_every": 10},
          ((10, 3), (20, 2), (30, 1)), 5 * 10 + 3 * 10 + 2 * 10 + 70),
-        ({"dropouts": (0.2,)}, ((700, 1), (2_800, 1)), 7_000),
+        ({"dropouts": (0.2,)}, ((800, 1), (2_800, 1)), 7_000),
     ],
 )  # fmt: skip
 def test_each_trial_gives_up_the_worse_half_and_the_last_all_but_the_best(settings, trials, total):
@@ -42,16 +43,23 @@ def test_what_is_to_come_is_stated_in_steps_epochs_and_time():
     assert "12 minutes at 10.0 steps/s" in budget(17, dropouts=(0.1,)).ahead(step_s=0.1)
 
 
-def test_a_training_tells_whether_it_had_time_enough():
-    rising, level = course(0.1, 0.2, 0.3, 0.31, 0.32), course(0.1, 0.2, 0.3, 0.302, 0.301)
-    assert is_rising(rising, patience=2)
-    assert not is_rising(level, patience=2)
-    assert not is_rising(course(0.1, 0.3, 0.2, 0.2), patience=2)
-    assert ended(rising, epoch_steps=100, patience=2) == (
-        "the validation was still rising when the training stopped, after 1,000 steps, 10.0 epochs: its last 2 "
-        "validations brought +6.7%; try more epochs"
-    )
-    assert ended(level, epoch_steps=100, patience=2) == (
-        "the validation had levelled off after 1,000 steps, 10.0 epochs: its last 2 validations brought +0.7%, so more "
-        "steps are not what this tower lacks"
-    )
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ((0.1, 0.2, 0.3, 0.31, 0.32), "was still rising when the training stopped, after 1,000 steps, 10.0 epochs: the "
+         "last 2 of its 5 validations brought +6.7%; try more epochs"),
+        ((0.1, 0.2, 0.3, 0.302, 0.301), "had levelled off after 1,000 steps, 10.0 epochs: the last 2 of its 5 "
+         "validations brought +0.7%, so more steps are not what this tower lacks"),
+        ((0.2, 0.4, 0.3), "had levelled off after 600 steps, 6.0 epochs: the last 1 of its 3 validations brought "
+         "-25.0%, so more steps are not what this tower lacks"),
+        ((0.1, 0.3), "was still rising when the training stopped, after 400 steps, 4.0 epochs: the last 1 of its 2 "
+         "validations brought +200.0%; try more epochs"),
+    ],
+)  # fmt: skip
+def test_a_training_tells_whether_it_had_time_enough(scores, told):
+    assert ended(course(*scores), epoch_steps=100, patience=2) == f"the validation {told}"
+
+
+def test_a_single_validation_tells_nothing():
+    found = ended(course(0.1), epoch_steps=100, patience=2)
+    assert found == "the training ended with its first validation, after 200 steps, 2.0 epochs; try more epochs"

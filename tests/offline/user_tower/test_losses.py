@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch.nn import functional
 
-from offline.user_tower.losses import FullSoftmax, gbce, sampled_softmax
+from offline.user_tower.losses import Softmax, gbce, sampled_softmax
 from offline.user_tower.networks import Items
 
 DIM = 8
@@ -19,7 +21,7 @@ def test_the_full_softmax_and_its_gradients_are_those_of_cross_entropy():
     users, items, targets = problem(rows=600)
     wanted = functional.cross_entropy(users @ items().T * items.scale, targets)
     gradients = torch.autograd.grad(wanted * 3, [users, *items.parameters()])
-    found = FullSoftmax.apply(users, items(), items.scale, targets)
+    found = Softmax.apply(users, items(), items.scale, targets, None)
     torch.testing.assert_close(found, wanted)
     for own, other in zip(torch.autograd.grad(found * 3, [users, *items.parameters()]), gradients, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
@@ -29,7 +31,7 @@ def test_the_sampled_softmax_becomes_the_full_one_as_negatives_grow():
     users, items, targets = problem(rows=200, tracks=300)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        full = FullSoftmax.apply(users, items(), items.scale, targets)
+        full = Softmax.apply(users, items(), items.scale, targets, None)
         apart = [
             abs(sum(sampled_softmax(users, items, targets, negatives=n, generator=generator) for _ in range(20)) / 20
                 - full).item()
@@ -37,6 +39,24 @@ def test_the_sampled_softmax_becomes_the_full_one_as_negatives_grow():
         ]  # fmt: skip
     assert apart[0] > apart[1] > apart[2]
     assert apart[2] < 1e-3
+
+
+def test_the_sampled_softmax_and_its_gradients_are_those_of_cross_entropy_over_what_is_drawn():
+    users, items, targets = problem(rows=300, tracks=500)
+    drawn = torch.Generator().manual_seed(4)
+    in_batch = targets[torch.randint(300, (20,), generator=drawn)]
+    negatives = torch.cat([in_batch, torch.randint(500, (20,), generator=drawn)]).unique()
+    share = torch.bincount(targets, minlength=500) / 300
+    log_q = torch.log(1 - (1 - share) ** 20 * (1 - 1 / 500) ** 20)
+    scores = users @ items().T * items.scale - log_q
+    others = scores[:, negatives].masked_fill(negatives == targets[:, None], -math.inf)
+    logits = torch.cat([scores[torch.arange(300), targets][:, None], others], 1)
+    wanted = functional.cross_entropy(logits, torch.zeros(300, dtype=torch.long))
+    gradients = torch.autograd.grad(wanted, [users, *items.parameters()])
+    found = sampled_softmax(users, items, targets, negatives=40, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(found, wanted)
+    for own, other in zip(torch.autograd.grad(found, [users, *items.parameters()]), gradients, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
 def test_a_negative_that_is_the_target_is_masked():
