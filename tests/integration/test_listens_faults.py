@@ -6,6 +6,7 @@ Every test publishes the same listens, in an order of its own, and a run without
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.servers
 LISTENS = made_up_listens()
 USERS = sorted({one.user_id for one in LISTENS})
 STRANGER = b"no listen"
+PRODUCTION = Path(__file__).parents[2] / "deploy" / "docs" / "production.md"
 Make = Callable[..., ListenPlatform]
 SLOW = """
 import time
@@ -222,11 +224,14 @@ def test_after_a_batch_that_took_longer_than_the_session_timeout(make: Make, exp
 def test_while_redis_refuses_the_workers_user_listens_wait(
     make: Make, servers: Servers, expected: dict[str, UserEnd]
 ) -> None:
+    """The user has the rights that the documents ask for, and no others."""
+    rights = re.search(r"^ACL SETUSER tastewave on >PASSWORD (.+)$", PRODUCTION.read_text(), re.MULTILINE)
+    assert rights
     url = servers.redis.url.replace("redis://", "redis://limited:secret-word@")
     platform = make()
     publishing = Publishing(platform, seed=6)
     with redis.Redis.from_url(servers.redis.url) as admin:
-        admin.execute_command("ACL SETUSER", "limited", "on", ">secret-word", "~*", "+@all")
+        admin.execute_command("ACL SETUSER", "limited", "on", ">secret-word", *rights[1].split())
         platform.start_worker(redis_url=url)
         publishing.see_it_go_on()
         admin.execute_command("ACL SETUSER", "limited", "-evalsha")
