@@ -325,8 +325,12 @@ class UserSettings(Section):
 
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}USER_")
 
-    history: Positive = Field(64, description="newest listens that are kept of a user; not fewer than the tower reads")
-    feedback: Positive = Field(256, description="newest likes, dislikes and excluded tracks that are kept of a user")
+    history: Positive = Field(
+        64, le=1000, description="newest listens that are kept of a user, at most 1000; not fewer than the tower reads"
+    )
+    feedback: Positive = Field(
+        256, le=1000, description="newest likes, dislikes and excluded tracks that are kept of a user, at most 1000"
+    )
     ttl_days: Positive = Field(400, description="days without an event after which Redis lets a user go")
 
 

@@ -7,7 +7,7 @@ feedback is the latest that was said of each kind and track. So two owners durin
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -120,18 +120,16 @@ class HistoryStore:
 
     def _arguments(self, change: Change) -> list[Any]:
         """The arguments of add_listens.lua, of one user."""
-        listens: Iterable[tuple[bytes, int]] = change.history.items()
-        said: Iterable[tuple[bytes, int]] = change.feedback.items()
-        if len(change.history) > self._settings.history:
+        listens: Collection[tuple[bytes, int]] = change.history.items()
+        said: Collection[tuple[bytes, int]] = change.feedback.items()
+        if len(listens) > self._settings.history:
             listens = heapq.nlargest(self._settings.history, listens)  # members sort by time
-        if len(change.feedback) > self._settings.feedback:
+        if len(said) > self._settings.feedback:
             said = heapq.nlargest(self._settings.feedback, said, key=lambda entry: (entry[1], entry[0]))
-        arguments: list[Any] = [0, 0]
-        for place, entries in enumerate((listens, said)):
-            before = len(arguments)
+        arguments: list[Any] = [2 * len(listens), 2 * len(said)]
+        for entries in (listens, said):
             for member, at in entries:
                 arguments += (at, member)
-            arguments[place] = len(arguments) - before
         return arguments
 
     def _state(
@@ -145,9 +143,9 @@ class HistoryStore:
         outdated = forgotten = 0
         if forgotten_at:
             forgotten = sum(at <= forgotten_at for entries in change for at in entries.values())
-        if len(members) >= self._settings.history:
+        if change.history and len(members) >= self._settings.history:
             outdated += sum(member < members[0] and at > forgotten_at for member, at in change.history.items())
-        if len(feedback) >= self._settings.feedback:
+        if change.feedback and len(feedback) >= self._settings.feedback:
             (oldest, since), kept = feedback[0], dict(feedback)
             outdated += sum(
                 (at, member) < (since, oldest) and at > forgotten_at and member not in kept

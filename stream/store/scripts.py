@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -22,7 +21,8 @@ class UserCall(NamedTuple):
     Attributes:
         keys: of the user, as many of each.
         args: of the user.
-        reads: commands that follow the script. On a Cluster they may be answered before it, where a slot moves.
+        reads: commands that follow the script, as many of each user. Not for a Cluster: while a slot moves, it may
+            answer them before the script.
     """
 
     keys: Sequence[str]
@@ -77,7 +77,7 @@ class UsersScript:
         self._exchange = exchange_with_cluster if cluster else exchange
         self._users_at_once = 1 if cluster else USERS_AT_ONCE
 
-    async def __call__(self, users: Sequence[UserCall], *, shared: Sequence[Any] = ()) -> list[list[Any]]:
+    async def __call__(self, users: Sequence[UserCall], *, shared: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """For each user what the script returns of it, and then what its reads do.
 
         Raises:
@@ -94,14 +94,16 @@ class UsersScript:
         if any(isinstance(answer, NoScriptError) for answer in answers):
             await self._client.script_load(self._script.script)
             answers = await self._exchange(self._client, commands)
-        results, rest = list[list[Any]](), iter(answers)
+        results, reads, begin = list[tuple[Any, ...]](), len(users[0].reads) if users else 0, 0
+        failed = any(isinstance(answer, Exception) for answer in answers)
         for chunk in chunks:
-            served = next(rest)
-            read = [[*itertools.islice(rest, len(user.reads))] for user in chunk]
-            for error in (served, *itertools.chain.from_iterable(read)):
-                if isinstance(error, Exception):
-                    await self._raise(error, chunk, shared)
-            results += [[item, *items] for item, items in zip(served, read, strict=True)]
+            end = begin + 1 + reads * len(chunk)
+            if failed and (error := next((one for one in answers[begin:end] if isinstance(one, Exception)), None)):
+                await self._raise(error, chunk, shared)
+            results += zip(
+                answers[begin], *(answers[begin + 1 + read : end : reads] for read in range(reads)), strict=True
+            )
+            begin = end
         return results
 
     async def _raise(self, error: Exception, chunk: Sequence[UserCall], shared: Sequence[Any]) -> NoReturn:

@@ -155,6 +155,10 @@ class TrackStore:
         except msgspec.MsgspecError:  # none, or one that an earlier version wrote
             return None
 
+    async def unmark_features(self, track_id: str) -> None:
+        """Forget what the features of a track were published from, since they are taken back."""
+        await self._client.delete(features_key(track_id, prefix=self._prefix))
+
     async def mark_features(self, track_id: str, published: PublishedFeatures) -> None:
         """Remember what features were published from, unless those of a later upload were published since."""
         key = features_key(track_id, prefix=self._prefix)

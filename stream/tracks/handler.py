@@ -270,6 +270,8 @@ class TrackHandler:
                 await self._publish(later)
             else:
                 features = published is None or published.event_time <= forgotten_at
+                if features:
+                    await self._store.unmark_features(event.track_id)
                 await self._publisher.take_back(event.track_id, features=features)
         metrics.EVENTS.labels(AGENT, "forgotten", "").inc()
         return True

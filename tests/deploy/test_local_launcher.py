@@ -125,8 +125,11 @@ def test_redis_evicts_nothing_writes_everything_down_and_keeps_histories_small(r
     with ask(redis_server) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert client.config_get("appendonly") == {"appendonly": "yes"}
-        client.zadd("history", {f"track-{n}": n for n in range(512)})
+        client.zadd("history", {f"track-{n}": n for n in range(511)})
+        client.zadd("history", {"a" * (13 + 256): 512})
         assert client.object("encoding", "history") == "listpack"
+        client.hset("user", "embedding", "a" * 160)
+        assert client.object("encoding", "user") == "listpack"
 
 
 @pytest.mark.servers

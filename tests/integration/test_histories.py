@@ -10,6 +10,7 @@ from models.contract import user_fields
 from models.events import Listen, UserEmbedded
 from models.history import FEEDBACK_KINDS, HISTORY_KINDS, feedback_member, history_member
 from stream.settings import UserSettings
+from stream.store import pipelines
 from stream.store.away import ForeignValue, is_redis_away, redis_advice
 from stream.store.forgotten import ForgottenUser, forget_user
 from stream.store.histories import Change, HistoryStore
@@ -309,3 +310,29 @@ async def test_a_redis_without_memory_is_away_and_still_read(redis_server) -> No
             await histories.add({"u1": change(listen("b", 6))})
         assert is_redis_away(full.value)
         assert await histories.read(["u1"]) == held
+
+
+async def test_a_redis_that_hangs_is_away_and_its_late_answers_are_nobodys(
+    redis_server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines, "_ANSWERS_TIMEOUT_S", 0.2)
+    async with redis.asyncio.Redis.from_url(redis_server.url) as client:
+        histories = HistoryStore(client, UserSettings())
+        held = await histories.add({"u1": change(listen("a", 5)), "u2": change(listen("b", 6))})
+        redis_server.pause()
+        with pytest.raises(redis.exceptions.TimeoutError) as raised:
+            await histories.read(["u1"])
+        assert is_redis_away(raised.value)
+        monkeypatch.undo()
+        redis_server.resume()
+        assert await histories.read(["u2"]) == {"u2": held["u2"]}
+
+
+async def test_the_longest_history_and_feedback_that_settings_allow_are_kept(client) -> None:
+    histories = HistoryStore(client, UserSettings(history=1000, feedback=1000))
+    likes = [listen(f"t{at}", at, "like") for at in range(1001)]
+    state = (await histories.add({"u1": change(*likes)}))["u1"]
+    assert state.stored.members == members(*likes[1:])
+    assert len(state.stored.feedback) == 1000
+    with pytest.raises(ValueError, match="1000"):
+        UserSettings(history=1001)

@@ -17,10 +17,14 @@ import redis.exceptions
 from redis.crc import key_slot
 
 from deploy.local import Redis, RedisCluster
-from models.contract import LIVE_KEY, track_key
+from models.contract import LIVE_KEY, history_key, track_key
+from models.errors import EventError
 from stream.settings import load_settings
 from stream.store.away import is_redis_away
 from stream.store.client import async_client, sync_client
+from stream.store.forgotten import forget_track, forget_user
+from stream.store.histories import Change, HistoryStore
+from stream.store.users import UserStore, register_release
 from tests.platform.clock import now_ms, until
 from tests.platform.load import uploading
 from tests.platform.music import write_catalogue, write_music
@@ -219,23 +223,33 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(data)
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["one command", "a batch"])
 async def test_a_client_whose_primary_became_a_replica_finds_the_new_one_at_the_same_address(
-    redis_server: Redis,
+    redis_server: Redis, batch: bool
 ) -> None:
     with Redis(replica_of=redis_server) as successor, ask(successor) as new, ask(redis_server) as old:
         address = Address(redis_server)
         listener = await asyncio.start_server(address, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
-        client = async_client(load_settings(redis_url=f"redis://127.0.0.1:{port}").redis)
-        await client.set("before", 1)
+        settings = load_settings(redis_url=f"redis://127.0.0.1:{port}")
+        client = async_client(settings.redis)
+        histories = HistoryStore(client, settings.users)
+
+        async def write(name: str) -> None:
+            if batch:
+                await histories.add({name: Change({b"member": 1}, {})})
+            else:
+                await client.set(history_key(name), 1)
+
+        await write("before")
         address.server = successor
         new.replicaof("NO", "ONE")
         old.replicaof("127.0.0.1", successor.port)
         with pytest.raises(redis.exceptions.ReadOnlyError) as refused:
-            await client.set("after", 1)
+            await write("after")
         assert is_redis_away(refused.value)
-        await client.set("after", 1)
-        assert new.get("after") == "1"
+        await write("after")
+        assert new.exists(history_key("after"))
         await client.aclose()
         listener.close()
 
@@ -274,6 +288,32 @@ def test_a_worker_with_the_documented_rights_works_and_without_one_of_them_it_sa
     fragile.until_ready()
     assert fragile.dead_letters() == []
     assert "Traceback" not in fragile.worker_log()
+
+
+async def test_the_documented_rights_are_enough_for_users_and_with_those_of_forget_for_forgetting(
+    redis_server: Redis,
+) -> None:
+    further = re.findall(r"also needs `(\+[^`]+)`", PRODUCTION.read_text())[0]
+    with ask(redis_server) as client:
+        rights = ["on", ">secret99", *documented_rights().split()]
+        client.execute_command("ACL", "SETUSER", "tastewave", *rights)
+        client.execute_command("ACL", "SETUSER", "operator", *rights, *further.split())
+    urls = [redis_server.url.replace("//", f"//{name}:secret99@") for name in ("tastewave", "operator")]
+    worker, operator = (async_client(load_settings(redis_url=url).redis) for url in urls)
+    histories = HistoryStore(worker, load_settings().users)
+    users = UserStore(worker, "0123456789ab", ttl=1000)
+    await histories.rehearse()
+    await users.rehearse()
+    await register_release(worker, "0123456789ab")
+    await histories.add({"u1": Change({b"member": 1}, {b"said": 1})})
+    assert await users.get(["u1"]) == [None]
+    assert await users.revisions(["u1"]) == [None]
+    releases = [release.decode() for release in await operator.smembers("tw:releases")]
+    assert releases == ["0123456789ab"]
+    assert (await forget_user(operator, "u1", 5, releases=releases)).listens == 1
+    assert (await forget_track(operator, "t1", 5, releases=releases)).forgotten_at == 5
+    await worker.aclose()
+    await operator.aclose()
 
 
 def test_a_worker_that_starts_without_rights_waits_for_them(fragile: Platform, redis_server: Redis) -> None:
@@ -382,6 +422,27 @@ async def test_clients_follow_a_slot_that_is_moving(cluster: RedisCluster, targe
         assert [blocking.get(track_id) for track_id in ids] == [b"2"] * 8
     slot.arrive()
     assert await asyncio.gather(*(client.get(track_id) for track_id in ids)) == [b"2"] * 8
+    await client.aclose()
+
+
+async def test_a_user_with_three_keys_waits_until_its_slot_has_moved(cluster: RedisCluster) -> None:
+    settings = load_settings(redis_url=cluster.url, redis_cluster=True)
+    client = async_client(settings.redis)
+    histories = HistoryStore(client, settings.users, cluster=True)
+    slot = MovingSlot(cluster, source=cluster.nodes[0], target=cluster.nodes[1])
+    ids = ids_of_slot(slot.slot)
+    change, moving, other = Change({b"member": 1}, {b"said": 1}), next(ids), next(ids_of_slot(slot.slot + 1))
+    with pytest.raises(redis.exceptions.RedisError) as raised:
+        await histories.add({moving: change, other: change})
+    assert is_redis_away(raised.value)
+    assert (await histories.read([other]))[other].stored.members == [b"member"]
+    slot.arrive()
+    states = await histories.add({moving: change, other: change})
+    assert [state.stored for state in states.values()] == [([b"member"], [(b"said", 1)])] * 2
+    users = UserStore(client, "0123456789ab", cluster=True, ttl=1000)
+    assert await users.revisions([moving, other]) == [None, None]
+    with pytest.raises(EventError, match="begins with a brace"):
+        await histories.add({"}": change})
     await client.aclose()
 
 

@@ -356,3 +356,23 @@ def test_a_record_that_nothing_can_be_done_with_is_a_dead_letter_and_its_neighbo
     (letter,) = platform.dead_letters()
     assert (letter["key"], letter["reason"], letter["attempts"]) == (b"poison", "internal", "3")
     until(lambda: platform.lag() == 0)
+
+
+def test_a_forgotten_track_is_taken_back_and_answered_again_when_it_is_uploaded_later(platform: Platform) -> None:
+    uri = write_music(platform.folder / "track.wav").as_uri()
+    platform.start_worker()
+    first = platform.upload(uri, track_id="t1", at=now_ms() - 2000)
+    platform.wait_for(first)
+    platform.redis.set("tw:forgotten-track:{t1}", first.uploaded_at + 1000)
+    platform.upload(uri, track_id="t1", at=first.uploaded_at + 1)
+    until(lambda: platform.held("t1") is None)
+    platform.settled()
+    key = f"{platform.release}:t1".encode()
+    assert (platform.read(TRACKS_TAGGED)[-1].key, platform.read(TRACKS_TAGGED)[-1].value) == (key, None)
+    assert (platform.read(TRACKS_FEATURES)[-1].key, platform.read(TRACKS_FEATURES)[-1].value) == (b"t1", None)
+    assert 'outcome="forgotten"' in platform.health("/metrics")[1]
+    platform.wait_for(platform.upload(uri, track_id="t1", at=first.uploaded_at + 1001))
+    platform.settled()
+    assert platform.output().keys() == {"t1"}
+    assert platform.read(TRACKS_FEATURES)[-1].value is not None
+    assert platform.dead_letters() == []

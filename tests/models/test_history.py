@@ -4,9 +4,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.events import Listen
-from models.history import IS_NEGATIVE, IS_TARGET, IS_USABLE, KINDS, CountingRule, Signal, history_member
+from models.history import (
+    FEEDBACK_KINDS,
+    HISTORY_KINDS,
+    IS_NEGATIVE,
+    IS_TARGET,
+    IS_USABLE,
+    KINDS,
+    CountingRule,
+    Signal,
+    StoredHistory,
+    feedback_member,
+    history_member,
+    read_histories,
+)
 
 MINUTES_3 = 180_000
+NOON = 1_767_225_600_000
 
 
 def signal(kind, played=-1, duration=-1, **rule):
@@ -87,3 +101,104 @@ def test_members_sort_by_time_kind_lengths_and_track(first, second):
 def test_the_same_listen_told_twice_is_one_member():
     like = {"user_id": "u", "track_id": "t", "kind": "like", "at": 1_700_000_000_000}
     assert history_member(Listen(event_id="a", **like)) == history_member(Listen(event_id="b", **like))
+
+
+def listen(track_id: str, kind: str, at: int) -> Listen:
+    lengths = {"played_ms": 200_000, "duration_ms": 210_000} if kind in ("play", "skip") else {}
+    return Listen(event_id="e", user_id="u", track_id=track_id, kind=kind, at=NOON + at, **lengths)  # type: ignore[arg-type]
+
+
+def stored(*listens: Listen) -> StoredHistory:
+    members = sorted(history_member(one) for one in listens if one.kind in HISTORY_KINDS)
+    feedback = {
+        feedback_member(one): one.at for one in sorted(listens, key=lambda one: one.at) if one.kind in FEEDBACK_KINDS
+    }
+    return StoredHistory(members, list(feedback.items()))
+
+
+def standing(*listens: Listen) -> list[tuple[str, int]]:
+    histories = read_histories([stored(*listens)])
+    return [(track_id.decode(), int(at) - NOON) for track_id, at in zip(histories.track_ids, histories.at, strict=True)]
+
+
+def test_a_remove_takes_back_the_listen_of_its_track_and_time_alone():
+    plays = [listen("a", "play", 1), listen("b", "play", 1), listen("a", "play", 2)]
+    assert standing(*plays, listen("a", "remove", 1)) == [("b", 1), ("a", 2)]
+
+
+def test_an_exclude_takes_back_every_listen_of_its_track_up_to_its_time():
+    plays = [listen("a", "play", 1), listen("a", "like", 2), listen("b", "play", 2), listen("a", "play", 4)]
+    assert standing(*plays, listen("a", "exclude", 3)) == [("b", 2), ("a", 4)]
+
+
+def test_of_likes_and_dislikes_of_a_track_the_last_stands_unless_it_takes_back():
+    assert standing(listen("a", "like", 1), listen("a", "unlike", 2)) == []
+    assert standing(listen("a", "like", 1), listen("a", "dislike", 2)) == [("a", 2)]
+    assert standing(listen("a", "like", 1), listen("a", "unlike", 2), listen("a", "like", 3)) == [("a", 3)]
+
+
+def test_what_is_taken_back_of_one_user_stands_with_another():
+    histories = read_histories(
+        [
+            stored(listen("a", "like", 1), listen("b", "play", 2), listen("a", "unlike", 3)),
+            stored(),
+            stored(listen("a", "like", 1), listen("b", "play", 2), listen("b", "remove", 2)),
+        ]
+    )
+    assert histories.track_ids == [b"b", b"a"]
+    assert histories.offsets.tolist() == [0, 1, 1, 2]
+    assert histories.played_ms.tolist() == [200_000, 0]
+    assert histories.duration_ms.tolist() == [210_000, 0]
+    np.testing.assert_array_equal(histories.kind, [0, 2])
+
+
+def stands(one: Listen, told: list[Listen]) -> bool:
+    """Whether a listen stands, by the words of the contract."""
+    of_track = [other for other in told if other.track_id == one.track_id]
+    removed = any(other.kind == "remove" and other.at == one.at for other in of_track)
+    excluded = any(other.kind == "exclude" and other.at >= one.at for other in of_track)
+    said = [other for other in of_track if other.kind in ("like", "unlike", "dislike", "undislike")]
+    last = max(said, key=lambda other: (other.at, KINDS.index(other.kind)), default=None)
+    overruled = one.kind in ("like", "dislike") and (last.at, last.kind) != (one.at, one.kind)
+    return one.kind != "remove" and not removed and not excluded and not overruled
+
+
+few = st.lists(
+    st.builds(listen, st.sampled_from("abc"), st.sampled_from(KINDS), st.integers(0, 5)),
+    max_size=14,
+    unique_by=lambda one: (one.track_id, one.kind, one.at),
+)
+
+
+@given(st.lists(few, max_size=4))
+def test_of_each_user_those_listens_stand_that_nothing_takes_back(users):
+    histories = read_histories([stored(*told) for told in users])
+    assert len(histories.offsets) == len(users) + 1
+    for told, begin, end in zip(users, histories.offsets, histories.offsets[1:], strict=False):
+        expected = [one for one in told if one.kind in HISTORY_KINDS and stands(one, told)]
+        expected.sort(key=history_member)
+        found = zip(
+            histories.track_ids[begin:end],
+            histories.at[begin:end].tolist(),
+            histories.kind[begin:end].tolist(),
+            strict=True,
+        )
+        assert [*found] == [(one.track_id.encode(), one.at, KINDS.index(one.kind)) for one in expected]
+
+
+@given(listens)
+def test_a_listen_is_read_from_its_member_as_it_was_told(one):
+    histories = read_histories([StoredHistory([history_member(one)])])
+    if one.kind == "remove":
+        assert histories.track_ids == []
+        return
+    assert histories.track_ids == [one.track_id.encode()]
+    longest = 2**24 - 1
+    assert (histories.at[0], histories.kind[0]) == (one.at, KINDS.index(one.kind))
+    assert histories.played_ms[0] == min(one.played_ms, longest)
+    assert histories.duration_ms[0] == min(one.duration_ms, longest)
+
+
+def test_nobody_has_no_histories():
+    histories = read_histories([])
+    assert (histories.offsets.tolist(), histories.track_ids) == ([0], [])

@@ -152,7 +152,8 @@ class Platform:
 
     def output(self) -> dict[str, TrackTagged]:
         """The last answer of each track on the output topic. Asserts that Redis holds the same."""
-        last = {record.key: msgspec.json.decode(record.value, type=TrackTagged) for record in self.read(TRACKS_TAGGED)}
+        values = {record.key: record.value for record in self.read(TRACKS_TAGGED)}
+        last = {key: msgspec.json.decode(value, type=TrackTagged) for key, value in values.items() if value is not None}
         answers = {answer.track_id: answer for answer in last.values()}
         assert {f"{self.release}:{track_id}".encode() for track_id in answers} == set(last)
         for track_id, answer in answers.items():

@@ -59,6 +59,9 @@ class Servers:
         self.did.append("mark features")
         self.published = published
 
+    async def unmark_features(self, track_id: str) -> None:
+        self.published = None
+
     async def tagged(self, answer: TrackTagged) -> None:
         self.did.append(f"publish answer of {answer.event_time - UPLOADED_AT}")
 
