@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench.py            # everything
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            #           listens or users
+                                            # listens or users
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -88,9 +88,8 @@ def tag(folder: Path) -> Figures:
     return {"tag_s": took, "help_s": helped}
 
 
-PARTS = (
-    {"hear": hear, "tag": tag, "robustness": robustness} | tracks_path.PARTS | listens_path.PARTS | users_store.PARTS
-)
+PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
+PARTS |= tracks_path.PARTS | listens_path.PARTS | users_store.PARTS
 
 
 @click.command(help=__doc__)

@@ -35,7 +35,7 @@ from tests.platform import taste  # noqa: E402
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
 MIB = 2**20
 USERS, TRACKS, PARTITIONS = 20_000, 50_000, 12
-DRAINED = 300_000
+DRAINED = 600_000
 BIG_TABLE = 1_000_000
 Figures = dict[str, Any]
 

@@ -6,6 +6,7 @@ Every test publishes the same listens, in an order of its own, and a run without
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.servers
 LISTENS = made_up_listens()
 USERS = sorted({one.user_id for one in LISTENS})
 STRANGER = b"no listen"
+PRODUCTION = Path(__file__).parents[2] / "deploy" / "docs" / "production.md"
 Make = Callable[..., ListenPlatform]
 SLOW = """
 import time
@@ -196,9 +198,9 @@ def test_after_redis_was_killed_and_came_back(make: Make, redis_server: Redis, e
 def test_after_a_third_worker_joined_and_another_left(make: Make, expected: dict[str, UserEnd]) -> None:
     platform = make()
     publishing = Publishing(platform, seed=4)
-    for number, share in enumerate((3, 1, 1)):
+    for number in range(3):
         platform.start_worker()
-        until(lambda number=number, share=share: partitions(platform, number) == share)
+        until(lambda number=number: partitions(platform, number) > 0)
         publishing.see_it_go_on()
         publishing.some(3)
     platform.workers[0].send_signal(signal.SIGTERM)
@@ -222,17 +224,20 @@ def test_after_a_batch_that_took_longer_than_the_session_timeout(make: Make, exp
 def test_while_redis_refuses_the_workers_user_listens_wait(
     make: Make, servers: Servers, expected: dict[str, UserEnd]
 ) -> None:
+    """The user has the rights that the documents ask for, and no others."""
+    rights = re.search(r"^ACL SETUSER tastewave on >PASSWORD (.+)$", PRODUCTION.read_text(), re.MULTILINE)
+    assert rights
     url = servers.redis.url.replace("redis://", "redis://limited:secret-word@")
     platform = make()
     publishing = Publishing(platform, seed=6)
     with redis.Redis.from_url(servers.redis.url) as admin:
-        admin.acl_setuser("limited", enabled=True, passwords=["+secret-word"], keys=["*"], commands=["+@all"])
+        admin.execute_command("ACL SETUSER", "limited", "on", ">secret-word", *rights[1].split())
         platform.start_worker(redis_url=url)
         publishing.see_it_go_on()
-        admin.acl_setuser("limited", commands=["-evalsha"])
+        admin.execute_command("ACL SETUSER", "limited", "-evalsha")
         publishing.some(3)
         assert "evalsha" in until(lambda: problems(platform).get("redis"))
-        admin.acl_setuser("limited", commands=["+evalsha"])
+        admin.execute_command("ACL SETUSER", "limited", "+evalsha")
         platform.until_ready()
         publishing.rest()
         assert_ended_as(expected, platform)
