@@ -79,7 +79,8 @@ def listen(
     _publish(settings, events)
     if wait:
         _wait(settings, user_id, newest, timeout_s=timeout_s)
-    click.echo(f"{len(events)} {kind} of {user_id} {'counted' if wait else 'published'}")
+    listens = f"{len(events)} listen{'s' if len(events) > 1 else ''} ({kind})"
+    click.echo(f"{listens} of {user_id} {'counted' if wait else 'published'}")
 
 
 def _publish(settings: Settings, events: Sequence[Listen]) -> None:

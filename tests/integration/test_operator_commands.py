@@ -623,7 +623,7 @@ def test_listens_are_published_a_millisecond_apart_and_checked_before(tastewave:
     tastewave("topics", "create")
     tastewave("listen", "ann", "t1", "--at", "1767225600", rc=1)
     assert "looks like seconds" in tastewave.error
-    assert "2 play of ann published" in tastewave("listen", "ann", "t1", "t2", "--at", "1767225600000")
+    assert "2 listens (play) of ann published" in tastewave("listen", "ann", "t1", "t2", "--at", "1767225600000")
     tastewave("listen", "ann", "t2", "--kind", "like", "--at", "1767225600005")
     with kafka_client(KafkaConsumer, settings.kafka) as consumer:
         places = partitions_of(consumer, settings.topics.named(LISTENS))

@@ -60,7 +60,7 @@ def test_a_person_is_shown_where_they_stand_and_what_is_near(make: Make) -> None
     nobody = platform.run("get", "user", "ann")
     assert "global (Redis knows nothing of this user)" in nobody
     said = platform.run("listen", "ann", "t1", "t2", "t3", "--wait")
-    assert "3 play of ann counted" in said
+    assert "3 listens (play) of ann counted" in said
     shown = platform.run("get", "user", "ann")
     assert "history" in shown
     assert "40 dimensions" in shown
