@@ -27,6 +27,7 @@ from msgspec import Meta
 
 from offline.interactions.dump_folder import DumpFailed, Span
 from offline.interactions.dump_parquet import Record
+from offline.interactions.header_names import read_all_header_names
 
 READING: dict[str, Any] = {
     "auto_offset_reset": "none",  # an offset that is gone raises, and PartitionReader tells of it
@@ -132,6 +133,7 @@ class Cluster:
     def _client(self, kind: Callable[..., Client_], **options: Any) -> Iterator[Client_]:
         # kafka-python logs each try and everything that it raises; here the error that is raised tells it once.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
+        read_all_header_names()
         arguments = {
             name: value for name, value in msgspec.structs.asdict(self._arguments).items() if value is not None
         }

@@ -1,6 +1,6 @@
 """Records whose header names are not UTF-8, which Kafka takes from any producer.
 
-aiokafka raises on such a name. One record of a stranger would end every worker, again at each start.
+aiokafka and kafka-python raise on such a name. One record of a stranger would end every worker, again at each start.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
+from kafka.record import default_records, memory_records
 
 _MAGIC_WITH_HEADERS = 2
 
@@ -19,9 +20,10 @@ _MAGIC_WITH_HEADERS = 2
 def read_all_header_names() -> None:
     """Have the consumers of this process read every header name; bytes that are not UTF-8 are written as \\xe9.
 
-    aiokafka has no other place for it: the fetcher makes what reads the bytes of a fetch by this name.
+    The clients have no other place for it: they make what reads the bytes of a fetch by these names.
     """
     fetcher.MemoryRecords = _Records
+    memory_records.DefaultRecordBatch = _OperatorBatch  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Records(_MemoryRecordsPy):  # pyright: ignore[reportGeneralTypeIssues] - it is final for type checkers alone
@@ -57,6 +59,21 @@ class _PatientBatch(_DefaultRecordBatchPy):  # pyright: ignore[reportGeneralType
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         self._buffer = _Bytes(self._buffer)
+
+
+_DefaultRecordBatch: Any = default_records.DefaultRecordBatch  # the bundled stubs are of an older kafka-python
+
+
+class _OperatorBatch(_DefaultRecordBatch):
+    """A batch as kafka-python reads it, with names that are replaced where it cannot."""
+
+    def _read_msg(self, *args: Any, **options: Any) -> Any:
+        begin = self._pos
+        try:
+            return super()._read_msg(*args, **options)
+        except UnicodeDecodeError:
+            self._pos, self._buffer = begin, _Bytes(self._buffer)
+            return super()._read_msg(*args, **options)
 
 
 class _Bytes(bytearray):

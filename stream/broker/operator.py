@@ -14,6 +14,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from models.errors import TastewaveError
+from stream.broker.header_names import read_all_header_names
 from stream.broker.tokens import kafka_python_arguments
 from stream.settings import KafkaSettings, Settings
 
@@ -43,6 +44,7 @@ def kafka_client(kind: Callable[..., Client_], settings: KafkaSettings, **option
         KafkaUnusable: Kafka does not answer within 5 s, or a KafkaError is raised inside the block.
     """
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs each try, and every error that it raises as well
+    read_all_header_names()
     if kind is KafkaConsumer:
         options = {"isolation_level": "read_committed"} | options  # as workers and dumps read
     try:
