@@ -190,9 +190,7 @@ def test_no_redis_password_shows_where_the_server_itself_tells_it(
 ) -> None:
     url = f"redis://worker:{ENCODED}@127.0.0.1:{echo}"
     platform.start_worker(redis_url=url, log_level="debug", log_format=log_format)
-    assert_worker_ends_in_silence(
-        platform, "unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `worker`, `***`"
-    )
+    assert_worker_ends_in_silence(platform, "unknown command `AUTH`, with args beginning with: `worker`, `***`")
     assert_commands_silent(platform.environment | {"TASTEWAVE_REDIS_URL": url}, REDIS_COMMANDS, "`***`")
 
 

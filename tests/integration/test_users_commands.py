@@ -77,7 +77,8 @@ def test_a_person_is_shown_where_they_stand_and_what_is_near(make: Make) -> None
     assert "release ffffffffffff knows no user ann" in unknown.stderr
 
 
-def test_a_forgotten_user_stays_forgotten_through_kills_a_rewind_and_a_rebuild(make: Make) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
+def test_a_forgotten_user_stays_forgotten_through_kills_a_rewind_and_a_rebuild(make: Make, kills: int) -> None:
     platform = make()
     users = ["ann", "bob", "eve"]
     before = [play(user, track, now_ms() - 60_000 + number) for user in users for number, track in enumerate(TRACKS)]
@@ -94,14 +95,14 @@ def test_a_forgotten_user_stays_forgotten_through_kills_a_rewind_and_a_rebuild(m
     (fact,) = [(record.key, decode_event(record.value, Forgotten)) for record in platform.read(FORGOTTEN)]
     assert fact[0] == b"user:ann"
     assert (fact[1].kind, fact[1].id) == ("user", "ann")
-    for kill in range(20):
+    for kill in range(kills):
         at = now_ms()
         platform.listen([before[kill], play("bob", TRACKS[kill], at)])
         if kill % 4 == 0:  # this worker is killed after it has taken them, the others at any moment
             until(lambda at=at: platform.user("bob").event_time >= at)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-        if kill == 10:
+        if kill == kills // 2:
             until(lambda: platform.try_to_run("rewind", "listens", "--minutes", "5").returncode == 0, timeout_s=60)
         worker = platform.start_worker()
     platform.settled()
@@ -162,7 +163,7 @@ def test_lost_histories_come_back_from_kafka(make: Make) -> None:
 
 def test_a_new_release_takes_over_under_live_traffic_without_a_mix_or_a_missing_user(make: Make) -> None:
     old, new = make(0), make(1)
-    listens = made_up_listens(users=60, each=20)
+    listens = made_up_listens(users=30, each=20)
     users = sorted({one.user_id for one in listens})
     old.listen(listens)
     old.start_worker()

@@ -48,7 +48,7 @@ def bombs() -> Iterator[Hostile]:
     yield bomb("hours-of-eight-channels-unstated.flac", partial(wide, states_length=False), SILENT | TIMED_OUT)
     yield bomb("hours-of-nothing.opus", partial(opus_of, shorter_s), SILENT)
     yield bomb("a-day.opus", partial(opus_of, DAY_S), TOO_LONG)
-    yield bomb("hours-of-nothing.mp3", partial(mp3_of, shorter_s), SILENT | NOT_AUDIO)
+    yield bomb("hours-of-nothing.mp3", partial(mp3_of, shorter_s), SILENT | NOT_AUDIO | TIMED_OUT)
     yield bomb("a-day.mp3", partial(mp3_of, DAY_S // 4), TOO_LONG | NOT_AUDIO)
     day = DAY_S * 2000
     yield bomb("a-day.wav", partial(wav_head, day, rate=2000), TOO_LONG, day)
