@@ -76,7 +76,9 @@ def command(log_path, out, **settings):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", [{}, {"full_softmax_tracks": 10, "negatives": 64}])
+@pytest.mark.parametrize(
+    "loss", [pytest.param({}, marks=pytest.mark.soak), {"full_softmax_tracks": 10, "negatives": 64}]
+)
 def test_two_processes_give_the_tower_of_one_within_the_spread_of_seeds(loss, tmp_path):
     log_path = write_log(tmp_path / "log.parquet", users=120)
     settings = QUICK | {"dropouts": (0.1,), "steps": 100, "validate_every": 50} | loss
