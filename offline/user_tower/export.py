@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -91,6 +92,21 @@ def write_network(tower: Tower, path: Path, *, dim: int) -> None:
             input_names=["vectors", "signals", "ages_s"], output_names=["embedding"],
             dynamic_shapes=({0: torch.export.Dim("histories")},) * 3,
         )  # fmt: skip
+    _forget_where_it_was_made(path)
+
+
+def _forget_where_it_was_made(path: Path) -> None:
+    """Drop what torch writes beside each node: stack traces, with the paths of this machine."""
+    model = onnx.load(path)
+    for part in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info,
+                 *model.graph.input, *model.graph.output, *model.functions):  # fmt: skip
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    for function in model.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+            node.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 def check_network(tower: Tower, path: Path, vectors: NDArray[np.float32]) -> None:
