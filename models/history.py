@@ -115,7 +115,7 @@ def history_member(listen: Listen) -> bytes:
     LONGEST_MS), all big-endian, and then the track_id. `at` is part of it because a set holds a member once, and people
     hear a track again. Redis orders members of one score by their bytes, so a history's order is (at, kind, played_ms,
     duration_ms, track_id), offline as online, and the same listen told twice is one member. The numbers are packed
-    this closely because a byte of a member costs ten million users 640 MB.
+    closely, since ten million users have 640 million members.
 
     Raises:
         OverflowError: `at` is later than LATEST_MS.

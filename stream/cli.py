@@ -422,7 +422,7 @@ def get_user(user_id: str, release: str | None, as_json: bool) -> None:
 @click.option(
     "--duration-ms", type=click.IntRange(min=0), help="For play and skip: length of the track; 180000 when absent."
 )
-@click.option("--wait", is_flag=True, help="Wait until the user's embedding in Redis knows the listen.")
+@click.option("--wait", is_flag=True, help="Wait until the user's embedding in Redis is as new as the listen.")
 @click.option(
     "--timeout",
     "timeout_s",

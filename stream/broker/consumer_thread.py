@@ -16,7 +16,7 @@ from faust.types import TP
 from mode.threads import MethodQueue, WorkerThread
 
 from stream.broker.batch import LOGGER
-from stream.broker.header_names import read_all_header_names
+from stream.broker.consumer_header_names import read_all_header_names
 from stream.broker.rights import check_rights
 
 LEAVE_TIMEOUT_S = 2.0

@@ -1,4 +1,5 @@
 import tracemalloc
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -52,6 +53,12 @@ def test_onnx_runtime_gives_the_embeddings_of_pytorch(made):
     assert 100 < usable.sum() < 200
     np.testing.assert_allclose(embeddings[usable], wanted[usable], rtol=0, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
+
+
+def test_the_network_does_not_tell_where_it_was_made(made):
+    content = (made[0] / NETWORK).read_bytes()
+    for told in (b".py", b"site-packages", str(Path(__file__).parents[2]).encode()):
+        assert told not in content
 
 
 def test_a_history_without_a_usable_listen_gets_the_global_embedding(made):

@@ -41,3 +41,9 @@ def test_the_main_process_of_a_worker_has_neither_network_nor_decoders() -> None
 def test_help_imports_next_to_nothing() -> None:
     modules = imported_by("import stream.cli")
     assert modules.isdisjoint({"faust", "aiokafka", "kafka", "redis", "numpy", "pydantic", "rich", "aiohttp"})
+
+
+def test_commands_that_speak_to_kafka_load_no_client_of_a_worker() -> None:
+    modules = imported_by("import stream.broker.operator, stream.commands.listen, stream.commands.topics")
+    assert {"kafka", "redis"} <= modules
+    assert modules.isdisjoint({"aiokafka", "faust"})
