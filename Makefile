@@ -1,6 +1,7 @@
 # `make` alone prints what there is. Set-up happens by itself and is remembered in .venv.
 PYTHON ?= python3
-JOBS ?= 2
+# Tests wait for servers nearly half of their time: three processes keep two cores busy. Each needs up to 3 GB.
+JOBS ?= 3
 BIN := .venv/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --no-deps
@@ -18,9 +19,10 @@ help: ## Print this list
 demo: servers .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; your own with AUDIO=folder
 	@$(BIN)/python -m deploy.local.demo $(if $(AUDIO),"$(AUDIO)")
 
+# Bytecode is kept even where the environment says otherwise: each process would compile all tests again.
 test: servers .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"
 	@$(BIN)/python -m deploy.local prepare
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 soak: servers .venv/.dev ## Run the long fault tests: an hour, figures in build/soak.csv
 	@$(BIN)/python -m deploy.local prepare

@@ -1,16 +1,29 @@
-"""The real Kafka and Redis of a test run, and servers that a test may hurt."""
+"""The real Kafka and Redis of a test run, servers that a test may hurt, and what a run makes once."""
 
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from deploy.local import Kafka, Redis
+from deploy.local.process import locked
 
 pytest.register_assert_rewrite("tests.platform")  # its assertions show what they compared, as those of test modules do
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests of two processes share the cores: more threads only wait
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+TowerOf = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of faults take longest. They come first, so that no process still runs one when the others have ended."""
+    items.sort(key=lambda item: not re.search("faults|hostile", item.path.name))
 
 
 @dataclass(frozen=True)
@@ -63,3 +76,37 @@ def redis_server() -> Iterator[Redis]:
     """A started Redis that belongs to one test, which may kill, pause or restart it."""
     with Redis() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Makes a folder of a name once for all pytest processes of this run. No test may change what is in it.
+
+    made_once(name, make) calls make(folder) where no process has done so, and returns the folder.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = shared / name, shared / f"{name}.made"
+        with locked(shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                made.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tower_of(made_once: MadeOnce) -> TowerOf:
+    """A user tower of random weights that knows these tracks, as tests.platform.taste writes it, made once."""
+    from tests.platform import taste
+
+    def tower_of(track_ids: Iterable[str], *, history: int = 50) -> Path:
+        ids = sorted(track_ids)
+        name = f"tower-{history}-{hashlib.sha256(repr(ids).encode()).hexdigest()[:12]}"
+        return made_once(name, lambda folder: taste.write_tower(folder, ids, history=history))
+
+    return tower_of

@@ -19,7 +19,7 @@ import redis
 
 from deploy.local import Kafka, Redis
 from models.events import Listen
-from tests.conftest import Servers
+from tests.conftest import MadeOnce, Servers, TowerOf
 from tests.platform import taste
 from tests.platform.clock import until
 from tests.platform.listens import TRACKS, ListenPlatform, UserEnd, made_up_listens
@@ -51,9 +51,9 @@ cli()
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("release")
-    return taste.write_release(folder / "release", taste.write_tower(folder / "tower", TRACKS[:30], history=20))
+def release(made_once: MadeOnce, tower_of: TowerOf) -> Path:
+    tower = tower_of(TRACKS[:30], history=20)
+    return made_once("release-of-faults", lambda folder: taste.write_release(folder, tower))
 
 
 def platform_on(servers: Servers, release: Path, folder: Path, **settings: str) -> ListenPlatform:

@@ -15,6 +15,7 @@ from models.history import FEEDBACK_KINDS, HISTORY_KINDS, StoredHistory, feedbac
 from models.refresh import embed_newest, read_newest
 from models.release import load_release
 from stream.store.histories import Change, HistoryStore
+from tests.conftest import TowerOf
 from tests.platform import taste
 from tests.platform.clock import now_ms, until
 from tests.platform.listens import TRACKS, ListenPlatform, made_up_listens
@@ -25,8 +26,8 @@ Make = Callable[..., ListenPlatform]
 
 
 @pytest.fixture(scope="session")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taste.write_tower(tmp_path_factory.mktemp("tower") / "mean", TRACKS[:30], history=20)
+def tower(tower_of: TowerOf) -> Path:
+    return tower_of(TRACKS[:30], history=20)
 
 
 @pytest.fixture

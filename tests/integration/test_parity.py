@@ -17,6 +17,7 @@ from models.history import history_member
 from offline.users.embed import run
 from offline.users.settings import EmbedUsers
 from stream.store.forgotten import forget_user
+from tests.conftest import TowerOf
 from tests.offline.interactions.random_listens import write_log
 from tests.platform import taste
 from tests.platform.clock import now_ms, until
@@ -32,9 +33,8 @@ class Checked(NamedTuple):
 
 
 @pytest.fixture
-def platform(environment: dict[str, str], tmp_path: Path) -> Iterator[ListenPlatform]:
-    tower = taste.write_tower(tmp_path / "tower", TRACKS[:30], history=20)
-    release = taste.write_release(tmp_path / "release", tower)
+def platform(environment: dict[str, str], tower_of: TowerOf, tmp_path: Path) -> Iterator[ListenPlatform]:
+    release = taste.write_release(tmp_path / "release", tower_of(TRACKS[:30], history=20))
     own = {"TASTEWAVE_RELEASE": str(release), "TASTEWAVE_USER_HISTORY": "30", "TASTEWAVE_USER_FEEDBACK": "12"}
     platform = ListenPlatform(worker_environment(environment | own, tmp_path), tmp_path)
     yield platform

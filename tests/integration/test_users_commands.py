@@ -11,6 +11,7 @@ from models.contract import FORGOTTEN, LIVE_KEY, forgotten_user_key, history_key
 from models.events import Forgotten, Listen, UserEmbedded, decode_event
 from models.release import load_release
 from stream.reader.answers import live_release, read_user
+from tests.conftest import TowerOf
 from tests.platform import taste
 from tests.platform.clock import now_ms, until
 from tests.platform.listens import TRACKS, ListenPlatform, made_up_listens
@@ -21,12 +22,11 @@ Make = Callable[..., ListenPlatform]
 
 
 @pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def releases(tmp_path_factory: pytest.TempPathFactory, tower_of: TowerOf) -> list[Path]:
     """Two releases with towers that differ."""
     folder = tmp_path_factory.mktemp("releases")
     return [
-        taste.write_release(folder / f"release-{known}", taste.write_tower(folder / f"tower-{known}", TRACKS[:known]))
-        for known in (30, 36)
+        taste.write_release(folder / f"release-{known}", tower_of(TRACKS[:known], history=20)) for known in (30, 36)
     ]
 
 

@@ -7,6 +7,7 @@ from models.events import Listen
 from models.history import Signal, StoredHistory, history_member
 from models.refresh import embed_newest, read_newest, refresh
 from models.user_tower import UserTower, load_user_tower
+from tests.conftest import TowerOf
 from tests.platform import taste
 
 NOON = 1_767_225_600_000
@@ -14,8 +15,8 @@ TRACKS = [f"t{number}" for number in range(30)]
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> UserTower:
-    return load_user_tower(taste.write_tower(tmp_path_factory.mktemp("tower") / "mean", TRACKS, history=6))
+def tower(tower_of: TowerOf) -> UserTower:
+    return load_user_tower(tower_of(TRACKS, history=6))
 
 
 def heard(*track_ids: str) -> StoredHistory:

@@ -14,6 +14,7 @@ from models.mel import FRONT_END
 from models.release import MANIFEST, Configuration, Manifest, load_release, release_id
 from models.sealed_folder import SealedFile, describe_file
 from models.user_tower import ITEM_VECTORS, TOWER_MANIFEST
+from tests.conftest import TowerOf
 from tests.platform import taste
 
 HEAD = GenreHead(
@@ -290,8 +291,8 @@ def test_importing_the_reader_is_light():
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory) -> Path:
-    return taste.write_tower(tmp_path_factory.mktemp("tower") / "mean", ["a", "b"])
+def tower(tower_of: TowerOf) -> Path:
+    return tower_of(["a", "b"])
 
 
 def test_a_release_carries_its_tower_and_its_id_covers_it(tmp_path: Path, tower: Path):

@@ -19,6 +19,7 @@ from models.user_tower import (
 )
 from offline.user_tower.export import export
 from offline.user_tower.networks import Items, Tower
+from tests.conftest import MadeOnce
 
 IDS = ["a", "b", "bb", "c\0", "ä", "\U0001f3b5"]
 GLOBAL = tuple([0.6, 0.8] + [0.0] * 38)
@@ -26,16 +27,18 @@ HISTORY = 6
 
 
 @pytest.fixture(scope="module", params=["mean", "attention"])
-def made(request, tmp_path_factory):
+def made(request, made_once: MadeOnce):
     torch.manual_seed(0)
     tower = Tower(request.param, dim=40, history=HISTORY, dropout=0.1)
     for weight in tower.parameters():  # what begins at zero has to count too
         torch.nn.init.normal_(weight, std=0.3)
     items = Items(torch.randn(len(IDS), 40), sparse=False)
-    folder = tmp_path_factory.mktemp("tower") / request.param
-    export(tower, items, out=folder, ids=IDS, global_embedding=GLOBAL, pooling=request.param,
-           counting=CountingRule(), training={})  # fmt: skip
-    return folder, tower, items
+
+    def make(folder):
+        export(tower, items, out=folder, ids=IDS, global_embedding=GLOBAL, pooling=request.param,
+               counting=CountingRule(), training={})  # fmt: skip
+
+    return made_once(f"exported-{request.param}", make), tower.eval(), items.eval()
 
 
 def test_onnx_runtime_gives_the_embeddings_of_pytorch(made):

@@ -20,6 +20,7 @@ from offline.evaluation.settings import Evaluate
 from offline.user_tower import poolings
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.train import run as train
+from tests.conftest import MadeOnce
 
 DAY = 86_400_000
 START = 1_700_000_000_000
@@ -83,12 +84,16 @@ SHORT = {"steps": 40, "validate_every": 20, "trial_shares": (0.5,), "dropouts": 
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def tower(made_once: MadeOnce) -> tuple[Path, Path]:
     """A log, and a tower that was trained on it, shortly."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    log = write_log(folder / "log.parquet")
-    train(load_config(TowerTraining, log=str(log), out=str(folder / "mean"), split="leave-last", **SHORT))
-    return log, folder / "mean"
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        log = write_log(folder / "log.parquet")
+        train(load_config(TowerTraining, log=str(log), out=str(folder / "mean"), split="leave-last", **SHORT))
+
+    folder = made_once("evaluated", make)
+    return folder / "log.parquet", folder / "mean"
 
 
 def test_a_tower_is_evaluated_against_the_floors_and_a_report_is_written(tower: tuple[Path, Path], tmp_path: Path):

@@ -13,7 +13,7 @@ from offline.genre.settings import Block, GenreTraining
 from offline.musicnn.convert import NETWORKS
 from offline.release.build import NOTICE, run
 from offline.release.settings import BuildRelease
-from tests.platform import taste
+from tests.conftest import TowerOf
 
 CONFIG = GenreTraining(
     classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1, kinds=()
@@ -104,8 +104,8 @@ def test_the_loudness_of_the_training_audio_is_that_of_the_release(
     assert as_it_is.configuration.loudness_lufs is msgspec.UNSET
 
 
-def test_the_tower_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
-    tower = taste.write_tower(tmp_path / "tower", ["a", "b"])
+def test_the_tower_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path, tower_of: TowerOf):
+    tower = Path(shutil.copytree(tower_of(["a", "b"]), tmp_path / "tower"))
     out, options = tmp_path / "out", ["--networks", str(networks_dir), "--tower", str(tower)]
     words = [f"training.{name}={msgspec.json.encode(getattr(CONFIG, name)).decode()}" for name in (
         "classes", "patch_step", "gammas", "ridges", "folds", "inner_folds", "repeats", "kinds",

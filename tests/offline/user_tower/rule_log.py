@@ -6,7 +6,11 @@ import numpy as np
 import polars as pl
 import torch
 
+from offline.user_tower.candidate import Candidate
+from offline.user_tower.data import TrainingData, prepare
 from offline.user_tower.parallel import Team
+from offline.user_tower.settings import TowerTraining
+from offline.user_tower.train import train
 
 ALONE = Team(device=torch.device("cpu"))
 START = 1_600_000_000_000
@@ -27,3 +31,10 @@ def write_log(path: Path, *, users=60, tracks=40, seed=0) -> str:
             track = (3 * track + 1) % tracks if rng.random() < 0.7 else int(rng.integers(tracks))
     pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(path)
     return str(path)
+
+
+def train_alone(folder: Path, **settings: object) -> tuple[TrainingData, Candidate]:
+    """Train without writing the tower: to write it as ONNX takes longer than a quick training."""
+    folder.mkdir(exist_ok=True)
+    data = prepare(TowerTraining(out=str(folder), **settings), scratch=folder, team=ALONE)
+    return data, train(data, folder)

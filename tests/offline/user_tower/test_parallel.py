@@ -12,11 +12,8 @@ from torch import nn
 
 from models.errors import SettingsError
 from models.user_tower import load_user_tower
-from offline.user_tower.data import prepare
 from offline.user_tower.parallel import Team, team_of
-from offline.user_tower.settings import TowerTraining
-from offline.user_tower.train import train
-from tests.offline.user_tower.rule_log import ALONE, QUICK, write_log
+from tests.offline.user_tower.rule_log import QUICK, train_alone, write_log
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
@@ -84,9 +81,8 @@ def test_two_processes_give_the_tower_of_one_within_the_spread_of_seeds(loss, tm
     settings = QUICK | {"dropouts": (0.1,), "steps": 100, "validate_every": 50} | loss
     alone = []
     for seed in range(3):
-        training = TowerTraining(log=log_path, out="tower", seed=seed, **settings | {"positions": 480})
-        (folder := tmp_path / f"{seed}").mkdir()
-        alone.append(train(prepare(training, scratch=folder, team=ALONE), folder).best_score)
+        _, chosen = train_alone(tmp_path / f"{seed}", log=log_path, seed=seed, **settings | {"positions": 480})
+        alone.append(chosen.best_score)
     found = subprocess.run(
         command(log_path, tmp_path / "two", **settings), env=os.environ | LOOPBACK, capture_output=True, text=True,
         check=False,

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from click.testing import CliRunner
 
 from models.errors import SettingsError
@@ -19,17 +20,17 @@ from offline.interactions.log import read_log
 from offline.interactions.splits import split_log
 from offline.ranking.examples import HISTORIES, Examples
 from offline.ranking.rank import METRICS, rank
+from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.train import run
-from tests.offline.user_tower.rule_log import QUICK, START, write_log
+from tests.offline.user_tower.rule_log import QUICK, START, train_alone, write_log
 
 ONE_DROPOUT = QUICK | {"dropouts": (0.1,)}
 LONGER = {"steps": 250, "validate_every": 50, "learning_rate": 0.005}
 
 
 def test_a_tower_learns_what_follows_what(trained, log_path):
-    out, _, outcome = trained
-    found = outcome.training
+    out, _, found = trained
     log = read_log(log_path)
     split = split_log(log, "leave-last")
     examples = Examples.of(log, split, split.test)
@@ -46,10 +47,9 @@ def test_a_tower_learns_nothing_from_a_log_whose_tracks_are_permuted(pooling, tm
     told = pl.read_parquet(write_log(tmp_path / "log.parquet", users=400))
     path = str(tmp_path / "permuted.parquet")
     told.with_columns(pl.col("track_id").shuffle(seed=1)).write_parquet(path)
-    run(TowerTraining(log=path, out=str(tmp_path / "tower"), pooling=pooling, **QUICK | {"steps": 100}))
-    log = read_log(path)
-    split = split_log(log, "leave-last")
-    ranked = rank(TowerScorer(tmp_path / "tower"), log, Examples.of(log, split, split.test))["replay"]
+    data, chosen = train_alone(tmp_path / "tower", log=path, pooling=pooling, **QUICK | {"steps": 100})
+    log, scorer = data.log, NetworkScorer(data, chosen.best.tower, chosen.best.items)
+    ranked = rank(scorer, log, Examples.of(log, data.split, data.split.test))["replay"]
     found = ranked.values()[:, METRICS.index("recall_at_10")]
     chance = np.sort(np.bincount(log.track))[-10:].sum() / len(log.track)
     assert found.mean() < chance + 4 * np.sqrt(chance * (1 - chance) / len(found))
@@ -63,13 +63,12 @@ def test_a_log_whose_ids_rise_within_seconds_teaches_nothing(pooling, tmp_path):
     ]
     path = str(tmp_path / "log.parquet")
     pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at"]).write_parquet(path)
-    run(TowerTraining(log=path, out=str(tmp_path / "tower"), pooling=pooling, **ONE_DROPOUT | LONGER))
-    log = read_log(path)
-    split = split_log(log, "leave-last")
+    data, chosen = train_alone(tmp_path / "tower", log=path, pooling=pooling, **ONE_DROPOUT | LONGER)
+    scorer = NetworkScorer(data, chosen.best.tower, chosen.best.items)
     chance = 10 / 61  # of the tracks that a user of 40 has not had before the last one
     for history in HISTORIES:
-        examples = Examples.of(log, split, split.test, history=history)
-        ranked = rank(TowerScorer(tmp_path / "tower"), log, examples)["discovery"]
+        examples = Examples.of(data.log, data.split, data.split.test, history=history)
+        ranked = rank(scorer, data.log, examples)["discovery"]
         found = ranked.values()[:, METRICS.index("recall_at_10")]
         assert found.mean() < chance + 4 * np.sqrt(chance * (1 - chance) / len(found))
 
@@ -91,13 +90,12 @@ def test_tracks_that_were_only_skipped_are_neither_learned_nor_recommended(tmp_p
 
 
 def test_equal_seeds_give_equal_towers_and_other_seeds_others(log_path, tmp_path):
-    vectors = []
+    weights = []
     for number, seed in enumerate((1, 1, 2)):
-        out = tmp_path / str(number)
-        run(TowerTraining(log=log_path, out=str(out), seed=seed, **QUICK))
-        vectors.append(np.array(load_user_tower(out).items.vectors))
-    assert np.array_equal(vectors[0], vectors[1])
-    assert not np.array_equal(vectors[0], vectors[2])
+        _, chosen = train_alone(tmp_path / str(number), log=log_path, seed=seed, **QUICK)
+        weights.append(chosen.best.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[0]["items.table.weight"], weights[2]["items.table.weight"])
 
 
 def test_without_a_terminal_each_validation_is_a_line_and_what_is_to_come_is_stated_before_them(
@@ -122,8 +120,8 @@ def command(log_path, out, **settings):
 
 
 def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tmp_path):
-    settings = {"steps": 400, "patience": 100}
-    subprocess.run(command(log_path, tmp_path / "whole", **settings), check=True, capture_output=True)
+    settings = {"steps": 300, "patience": 100}
+    whole, undisturbed = train_alone(tmp_path / "whole", log=log_path, **QUICK | settings)
     partial = tmp_path / "killed.partial"
     kills = 0
     for checkpoints in (1, 2):  # in the first trial, and in a later one
@@ -137,9 +135,12 @@ def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tm
         assert not (tmp_path / "killed").exists()
     subprocess.run(command(log_path, tmp_path / "killed", **settings), check=True, capture_output=True)
     assert kills == 2
-    whole, killed = (load_user_tower(tmp_path / name) for name in ("whole", "killed"))
-    assert np.array_equal(whole.items.vectors, killed.items.vectors)
-    losses = [[point["loss"] for point in tower.manifest.training["course"]] for tower in (whole, killed)]
+    killed = load_user_tower(tmp_path / "killed")
+    scorer = NetworkScorer(whole, undisturbed.best.tower, undisturbed.best.items)
+    assert np.array_equal(scorer.vectors, killed.items.vectors)
+    losses = [
+        [point["loss"] for point in course] for course in (undisturbed.course, killed.manifest.training["course"])
+    ]
     assert losses[0] == losses[1]
 
 
@@ -187,10 +188,8 @@ def test_a_folder_of_something_else_is_not_replaced(log_path, tmp_path):
 
 @pytest.mark.parametrize("settings", [{"full_softmax_tracks": 10, "negatives": 20}, {"loss": "gbce", "negatives": 20}])
 def test_sampled_losses_learn_too(log_path, tmp_path, settings):
-    found = run(
-        TowerTraining(log=log_path, out=str(tmp_path / "tower"), **QUICK | {"steps": 300, "patience": 40} | settings)
-    ).training
-    assert found["valid_ndcg_at_10"] > 0.25  # by chance .11
+    _, chosen = train_alone(tmp_path / "tower", log=log_path, **QUICK | {"steps": 300, "patience": 40} | settings)
+    assert chosen.best_score > 0.25  # by chance .11
 
 
 def test_a_log_in_which_nothing_follows_is_one_sentence(tmp_path):
@@ -211,8 +210,8 @@ def test_listeners_who_only_skip_train_nothing_and_stop_nothing(tmp_path):
     ]
     path = tmp_path / "log.parquet"
     pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at", "kind"]).write_parquet(path)
-    found = run(TowerTraining(log=str(path), out=str(tmp_path / "tower"), **QUICK | {"positions": 15})).training
-    assert all(np.isfinite(point["loss"]) for point in found["course"])
+    _, chosen = train_alone(tmp_path / "tower", log=str(path), **QUICK | {"positions": 15})
+    assert all(np.isfinite(point["loss"]) for point in chosen.course)
 
 
 def test_rows_that_do_not_count_are_told(tmp_path):

@@ -18,16 +18,17 @@ from offline.interactions import log as interaction_log
 from offline.users import embed
 from offline.users.embed import load_tower, run
 from offline.users.settings import EmbedUsers
+from tests.conftest import TowerOf
 from tests.offline.interactions.random_listens import NOON, write_forgotten, write_log
-from tests.platform.taste import GLOBAL, write_release, write_tower
+from tests.platform.taste import GLOBAL, write_release
 
 MINUTE = 60_000
 HISTORY, FEEDBACK = 6, 3
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory) -> Path:
-    return write_tower(tmp_path_factory.mktemp("tower") / "tower", [f"t{number}" for number in range(8)], history=4)
+def tower(tower_of: TowerOf) -> Path:
+    return tower_of([f"t{number}" for number in range(8)], history=4)
 
 
 def listens_of(users: int, count: int, *, seed: int = 0) -> list[Listen]:

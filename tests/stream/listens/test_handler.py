@@ -16,7 +16,7 @@ from models.history import StoredHistory
 from models.user_tower import UserTower, load_user_tower
 from stream.listens.handler import ListenHandler
 from stream.store.histories import Change, UserState
-from tests.platform import taste
+from tests.conftest import TowerOf
 
 NOON = 1_767_225_600_000
 RELEASE = "0123456789ab"
@@ -104,8 +104,8 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> UserTower:
-    return load_user_tower(taste.write_tower(tmp_path_factory.mktemp("tower") / "mean", ["a", "b"], history=6))
+def tower(tower_of: TowerOf) -> UserTower:
+    return load_user_tower(tower_of(["a", "b"], history=6))
 
 
 @pytest.fixture
