@@ -13,7 +13,7 @@ from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers
 
-TASK_TIMEOUT_S = 15
+TASK_TIMEOUT_S = 20
 NEIGHBOUR_EVERY = 20
 
 
