@@ -392,7 +392,8 @@ def _ours(drained: Figures) -> float:
 
 
 def _show(name: str, drained: Figures) -> None:
-    of_cpu, cores, memory = drained["us_of_cpu"], drained["cores"], ", ".join(map("{:.0f}".format, drained["private_mib"]))
+    of_cpu, cores = drained["us_of_cpu"], drained["cores"]
+    memory = ", ".join(f"{mib:.0f}" for mib in drained["private_mib"])
     print(f"{name:<32}{drained['listens_per_s']:8,.0f} listens/s; us of CPU by listen: "
           + ", ".join(f"{part} {us:.1f}" for part, us in of_cpu.items()))  # fmt: skip
     print(f"  {drained['embeddings_per_listen']:.2f} embeddings a listen; {cores['ours']:.2f} cores, others had "
