@@ -12,7 +12,7 @@ from listens_path import MIB, TRACKS, USERS, Figures, Load, Rig
 DRAINS = {USERS: 10_000_000, 1_000_000: 3_000_000}
 """Users, and how many listens of them."""
 PIECE = 200_000
-TABLES, OF_TABLE, SHARING = (TRACKS, 1_000_000), 400_000, 2
+TABLES, OF_TABLE, SHARING = (TRACKS, 1_000_000), 300_000, 2
 
 
 def memory(folder: Path) -> Figures:
