@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 import numpy as np
 import polars as pl
+from environments import python_of
 from numpy.typing import NDArray
-from user_tower import recbole_python, write_inter, write_look_alike
+from user_tower import write_inter, write_look_alike
 
 TOLERANCE = 1e-9
 NAMES = {
@@ -75,7 +76,7 @@ def metrics(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     np.save(folder / "scores.npy", table)
     for name, ids in (("users.txt", log.users), ("tracks.txt", log.tracks)):
         (folder / name).write_text("\n".join(ids))
-    command = [recbole_python(), "-W", "ignore", Path(__file__).with_name("recbole_metrics.py"), folder]
+    command = [python_of("recbole"), "-W", "ignore", Path(__file__).with_name("recbole_metrics.py"), folder]
     answer = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     theirs = json.loads(answer.stdout.strip().splitlines()[-1])
     return ours, {name: theirs[peer] for name, peer in NAMES.items()}

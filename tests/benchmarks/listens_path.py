@@ -1,7 +1,9 @@
 """The whole path of listens on real servers: how fast, how late, how much memory, and where the time goes.
 
 The load is made up: 20,000 users and 50,000 tracks, both by Zipf's law (exponent 1). The topic is filled first and then
-drained, so that who fills it is not the limit. Where a machine is shared, CPU by listen is more robust than a rate.
+drained, so that who fills it is not the limit. Three quarters of it are measured: a worker that has read all of the
+other partitions has only that of the busiest user left, and works its batches one after the other. Where a machine is
+shared, CPU by listen is more robust than a rate.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
 import click
+import listens_peers
+import listens_steps
 import msgspec
 import numpy as np
 import psutil
@@ -35,8 +39,10 @@ from tests.platform import taste  # noqa: E402
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
 MIB = 2**20
 USERS, TRACKS, PARTITIONS = 20_000, 50_000, 12
-DRAINED = 600_000
-BIG_TABLE = 1_000_000
+RECORDS = PARTITIONS * 12_000  # as many of each partition as the worker takes at a time
+DRAINED = 768_000
+MEASURED = DRAINED * 3 // 4
+GROUP = "tastewave.listens"
 Figures = dict[str, Any]
 
 
@@ -48,10 +54,11 @@ def track_id(number: int) -> str:
 class Load:
     """Listens of made-up users, each later than the one before it."""
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, users: int = USERS, tracks: int = TRACKS, seed: int = 0) -> None:
+        self.users = users
         self._rng = np.random.default_rng(seed)
-        self._users = _zipf(self._rng, USERS, 1.0)
-        self._tracks = _zipf(self._rng, TRACKS, 1.0)
+        self._users = _zipf(self._rng, users, 1.0)
+        self._tracks = _zipf(self._rng, tracks, 1.0)
         self._at = 1_767_225_600_000
 
     def draw(self, count: int, *, now: bool = False, of_one: float = 0.0) -> list[Listen]:
@@ -148,22 +155,56 @@ class Rig:
 
     @contextlib.contextmanager
     def worker(self, release: Path) -> Iterator[psutil.Process]:
-        log = self.folder / f"worker-{uuid4().hex}.log"
+        with self.process([str(TASTEWAVE), "worker", "listens"], release=release) as process:
+            yield process
+
+    @contextlib.contextmanager
+    def process(self, command: Sequence[str], *, release: Path, **environment: str) -> Iterator[psutil.Process]:
+        """A process with the settings of a worker, ended at the end."""
+        log = self.folder / f"process-{uuid4().hex}.log"
         with log.open("wb") as file:
-            environment = self._environment | {"TASTEWAVE_RELEASE": str(release)}
-            process = subprocess.Popen([TASTEWAVE, "worker", "listens"], env=environment, stderr=file, stdout=file)
+            environment = self._environment | environment | {"TASTEWAVE_RELEASE": str(release)}
+            process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=file, stdout=file)
         try:
             yield psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(60)
 
-    def until_committed(self, release: Path, count: int) -> tuple[float, int]:
+    def keep_little(self) -> None:
+        """Have Kafka drop old listens and embeddings: it looks every five minutes for what it may drop."""
+        from kafka.admin import ConfigResource, ConfigResourceType
+
+        little = {"cleanup.policy": "delete", "retention.bytes": str(16 * MIB), "segment.bytes": str(4 * MIB)}
+        topics = [ConfigResource(ConfigResourceType.TOPIC, name, configs=little) for name in (LISTENS, USERS_EMBEDDED)]
+        self._admin.alter_configs(topics)
+
+    def begin_anew(self, release: Path) -> None:
+        """Forget all users, and what workers of the release have committed: the next one finds what the first did."""
+        import redis
+
+        with redis.Redis.from_url(self.redis.url) as client:
+            client.flushall()
+        group = f"{GROUP}.{load_release(release).release_id}"
+        if any(found["group_id"] == group for found in self._admin.list_groups()):
+            self._admin.delete_groups([group])
+
+    def until_joined(self, release: Path, members: int) -> None:
+        """Wait until so many workers share the partitions."""
+        group, ends = f"{GROUP}.{load_release(release).release_id}", time.monotonic() + 60
+        while time.monotonic() < ends:
+            found = self._admin.describe_groups([group])[group]
+            if found["group_state"] == "Stable" and len(found["members"]) == members:
+                return
+            time.sleep(0.1)
+        raise click.ClickException(f"no {members} workers share the partitions after 60 s")
+
+    def until_committed(self, release: Path, count: int, *, group: str = GROUP) -> tuple[float, int]:
         """Wait until so many listens are committed; returns when (monotonic), and how many are.
 
         /metrics is not asked: answering takes a worker as long as some hundred listens.
         """
-        group = f"tastewave.listens.{load_release(release).release_id}"
+        group = f"{group}.{load_release(release).release_id}"
         silent_since, before = time.monotonic(), -1
         while True:
             (offsets,) = self._admin.list_group_offsets(group).values()
@@ -175,6 +216,14 @@ class Rig:
             if now - silent_since > 120:
                 raise click.ClickException(f"nothing done for 120 s, {done} of {count} listens")
             time.sleep(0.1)
+
+    def published(self) -> int:
+        """How many embeddings are on Kafka."""
+        from kafka import KafkaConsumer, TopicPartition
+
+        places = [TopicPartition(USERS_EMBEDDED, number) for number in range(PARTITIONS)]
+        with contextlib.closing(KafkaConsumer(bootstrap_servers=self.kafka.brokers)) as consumer:
+            return sum(consumer.end_offsets(places).values())
 
     def waits_ms(self, since_ms: int) -> list[int]:
         """From a user's newest listen to the embedding on Kafka, for each embedding since then."""
@@ -195,42 +244,74 @@ class Rig:
             return waits
 
 
-def cpu_s(*processes: psutil.Process) -> dict[int, float]:
-    """Seconds of CPU of processes up to now, and of their threads, by id."""
-    spent = {one.pid: sum(one.cpu_times()[:2]) for one in processes}
-    return spent | {one.id: one.user_time + one.system_time for one in processes[0].threads()[1:]}
+def cpu_s(processes: Sequence[psutil.Process]) -> dict[int, float]:
+    """Seconds of CPU up to now: of processes and of their threads, by id; of the whole machine, by 0."""
+    whole = psutil.cpu_times()
+    spent = {0: sum(whole[:8]) - whole.idle - whole.iowait}  # what guests take is in `user` already
+    for process in processes:
+        spent |= {one.id: one.user_time + one.system_time for one in process.threads()}
+        spent[process.pid] = sum(process.cpu_times()[:2])
+    return spent
 
 
-def drain(rig: Rig, release: Path, count: int) -> Figures:
-    """Listens a second of a worker that drains a full topic, what each costs of CPU, and the worker's memory."""
+def drain(rig: Rig, release: Path, *, workers: int = 1) -> Figures:
+    """Listens a second of workers that drain a full topic, what each costs of CPU, and the workers' memory."""
+    rig.begin_anew(release)
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(rig.worker(release)) for _ in range(workers)]
+        rig.until_joined(release, workers)
+        return measured(rig, release, processes)
+
+
+def drain_with_quix(rig: Rig, release: Path) -> Figures:
+    """The same of a Quix Streams application that calls the same functions."""
+    rig.begin_anew(release)
+    with listens_peers.quix_worker(rig, release, records=RECORDS) as process:
+        return measured(rig, release, [process], group=listens_peers.QUIX_GROUP)
+
+
+def measured(rig: Rig, release: Path, processes: Sequence[psutil.Process], *, group: str = GROUP) -> Figures:
+    """From the next commit on."""
     import redis
 
-    servers = [psutil.Process(one._process.pid) for one in (rig.kafka, rig.redis)]
-    with rig.worker(release) as worker, redis.Redis.from_url(rig.redis.url) as client:
-        began, first = rig.until_committed(release, 1)
+    kafka, server = (psutil.Process(one._process.pid) for one in (rig.kafka, rig.redis))
+    with redis.Redis.from_url(rig.redis.url) as client:
+        _, done = rig.until_committed(release, 0, group=group)
+        began, first = rig.until_committed(release, done + 1, group=group)
         client.config_resetstat()
-        before, memory = cpu_s(worker, *servers), list[float]()
+        before, published, memory = cpu_s([*processes, kafka, server]), rig.published(), list[float]()
         ended, last = began, first
         for quarter in (1, 2, 3, 4):
-            ended, last = rig.until_committed(release, count * quarter // 4)
-            memory.append(worker.memory_full_info().uss / MIB)
-        spent = {pid: seconds - before.get(pid, 0.0) for pid, seconds in cpu_s(worker, *servers).items()}
+            ended, last = rig.until_committed(release, first + (MEASURED - first) * quarter // 4, group=group)
+            memory.append(max(process.memory_full_info().uss for process in processes) / MIB)
+        after, published = cpu_s([*processes, kafka, server]), rig.published() - published
         commands = client.info("commandstats")
-        listens = last - first
-        threads = sorted((spent[one.id] for one in worker.threads()[1:]), reverse=True)
-        reads, embeds = min(threads[:2]), max(threads[:2])  # the consumer's thread and the tower's
-        process, (kafka, server) = spent[worker.pid], (spent[one.pid] for one in servers)
-    us = {
-        "worker": process, "worker: reading Kafka": reads, "worker: embedding": embeds,
-        "worker: decoding, Redis client, publishing": process - reads - embeds, "Kafka": kafka, "Redis": server,
-    }  # fmt: skip
+    listens, took_s = last - first, ended - began
+    spent = {one: seconds - before.get(one, 0.0) for one, seconds in after.items()}
+    us = {"worker": sum(spent[process.pid] for process in processes)}
+    if group == GROUP:
+        us |= _by_thread(spent, processes)
+    us |= {"Kafka": spent[kafka.pid], "Redis": spent[server.pid]}
+    ours = us["worker"] + us["Kafka"] + us["Redis"]
     calls = {name.removeprefix("cmdstat_"): one["usec"] / listens for name, one in commands.items()}
     return {
-        "listens_per_s": listens / (ended - began),
+        "listens_per_s": listens / took_s,
         "us_of_cpu": {name: 1e6 * seconds / listens for name, seconds in us.items()},
         "us_of_redis_commands": {name: us for name, us in calls.items() if us > 0.1},
+        "embeddings_per_listen": published / listens,
+        "cores": {"ours": ours / took_s, "of others": (spent[0] - ours) / took_s},
         "private_mib": memory,
     }
+
+
+def _by_thread(spent: dict[int, float], processes: Sequence[psutil.Process]) -> dict[str, float]:
+    """Of workers: beside the first thread, that of the consumer and that of the tower take most."""
+    reads = embeds = 0.0
+    for process in processes:
+        threads = sorted((spent[one.id] for one in process.threads()[1:] if one.id in spent), reverse=True)
+        reads, embeds = reads + min(threads[:2]), embeds + max(threads[:2])
+    rest = sum(spent[process.pid] for process in processes) - reads - embeds
+    return {"worker: reading Kafka": reads, "worker: embedding": embeds, "worker: the rest": rest}
 
 
 def paced(rig: Rig, release: Path, load: Load, *, per_s: float, seconds: float) -> list[int]:
@@ -247,39 +328,76 @@ def paced(rig: Rig, release: Path, load: Load, *, per_s: float, seconds: float) 
 
 
 def listens(folder: Path) -> Figures:
-    """Listens/s by pooling and with a busy account, event to embedding at 70 % of it, memory, where the time goes."""
+    """Listens/s by pooling, beside peers and with a busy account, event to embedding, memory, where the time goes."""
     load, figures = Load(), dict[str, Any]()
     with Rig(folder) as rig:
         mean = rig.release()
-        rig.fill(load.draw(DRAINED))
+        figures["load_generator_per_s"] = _fill(rig, load)
+        figures["reading_alone"] = _read_alone(rig)
         for name, release in {"mean": mean, "attention": rig.release(pooling="attention")}.items():
-            figures[name] = drained = drain(rig, release, DRAINED)
+            figures[name] = drained = drain(rig, release)
             _show(name, drained)
+        _compare(rig, mean, figures)
         waits = paced(rig, mean, load, per_s=0.7 * figures["mean"]["listens_per_s"], seconds=20)
         figures["late_ms"] = {"p50": statistics.median(waits), "p99": statistics.quantiles(waits, n=100)[98]}
         p50, p99 = figures["late_ms"].values()
         print(f"listen to embedding, 70 % load  {p50:8.0f} ms p50, {p99:.0f} ms p99  (mark: under 1000)")
-        big = rig.release(tracks=BIG_TABLE)
-        with rig.worker(big) as worker:
-            rig.until_committed(big, DRAINED // 2)
-            memory = worker.memory_full_info()
-        figures["big_table"] = {"private_mib": memory.uss / MIB, "shared_mib": (memory.rss - memory.uss) / MIB}
-        print(f"a table of {BIG_TABLE:,} tracks     {memory.uss / MIB:8.0f} MiB private, "
-              f"{(memory.rss - memory.uss) / MIB:.0f} MiB shared")  # fmt: skip
     with Rig(folder / "busy") as rig:
         release = rig.release()
         rig.fill(load.draw(DRAINED, of_one=0.5))
-        figures["busy_account"] = drain(rig, release, DRAINED)
+        figures["busy_account"] = drain(rig, release)
         _show("half of one account", figures["busy_account"])
     print(f"load of the machine             {os.getloadavg()[0]:8.1f} on {os.cpu_count()} cores")
     return figures
 
 
+def _fill(rig: Rig, load: Load) -> float:
+    """Fill the topic; returns listens a second of what makes and publishes them."""
+    began = time.monotonic()
+    rig.fill(load.draw(DRAINED))
+    rate = DRAINED / (time.monotonic() - began)
+    print(f"load generator                  {rate:8,.0f} listens/s, made and published before the rest is measured")
+    return rate
+
+
+def _read_alone(rig: Rig) -> Figures:
+    alone = listens_peers.reading_alone(rig, MEASURED)
+    for name, of_one in alone.items():
+        print(f"reading alone, {name:<17}{of_one['listens_per_s']:8,.0f} listens/s; "
+              f"us of CPU by listen: {of_one['us_of_cpu']:.1f}")  # fmt: skip
+    return alone
+
+
+def _compare(rig: Rig, mean: Path, figures: Figures) -> None:
+    """The worker beside Quix Streams, and beside two of it."""
+    of_mean = figures["mean"]
+    rig.begin_anew(mean)
+    figures["steps_us_of_cpu"] = listens_steps.steps(rig, mean)
+    parts = ", ".join(f"{step} {us:.1f}" for step, us in figures["steps_us_of_cpu"].items())
+    print(f"steps one by one, us of CPU by listen: {parts}")
+    figures["quix"] = quix = drain_with_quix(rig, mean)
+    _show("Quix Streams, same functions", quix)
+    times = of_mean["listens_per_s"] / quix["listens_per_s"]
+    print(f"  the worker beside it          {times:8.2f} times as fast, {_ours(of_mean) / _ours(quix):.2f} of the CPU")
+    figures["two_workers"] = two = drain(rig, mean, workers=2)
+    _show("two workers", two)
+    times, cores = two["listens_per_s"] / of_mean["listens_per_s"], os.cpu_count() or 1
+    print(f"  two beside one                {times:8.2f} times as fast (mark: 1.6); by CPU, {cores} cores of their own "
+          f"end at {cores / _ours(two) * 1e6:,.0f} listens/s")  # fmt: skip
+
+
+def _ours(drained: Figures) -> float:
+    """us of CPU by listen of worker, Kafka and Redis."""
+    return sum(drained["us_of_cpu"][name] for name in ("worker", "Kafka", "Redis"))
+
+
 def _show(name: str, drained: Figures) -> None:
-    of_cpu, memory = drained["us_of_cpu"], drained["private_mib"]
+    of_cpu, cores = drained["us_of_cpu"], drained["cores"]
+    memory = ", ".join(f"{mib:.0f}" for mib in drained["private_mib"])
     print(f"{name:<32}{drained['listens_per_s']:8,.0f} listens/s; us of CPU by listen: "
           + ", ".join(f"{part} {us:.1f}" for part, us in of_cpu.items()))  # fmt: skip
-    print(f"  private memory, by quarter    {', '.join(f'{mib:.0f}' for mib in memory)} MiB")
+    print(f"  {drained['embeddings_per_listen']:.2f} embeddings a listen; {cores['ours']:.2f} cores, others had "
+          f"{cores['of others']:.2f}; private memory by quarter {memory} MiB")  # fmt: skip
 
 
 PARTS = {"listens": listens}

@@ -16,7 +16,6 @@ import os
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,10 +30,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from environments import ROOT, python_of
 from numpy.typing import NDArray
 from tracks_path import MIB, TASTEWAVE, Figures
 
-ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
 CORES, HISTORY = 2, 50
 ROUNDS, ROUND_S, WARM_UP_S = 3, 20.0, 10.0
@@ -118,29 +117,6 @@ def _names(kind: str, count: int, numbers: Ints) -> pa.Array:
     )
 
 
-def recbole_python() -> Path:
-    """The Python of RecBole's environment: another than ours, since RecBole needs numpy 1. Made where it is not."""
-    folder, lock = BUILD / "recbole", ROOT / "deploy/locks/recbole.txt"
-    made = folder / ".made"
-    if not made.exists() or made.read_text() != lock.read_text():
-        print("Making build/recbole ...", file=sys.stderr)
-        uv = Path(sys.executable).with_name("uv")
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
-        install = [
-            uv,
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            folder / "bin/python",
-            "--no-deps",
-            "--compile-bytecode",
-        ]
-        subprocess.run([*install, "--require-hashes", "-r", lock], check=True)
-        made.write_text(lock.read_text())
-    return folder / "bin/python"
-
-
 def write_inter(log: Path, folder: Path) -> None:
     """The log in RecBole's atomic files; its `timestamp`, which it takes to float32, is a listen's place."""
     (folder / "log").mkdir()
@@ -178,7 +154,7 @@ class RecBole:
 def recbole(log: Path, folder: Path) -> Iterator[RecBole]:
     """RecBole on a log."""
     write_inter(log, folder)
-    python = [recbole_python(), "-W", "ignore::FutureWarning"]
+    python = [python_of("recbole"), "-W", "ignore::FutureWarning"]
     command = [*python, Path(__file__).with_name("recbole_sasrec.py"), folder, str(HISTORY)]
     with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
