@@ -36,9 +36,6 @@ local function trim(history, most, came, oldest)
   return came ~= gone or not redis.call('ZSCORE', history, oldest)
 end
 
--- Members and scores of a set as one text.
-local function text_of(key) return table.concat(redis.call('ZRANGE', key, 0, -1, 'WITHSCORES'), ' ') end
-
 -- Keep the latest of each kind and track alone.
 local function drop_superseded(feedback)
   local members, seen, gone = redis.call('ZRANGE', feedback, 0, -1), {}, {}
@@ -75,11 +72,15 @@ for user = 1, #KEYS / 3 do
     changed = revision == 0 or came > 0 and trim(history, listens_kept, came, held[3])
   end
   if #said > 0 then
-    local before = text_of(feedback)
+    local members = {}
+    for place = 2, #said, 2 do members[place / 2] = said[place] end
+    local before = redis.call('ZMSCORE', feedback, unpack(members))
     if redis.call('ZADD', feedback, 'GT', 'CH', unpack(said)) > 0 then
       drop_superseded(feedback)
       redis.call('ZREMRANGEBYRANK', feedback, 0, -feedback_kept - 1)
-      changed = changed or text_of(feedback) ~= before
+      for place, score in ipairs(redis.call('ZMSCORE', feedback, unpack(members))) do
+        changed = changed or score and score ~= before[place]
+      end
     end
   end
   -- Feedback without a revision is there where Redis refused the rest of this script after its first write.

@@ -278,7 +278,7 @@ async def test_a_key_that_is_not_tastewaves_is_named_and_the_other_users_are_ser
     ("command", "part"),
     [
         (command, "histories")
-        for command in ("zadd", "zrange", "zrem", "zremrangebyrank", "expire", "time", "mget", "evalsha")
+        for command in ("zadd", "zrange", "zmscore", "zrem", "zremrangebyrank", "expire", "time", "mget", "evalsha")
     ]
     + [(command, "users") for command in ("mget", "hset", "hmget", "hgetall", "expire", "evalsha")],
 )
