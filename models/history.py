@@ -107,15 +107,15 @@ _HEAD = 12  # bytes of a member before the track_id, of 96 bits: at 42, kind 4, 
 
 
 def history_member(listen: Listen) -> bytes:
-    """A listen as a member of the sorted set tw:history:{user}; its score there is listen.at.
+    """A listen as a member of the sorted set tw:history:{user}; the score of all listens there is 0.
 
-        redis.zadd("tw:history:{u1}", {history_member(listen): listen.at})
+        redis.zadd("tw:history:{u1}", {history_member(listen): 0})
 
     The member is `at` (42 bits), the code of the kind (4), played_ms and duration_ms (25 each, 0 where absent, at most
-    LONGEST_MS), all big-endian, and then the track_id. `at` is part of it because a set holds a member once, and people
-    hear a track again. Redis orders members of one score by their bytes, so a history's order is (at, kind, played_ms,
-    duration_ms, track_id), offline as online, and the same listen told twice is one member. The numbers are packed
-    closely, since ten million users have 640 million members.
+    LONGEST_MS), all big-endian, and then the track_id. Redis orders members of one score by their bytes, so a history's
+    order is (at, kind, played_ms, duration_ms, track_id), offline as online, and the same listen told twice is one
+    member. The numbers are packed closely, since ten million users have 640 million members, and a score of 0 takes
+    Redis 2 bytes where a time takes 10.
 
     Raises:
         OverflowError: `at` is later than LATEST_MS.
@@ -158,13 +158,46 @@ _REMOVE, _EXCLUDE = KINDS.index("remove"), KINDS.index("exclude")
 _IS_SAID = np.isin(np.arange(len(KINDS)), [KINDS.index("like"), KINDS.index("dislike")])
 
 
+_SAID_HEAD = 5  # bytes of a member of feedback before the track_id, of 40 bits: at 35, kind 5
+
+
 def feedback_member(listen: Listen) -> bytes:
     """What a person says of a track as a member of the sorted set tw:feedback:{user}.
 
-    Its score is the latest `at` of that kind and track (ZADD GT). The member is the code of the kind (1 byte), then the
-    track_id.
+        redis.zadd("tw:feedback:{u1}", {feedback_member(listen): feedback_score(listen.at)}, gt=True)
+
+    The score is the high 7 bits of `at`. The member is its low 35 bits and the code of the kind (5), big-endian, and
+    then the track_id. So feedback stands in the order (at, kind, track_id), and Redis takes 2 bytes for a score up to
+    127. Of each statement (kind and track) the latest member alone is kept.
     """
-    return bytes([_CODES[listen.kind]]) + listen.track_id.encode()
+    head = (listen.at << 5 | _CODES[listen.kind]) & (2**40 - 1)
+    return head.to_bytes(_SAID_HEAD, "big") + listen.track_id.encode()
+
+
+def feedback_score(at: int) -> int:
+    """The score of a member of tw:feedback:{user}, of its `at` in ms."""
+    return at >> 35
+
+
+def feedback_at(member: bytes, score: float) -> int:
+    """The `at` of a member of tw:feedback:{user} with its score, in ms."""
+    return int(score) << 35 | int.from_bytes(member[:_SAID_HEAD], "big") >> 5
+
+
+def feedback_members(at: ArrayLike, kinds: ArrayLike, track_ids: Iterable[bytes]) -> list[tuple[bytes, int]]:
+    """Many as feedback_member gives each of them, with their scores. Arguments as of history_members."""
+    numbers = np.asarray(at, np.int64) << 5 | np.asarray(kinds, np.int64)
+    heads = numbers.astype(">i8").view(np.uint8).reshape(-1, 8)[:, 8 - _SAID_HEAD :].tobytes()
+    scores: list[int] = (numbers >> 40).tolist()
+    return [
+        (heads[_SAID_HEAD * place : _SAID_HEAD * (place + 1)] + track_id, scores[place])
+        for place, track_id in enumerate(track_ids)
+    ]
+
+
+def statement(member: bytes) -> bytes:
+    """What a member of tw:feedback:{user} says at whatever time: the code of its kind (1 byte), then the track_id."""
+    return bytes([member[4] & 31]) + member[_SAID_HEAD:]
 
 
 class StoredHistory(NamedTuple):
@@ -172,11 +205,11 @@ class StoredHistory(NamedTuple):
 
     Attributes:
         members: of tw:history:{user} as history_member gives them, oldest first.
-        feedback: members of tw:feedback:{user} as feedback_member gives them, each with its score.
+        feedback: members of tw:feedback:{user} as feedback_member gives them, each with its score, oldest first.
     """
 
     members: Sequence[bytes]
-    feedback: Sequence[tuple[bytes, int]] = ()
+    feedback: Sequence[tuple[bytes, float]] = ()
 
 
 class NewestEvents:
@@ -194,7 +227,7 @@ class NewestEvents:
 
     def __init__(self, *, history: int, feedback: int) -> None:
         self._history, self._feedback = history, feedback
-        self._members, self._said = set[bytes](), dict[bytes, int]()
+        self._members, self._said = set[bytes](), dict[bytes, tuple[float, bytes]]()
 
     def add(self, listen: Listen) -> None:
         """Add a listen of the user; one that is excluded changes nothing."""
@@ -203,20 +236,22 @@ class NewestEvents:
         if listen.kind in HISTORY_KINDS:
             self.add_stored(StoredHistory([history_member(listen)]))
         if listen.kind in FEEDBACK_KINDS:
-            self.add_stored(StoredHistory([], [(feedback_member(listen), listen.at)]))
+            self.add_stored(StoredHistory([], [(feedback_member(listen), feedback_score(listen.at))]))
 
     def add_stored(self, stored: StoredHistory) -> None:
         """Add what Redis holds of the user."""
         self._members.update(stored.members)
-        for member, at in stored.feedback:
-            self._said[member] = max(at, self._said.get(member, 0))
+        for member, score in stored.feedback:
+            said = statement(member)
+            self._said[said] = max((score, member), self._said.get(said, (0, b"")))
         if len(self._members) > 4 * self._history or len(self._said) > 4 * self._feedback:  # bounds the memory
             newest = self.stored()
-            self._members, self._said = set(newest.members), dict(newest.feedback)
+            self._members = set(newest.members)
+            self._said = {statement(member): (score, member) for member, score in newest.feedback}
 
     def stored(self) -> StoredHistory:
         """The newest ones."""
-        feedback = sorted(self._said.items(), key=lambda said: (said[1], said[0]))
+        feedback = [(member, score) for score, member in sorted(self._said.values())]
         return StoredHistory(sorted(self._members)[-self._history :], feedback[-self._feedback :])
 
 
@@ -286,13 +321,13 @@ def _take_back_removed(histories: Histories, stands: NDArray[np.bool_]) -> None:
 
 
 def _take_back_said(
-    histories: Histories, places: slice, feedback: Sequence[tuple[bytes, int]], stands: NDArray[np.bool_]
+    histories: Histories, places: slice, feedback: Sequence[tuple[bytes, float]], stands: NDArray[np.bool_]
 ) -> None:
     """Mark the listens of one user that its feedback takes back."""
     _, at, kind, _, _, track_ids = histories
     last, excluded = dict[bytes, tuple[int, int]](), dict[bytes, int]()
-    for member, time in feedback:
-        code, track_id = member[0], member[1:]
+    for member, score in feedback:
+        time, code, track_id = feedback_at(member, score), member[4] & 31, member[_SAID_HEAD:]
         if code == _EXCLUDE:
             excluded[track_id] = time
         else:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.history import IS_USABLE, StoredHistory, member_at, read_histories
+from models.history import IS_USABLE, StoredHistory, feedback_at, member_at, read_histories
 from models.user_tower import UserTower
 
 
@@ -138,6 +138,6 @@ def _rows(tower: UserTower, track_ids: Sequence[bytes]) -> tuple[NDArray[np.int6
 
 
 def _event_time(stored: StoredHistory) -> int:
-    """Of the newest event, ms. The member of a listen begins with its time, and the last one is the newest."""
+    """Of the newest event, ms: the last one of the history or of the feedback."""
     heard = member_at(stored.members[-1]) if stored.members else 0
-    return max((heard, *(time for _, time in stored.feedback))) if stored.feedback else heard
+    return max(heard, feedback_at(*stored.feedback[-1])) if stored.feedback else heard

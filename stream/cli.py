@@ -283,9 +283,10 @@ def users() -> None:
 def users_rebuild(*, rate: float, from_kafka: bool, since_minutes: int | None) -> None:
     """Compute the embeddings of all users in the release of TASTEWAVE_RELEASE.
 
-    It reads the histories in Redis, and may run beside workers. Users who are up to date are left out: after a stop,
-    run it again. Run it for a new release before it goes live. Where Redis has lost histories, --from-kafka adds the
-    listens again that Kafka still holds.
+    It reads the histories in Redis, and may run beside workers. Users whose history has not changed since their
+    embedding was written are left out: after a stop, run it again. So a track that was tagged since counts from a
+    user's next listen, and not from a rebuild. Run it for a new release before it goes live. Where Redis has lost
+    histories, --from-kafka adds the listens again that Kafka still holds.
 
     \b
     Examples:
@@ -422,7 +423,11 @@ def get_user(user_id: str, release: str | None, as_json: bool) -> None:
 @click.option(
     "--duration-ms", type=click.IntRange(min=0), help="For play and skip: length of the track; 180000 when absent."
 )
-@click.option("--wait", is_flag=True, help="Wait until the user's embedding in Redis is as new as the listen.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait until the user's embedding was computed anew since, and from events as new as the listen.",
+)
 @click.option(
     "--timeout",
     "timeout_s",

@@ -14,7 +14,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from models.history import FEEDBACK_KINDS, HISTORY_KINDS, KINDS, LONGEST_MS, StoredHistory, history_members
+from models.history import (
+    FEEDBACK_KINDS,
+    HISTORY_KINDS,
+    KINDS,
+    LONGEST_MS,
+    StoredHistory,
+    feedback_members,
+    history_members,
+)
 
 _IN_HISTORY = np.isin(np.arange(len(KINDS)), [KINDS.index(kind) for kind in HISTORY_KINDS])
 _IN_FEEDBACK = np.isin(np.arange(len(KINDS)), [KINDS.index(kind) for kind in FEEDBACK_KINDS])
@@ -76,17 +84,16 @@ def _track_ids(rows: NDArray[Any], tracks: pl.Series) -> list[bytes]:
 def _said(
     said: NDArray[Any], moments: NDArray[Any], tracks: pl.Series, *, most: int
 ) -> Iterator[Sequence[tuple[bytes, int]]]:
-    """The newest members of the feedback of each moment, oldest first."""
-    kinds = [bytes([kind]) for kind in range(len(KINDS))]
-    members = [kinds[kind] + track for kind, track in zip(said["kind"].tolist(), _track_ids(said, tracks), strict=True)]
-    times = said["at"].tolist()
+    """The newest members of the feedback of each moment with their scores, oldest first."""
+    members = feedback_members(said["at"], said["kind"], _track_ids(said, tracks))
+    statements = list(zip(said["kind"].tolist(), said["track"].tolist(), strict=True))
     first, last = (places.tolist() for places in _up_to(said, moments))
-    held, user, reached = dict[bytes, int](), -1, 0
+    held, user, reached = dict[tuple[int, int], tuple[bytes, int]](), -1, 0
     for of_user, start, end in zip(moments["user"].tolist(), first, last, strict=True):
         if of_user != user:
             held, user, reached = {}, of_user, start
         for place in range(reached, end):
-            held.pop(members[place], None)  # so that the newest stands at the end
-            held[members[place]] = times[place]
+            held.pop(statements[place], None)  # so that the newest stands at the end
+            held[statements[place]] = members[place]
         reached = end
-        yield list(islice(reversed(held.items()), most))[::-1]
+        yield list(islice(reversed(held.values()), most))[::-1]

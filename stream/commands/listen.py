@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 
 from models.contract import LISTENS
 from models.errors import TastewaveError
-from models.events import Kind, Listen, encode_event
+from models.events import Kind, Listen, UserEmbedded, encode_event
 from stream.broker.operator import DELIVERY_TIMEOUT_S, kafka_client, kafka_producer, partitions_of
 from stream.reader.answers import read_user
 from stream.settings import Settings
@@ -48,7 +48,7 @@ def listen(
         at: time of the newest, ms; now when None.
         played_ms: of plays and skips; a play is heard to its end and a skip at once when None.
         duration_ms: length of the tracks of plays and skips; three minutes when None.
-        wait: whether to wait until Redis holds an embedding that knows them.
+        wait: whether to wait until the embedding in Redis was computed anew and knows of an event as new as they are.
         timeout_s: with wait, give up after so long.
 
     Raises:
@@ -76,9 +76,10 @@ def listen(
         ]
     except ValueError as error:
         raise ListenFailed(f"the listen breaks the contract ({error}); see deploy/docs/contract.md") from error
+    known = _user(settings, user_id) if wait else None
     _publish(settings, events)
     if wait:
-        _wait(settings, user_id, newest, timeout_s=timeout_s)
+        _wait(settings, user_id, newest, known.revision if known else 0, timeout_s=timeout_s)
     listens = f"{len(events)} listen{'s' if len(events) > 1 else ''} ({kind})"
     click.echo(f"{listens} of {user_id} {'counted' if wait else 'published'}")
 
@@ -96,16 +97,23 @@ def _publish(settings: Settings, events: Sequence[Listen]) -> None:
                 raise ListenFailed(f"Kafka did not take a listen ({error}); publish it again") from error
 
 
-def _wait(settings: Settings, user_id: str, newest: int, *, timeout_s: float) -> None:
+def _user(settings: Settings, user_id: str) -> UserEmbedded | None:
+    with sync_client(settings.redis) as client:
+        return read_user(client, user_id, key_prefix=settings.redis.key_prefix)
+
+
+def _wait(settings: Settings, user_id: str, newest: int, revision: int, *, timeout_s: float) -> None:
+    """Until the user's embedding has a revision after this one and an event as new as `newest`."""
     deadline = time.monotonic() + timeout_s
     with sync_client(settings.redis) as client:
         while True:
             user = read_user(client, user_id, key_prefix=settings.redis.key_prefix)
-            if user and user.event_time >= newest:
+            if user and user.revision > revision and user.event_time >= newest:
                 return
             if time.monotonic() > deadline:
                 raise ListenFailed(
-                    f"no embedding of {user_id} came for {timeout_s:g} s; check that `tastewave worker listens` is "
-                    "running and ready"
+                    f"no new embedding of {user_id} came for {timeout_s:g} s; check that `tastewave worker listens` is "
+                    "running and ready. A listen that was told before, is older than all that is kept or was forgotten "
+                    "brings none"
                 )
             time.sleep(_ASKED_EVERY_S)

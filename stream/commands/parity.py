@@ -26,7 +26,14 @@ from rich.table import Column
 from models.contract import LISTENS, forgotten_user_key, user_key
 from models.errors import EventError, TastewaveError
 from models.events import Listen, UserEmbedded, decode_event
-from models.history import NewestEvents, StoredHistory, feedback_member, history_member, member_at
+from models.history import (
+    NewestEvents,
+    StoredHistory,
+    feedback_at,
+    feedback_member,
+    history_member,
+    member_at,
+)
 from models.refresh import embed_newest, read_newest
 from models.release import load_release
 from models.user_tower import UserTower
@@ -220,7 +227,7 @@ class _Expected:
         newest.add_stored(
             StoredHistory(
                 [member for member in members if member_at(member) < complete_ms],
-                [(member, at) for member, at in feedback if at < complete_ms],
+                [(member, score) for member, score in feedback if feedback_at(member, score) < complete_ms],
             )
         )
         return newest

@@ -32,7 +32,7 @@ def rebuild_users(settings: Settings, *, rate: float, since_minutes: int | None 
     """Write the embeddings of the configured release anew, for all users of whom Redis has a history.
 
     Users whose embedding has the revision of their history are left out. So a run that was stopped goes on where it
-    was, and a run beside workers does nothing twice.
+    was, and a run beside workers does nothing twice. A track that was tagged since counts from a user's next listen.
 
     Args:
         settings: of Kafka, Redis and the release.

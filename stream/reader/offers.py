@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.contract import KEY_PREFIX, feedback_key, history_key
-from models.history import KINDS, StoredHistory, read_histories
+from models.history import KINDS, StoredHistory, read_histories, statement
 from models.user_tower import UserTower
 
 _LIKE, _UNLIKE, _UNDISLIKE = (KINDS.index(kind) for kind in ("like", "unlike", "undislike"))
@@ -45,9 +45,10 @@ def known_tracks(client: Any, user_id: str, *, key_prefix: str = KEY_PREFIX) -> 
     feedback: list[tuple[bytes, float]] = client.zrange(
         feedback_key(user_id, prefix=key_prefix), 0, -1, withscores=True
     )
-    said: dict[bytes, tuple[float, int]] = {}
-    for member, at in feedback:
-        said[member[1:]] = max(said.get(member[1:], (0.0, 0)), (at, member[0]))
-    refused = [track for track, (_, kind) in said.items() if kind not in (_LIKE, _UNLIKE, _UNDISLIKE)]
-    heard = read_histories([StoredHistory(members, [(member, int(at)) for member, at in feedback])]).track_ids
+    said: dict[bytes, int] = {}
+    for member, _ in feedback:  # oldest first
+        kind, *_ = said_of = statement(member)
+        said[said_of[1:]] = kind
+    refused = [track for track, kind in said.items() if kind not in (_LIKE, _UNLIKE, _UNDISLIKE)]
+    heard = read_histories([StoredHistory(members, feedback)]).track_ids
     return {track.decode() for track in (*heard, *refused)}

@@ -1,5 +1,6 @@
 -- Add listens and feedback to users.
 -- The history holds one member more, 'r', whose score is minus the revision: it stands before all listens, at rank 0.
+-- Listens have the score 0, and their members begin with the time. models/history.py tells what the members are.
 -- KEYS  of each user: its history, its feedback, its forgotten mark
 -- ARGV  how many listens to keep, how much feedback, for how many seconds, and whether to return what is held (1 or 0);
 --       then for each user: how many arguments its listens are, how many its feedback is, and then those, each as score
@@ -13,11 +14,14 @@ local mark_keys = {}
 for at = 3, #KEYS, 3 do mark_keys[at / 3] = KEYS[at] end
 local marks = redis.call('MGET', unpack(mark_keys))
 
+local function time_of_listen(_, member) return math.floor(struct.unpack('>I6', member) / 64) end
+local function time_of_said(score, member) return math.floor((score * 2 ^ 40 + struct.unpack('>I5', member)) / 32) end
+
 -- The arguments that are later than the time up to which the user was forgotten.
-local function later(forgotten_at, from, to)
+local function later(time_of, forgotten_at, from, to)
   local kept = {}
   for at = from, to, 2 do
-    if tonumber(ARGV[at]) > forgotten_at then
+    if time_of(ARGV[at], ARGV[at + 1]) > forgotten_at then
       kept[#kept + 1] = ARGV[at]
       kept[#kept + 1] = ARGV[at + 1]
     end
@@ -25,11 +29,23 @@ local function later(forgotten_at, from, to)
   return kept
 end
 
--- Trim a set from a rank on to the newest so many. Returns whether the set is another than before: as many may have gone
--- as came, all of them older than what is kept.
-local function trim(key, rank, most, came, oldest)
-  local gone = redis.call('ZREMRANGEBYRANK', key, rank, -most - 1)
-  return came ~= gone or not redis.call('ZSCORE', key, oldest)
+-- Trim a history to the newest so many. Returns whether it is another than before: as many may have gone as came, all of
+-- them older than what is kept.
+local function trim(history, most, came, oldest)
+  local gone = redis.call('ZREMRANGEBYRANK', history, 1, -most - 1)
+  return came ~= gone or not redis.call('ZSCORE', history, oldest)
+end
+
+-- Keep the latest of each kind and track alone.
+local function drop_superseded(feedback)
+  local members, seen, gone = redis.call('ZRANGE', feedback, 0, -1), {}, {}
+  for place = #members, 1, -1 do
+    local member = members[place]
+    local statement = string.byte(member, 5) % 32 .. ' ' .. string.sub(member, 6)
+    if seen[statement] then gone[#gone + 1] = member end
+    seen[statement] = true
+  end
+  if #gone > 0 then redis.call('ZREM', feedback, unpack(gone)) end
 end
 
 local states, at = {}, 5
@@ -43,19 +59,29 @@ for user = 1, #KEYS / 3 do
   end
   local said_at = at + 2 + ARGV[at]
   local next_at = said_at + ARGV[at + 1]
-  local listens = forgotten_at > 0 and later(forgotten_at, at + 2, said_at - 1) or {unpack(ARGV, at + 2, said_at - 1)}
-  local said = forgotten_at > 0 and later(forgotten_at, said_at, next_at - 1) or {unpack(ARGV, said_at, next_at - 1)}
+  local listens, said = {unpack(ARGV, at + 2, said_at - 1)}, {unpack(ARGV, said_at, next_at - 1)}
+  if forgotten_at > 0 then
+    listens = later(time_of_listen, forgotten_at, at + 2, said_at - 1)
+    said = later(time_of_said, forgotten_at, said_at, next_at - 1)
+  end
   local held = redis.call('ZRANGE', history, 0, 1, 'WITHSCORES')
   local revision = held[1] == 'r' and -held[2] or 0
   local following, changed = math.max(now, revision + 1, floor + 1), false
   if #listens > 0 then
     local came = redis.call('ZADD', history, -following, 'r', unpack(listens))
-    changed = revision == 0 or came > 0 and trim(history, 1, listens_kept, came, held[3])
+    changed = revision == 0 or came > 0 and trim(history, listens_kept, came, held[3])
   end
   if #said > 0 then
-    local oldest = redis.call('ZRANGE', feedback, 0, 0)[1]
-    local came = redis.call('ZADD', feedback, 'GT', 'CH', unpack(said))
-    changed = came > 0 and trim(feedback, 0, feedback_kept, came, oldest) or changed
+    local members = {}
+    for place = 2, #said, 2 do members[place / 2] = said[place] end
+    local before = redis.call('ZMSCORE', feedback, unpack(members))
+    if redis.call('ZADD', feedback, 'GT', 'CH', unpack(said)) > 0 then
+      drop_superseded(feedback)
+      redis.call('ZREMRANGEBYRANK', feedback, 0, -feedback_kept - 1)
+      for place, score in ipairs(redis.call('ZMSCORE', feedback, unpack(members))) do
+        changed = changed or score and score ~= before[place]
+      end
+    end
   end
   -- Feedback without a revision is there where Redis refused the rest of this script after its first write.
   if changed or revision == 0 and redis.call('EXISTS', history, feedback) > 0 then

@@ -13,7 +13,8 @@ from uuid import uuid4
 
 from models.contract import KEY_PREFIX, feedback_key, forgotten_user_key, history_key
 from models.errors import EventError
-from models.history import StoredHistory
+from models.events import Listen
+from models.history import StoredHistory, feedback_member, feedback_score, history_member, statement
 from stream.settings import UserSettings
 from stream.store.scripts import UserCall, UsersScript, rehearsal
 
@@ -25,7 +26,7 @@ class Change(NamedTuple):
 
     Attributes:
         history: members as models.history.history_member gives them, each with its `at`.
-        feedback: members as models.history.feedback_member gives them, each with its latest `at`.
+        feedback: members as models.history.feedback_member gives them, each with its `at`.
     """
 
     history: Mapping[bytes, int]
@@ -100,9 +101,12 @@ class HistoryStore:
         Raises:
             What stream.store.away.is_redis_away knows, where Redis would refuse a listen.
         """
-        arguments = [*self._shared, *self._arguments(Change({b"any": 1}, {b"any": 1}))]
-        keys = self._keys(f"rehearsal-{uuid4().hex}")
-        await self._rehearsal(keys=keys, args=arguments * 2)
+        like, again = (
+            Listen(event_id="any", user_id="any", track_id="any", kind="like", at=at) for at in (2**40, 2**40 + 1)
+        )
+        changes = [Change({history_member(one): one.at}, {feedback_member(one): one.at}) for one in (like, again)]
+        arguments = [argument for change in changes for argument in (*self._shared, *self._arguments(change))]
+        await self._rehearsal(keys=self._keys(f"rehearsal-{uuid4().hex}"), args=arguments)
 
     def _call(self, user_id: str, change: Change) -> UserCall:
         keys = self._keys(user_id)
@@ -121,35 +125,36 @@ class HistoryStore:
 
     def _arguments(self, change: Change) -> list[Any]:
         """The arguments of add_listens.lua, of one user."""
-        listens: Collection[tuple[bytes, int]] = change.history.items()
-        said: Collection[tuple[bytes, int]] = change.feedback.items()
+        listens: Collection[bytes] = change.history
+        said: Collection[tuple[int, bytes]] = [(feedback_score(at), member) for member, at in change.feedback.items()]
         if len(listens) > self._settings.history:
             listens = heapq.nlargest(self._settings.history, listens)  # members sort by time
         if len(said) > self._settings.feedback:
-            said = heapq.nlargest(self._settings.feedback, said, key=lambda entry: (entry[1], entry[0]))
+            latest = {statement(entry[1]): entry for entry in sorted(said)}
+            said = heapq.nlargest(self._settings.feedback, latest.values())
         arguments: list[Any] = [2 * len(listens), 2 * len(said)]
-        for entries in (listens, said):
-            for member, at in entries:
-                arguments += (at, member)
+        for member in listens:
+            arguments += (0, member)
+        for entry in said:
+            arguments += entry
         return arguments
 
     def _state(
         self, change: Change, revision: int, forgotten_at: int, members: list[bytes], scored: list[Any]
     ) -> UserState:
         """From what Redis answers of one user."""
+        feedback: list[tuple[bytes, float]] = scored
         if scored and isinstance(scored[0], bytes):  # of a script, or of a connection with RESP2
-            feedback = list(zip(scored[::2], map(int, scored[1::2]), strict=True))
-        else:
-            feedback = [(member, int(at)) for member, at in scored]
+            feedback = list(zip(scored[::2], map(float, scored[1::2]), strict=True))
         outdated = forgotten = 0
         if forgotten_at:
             forgotten = sum(at <= forgotten_at for entries in change for at in entries.values())
         if change.history and len(members) >= self._settings.history:
             outdated += sum(member < members[0] and at > forgotten_at for member, at in change.history.items())
         if change.feedback and len(feedback) >= self._settings.feedback:
-            (oldest, since), kept = feedback[0], dict(feedback)
+            (oldest, since), kept = feedback[0], {statement(member) for member, _ in feedback}
             outdated += sum(
-                (at, member) < (since, oldest) and at > forgotten_at and member not in kept
+                (feedback_score(at), member) < (since, oldest) and at > forgotten_at and statement(member) not in kept
                 for member, at in change.feedback.items()
             )
         return UserState(revision, StoredHistory(members, feedback), outdated, forgotten)

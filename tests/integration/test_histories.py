@@ -13,7 +13,7 @@ from stream.settings import UserSettings
 from stream.store import pipelines
 from stream.store.away import ForeignValue, is_redis_away, redis_advice
 from stream.store.forgotten import ForgottenUser, forget_user
-from stream.store.histories import Change, HistoryStore
+from stream.store.histories import Change, HistoryStore, UserState
 from stream.store.users import UserStore
 
 pytestmark = pytest.mark.servers
@@ -38,6 +38,12 @@ def change(*listens: Listen) -> Change:
 
 def members(*listens: Listen) -> list[bytes]:
     return [history_member(one) for one in listens]
+
+
+def said(state: UserState) -> list[tuple[bytes, int]]:
+    """What stands in the feedback: the code of the kind with the track, and when it was said after noon."""
+    numbers = [(int(score) << 40 | int.from_bytes(head[:5], "big"), head[5:]) for head, score in state.stored.feedback]
+    return [(bytes([number % 32]) + track_id, number // 32 - NOON) for number, track_id in numbers]
 
 
 def user(revision: int, *, user_id: str = "u1", refreshed_at: int = NOON, x: float = 1.0) -> UserEmbedded:
@@ -82,7 +88,7 @@ async def test_what_is_added_is_read_oldest_first_with_its_feedback(histories: H
     late, early, like = listen("b", 2), listen("a", 1), listen("c", 3, "like")
     states = await histories.add({"u1": change(late, early, like), "u2": change(early)})
     assert states["u1"].stored.members == members(early, late, like)
-    assert states["u1"].stored.feedback == [(b"\x02c", NOON + 3)]
+    assert said(states["u1"]) == [(b"\x02c", 3)]
     assert states["u2"].stored == (members(early), [])
     assert await histories.read(["u2", "u1"]) == {"u2": states["u2"], "u1": states["u1"]}
 
@@ -106,19 +112,30 @@ async def test_of_one_batch_the_newest_alone_are_sent_and_the_others_are_counted
     likes = [listen(f"t{at}", at, "like") for at in range(5000, 5004)]
     state = (await histories.add({"u1": change(*plays, *likes)}))["u1"]
     assert state.stored.members == members(*likes[1:])
-    assert [at - NOON for _, at in state.stored.feedback] == [5002, 5003]
+    assert [at for _, at in said(state)] == [5002, 5003]
     assert state.outdated == 5000 + 1 + 2
 
 
 async def test_feedback_keeps_the_latest_time_of_each_kind_and_track(histories: HistoryStore) -> None:
     await histories.add({"u1": change(listen("a", 7, "like"), listen("a", 8, "unlike"))})
     state = (await histories.add({"u1": change(listen("a", 5, "like"), listen("a", 9, "unlike"))}))["u1"]
-    assert state.stored.feedback == [(b"\x02a", NOON + 7), (b"\x03a", NOON + 9)]
+    assert said(state) == [(b"\x02a", 7), (b"\x03a", 9)]
     assert state.outdated == 0
     state = (await histories.add({"u1": change(listen("b", 8, "exclude"))}))["u1"]
-    assert state.stored.feedback == [(b"\x08b", NOON + 8), (b"\x03a", NOON + 9)]
+    assert said(state) == [(b"\x08b", 8), (b"\x03a", 9)]
     state = (await histories.add({"u1": change(listen("c", 1, "exclude"))}))["u1"]
     assert state.outdated == 1
+
+
+async def test_of_what_one_batch_says_of_a_track_the_latest_counts_and_takes_one_place(histories: HistoryStore) -> None:
+    likes = [listen("a", at, "like") for at in (6, 9, 7, 8)]
+    for order in (likes, likes[::-1]):
+        state = (await histories.add({"u1": change(*order, listen("b", 1, "exclude"))}))["u1"]
+        assert said(state) == [(b"\x08b", 1), (b"\x02a", 9)]
+    thirteen_months_ms = 2**35  # after which members repeat, with another score
+    state = (await histories.add({"u1": change(listen("a", 9 + thirteen_months_ms, "like"))}))["u1"]
+    assert said(state) == [(b"\x08b", 1), (b"\x02a", 9 + thirteen_months_ms)]
+    assert said((await histories.add({"u1": change(*likes)}))["u1"]) == said(state)
 
 
 async def test_the_revision_grows_with_every_change_and_with_nothing_else(histories: HistoryStore, client) -> None:
@@ -221,7 +238,7 @@ async def test_what_is_later_than_the_time_up_to_which_a_user_is_forgotten_stays
     assert forgotten == ForgottenUser(NOON + 7, listens=1, feedback=1, left=3, releases=(RELEASE,))
     assert await users.put([user(before.revision)]) == [None]
     after = (await histories.read(["u1"]))["u1"]
-    assert after.stored == (members(*later), [(b"\x02c", NOON + 8)])
+    assert (after.stored.members, said(after)) == (members(*later), [(b"\x02c", 8)])
     assert after.revision > before.revision
     assert await users.put([user(after.revision)]) == [user(after.revision)]
     again = await forget_user(client, "u1", NOON + 4, releases=[RELEASE])  # nothing new
@@ -259,7 +276,10 @@ async def test_a_key_that_is_not_tastewaves_is_named_and_the_other_users_are_ser
 
 @pytest.mark.parametrize(
     ("command", "part"),
-    [(command, "histories") for command in ("zadd", "zrange", "zremrangebyrank", "expire", "time", "mget", "evalsha")]
+    [
+        (command, "histories")
+        for command in ("zadd", "zrange", "zmscore", "zrem", "zremrangebyrank", "expire", "time", "mget", "evalsha")
+    ]
     + [(command, "users") for command in ("mget", "hset", "hmget", "hgetall", "expire", "evalsha")],
 )
 async def test_a_rehearsal_leaves_nothing_and_is_refused_where_a_listen_would_be(

@@ -33,7 +33,7 @@ from stream.store.users import UserStore
 
 pytestmark = pytest.mark.servers
 RELEASE = "0123456789ab"
-NOON = 1_767_225_600_000
+NOON = 52 * 2**35 - 5  # in August 2026; 5 ms later the score of feedback is 52
 KEPT, SAID = 4, 3
 USERS, TRACKS = ("u1", "u2"), "abcd"
 
@@ -190,12 +190,16 @@ def expected(
     since = max((event.at for event in own if isinstance(event, Forget)), default=0)
     counting = [event for event in own if isinstance(event, Listen) and event.at > since]
     history = sorted({(one.at, history_member(one)) for one in counting if one.kind in HISTORY_KINDS})
-    latest: dict[bytes, int] = {}
+    latest: dict[tuple[int, str], int] = {}
     for one in counting:
         if one.kind in FEEDBACK_KINDS:
-            latest[feedback_member(one)] = max(latest.get(feedback_member(one), 0), one.at)
-    feedback = sorted((at, member) for member, at in latest.items())
-    return [(member, float(at)) for at, member in history[-KEPT:]], [(m, float(at)) for at, m in feedback[-SAID:]]
+            said = (KINDS.index(one.kind), one.track_id)
+            latest[said] = max(latest.get(said, 0), one.at)
+    feedback = sorted((at << 5 | kind, track_id.encode()) for (kind, track_id), at in latest.items())
+    return (
+        [(member, 0.0) for _, member in history[-KEPT:]],
+        [(head.to_bytes(8, "big")[3:] + track_id, float(head >> 40)) for head, track_id in feedback[-SAID:]],
+    )
 
 
 @pytest.fixture(scope="module", params=["one server", "a Cluster of three"])
@@ -226,7 +230,7 @@ def test_any_order_number_and_timing_of_events_ends_the_same(redis_settings: Red
             if not history and not feedback:
                 assert one.embedding is two.embedding is None
                 continue
-            where = refresh(TOWER, [StoredHistory([m for m, _ in history], [(m, int(at)) for m, at in feedback])])
+            where = refresh(TOWER, [StoredHistory([member for member, _ in history], feedback)])
             forgotten = Forget in {type(event) for event in events if event.user_id == user_id}
             for side, held in ((ordered, one), (other, two)):
                 embedding = held.embedding

@@ -11,6 +11,7 @@ from models.history import (
     KINDS,
     StoredHistory,
     feedback_member,
+    feedback_score,
     history_member,
     read_histories,
 )
@@ -38,12 +39,12 @@ def test_redis_orders_a_history_as_the_interaction_log_does(environment, tmp_pat
     with redis.Redis.from_url(environment["TASTEWAVE_REDIS_URL"]) as client:
         for listen in rng.permutation(np.array(listens, dtype=object)):
             if listen.kind in HISTORY_KINDS:
-                client.zadd("tw:history:{u}", {history_member(listen): listen.at})
+                client.zadd("tw:history:{u}", {history_member(listen): 0})
             if listen.kind in FEEDBACK_KINDS:
-                client.zadd("tw:feedback:{u}", {feedback_member(listen): listen.at}, gt=True)
+                client.zadd("tw:feedback:{u}", {feedback_member(listen): feedback_score(listen.at)}, gt=True)
         members = client.zrange("tw:history:{u}", 0, -1)
         said = client.zrange("tw:feedback:{u}", 0, -1, withscores=True)
-    held = read_histories([StoredHistory(members, [(member, int(at)) for member, at in said])])
+    held = read_histories([StoredHistory(members, said)])
     online = [(track_id.decode(), at) for track_id, at in zip(held.track_ids, held.at.tolist(), strict=True)]
     offline = [(log.tracks[int(track)], int(at)) for track, at in zip(log.track, log.at, strict=True)]
     assert online == offline

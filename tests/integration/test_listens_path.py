@@ -11,7 +11,15 @@ import redis.asyncio
 
 from models.contract import history_key, track_fields, track_key
 from models.events import Listen, TrackTagged, encode_event
-from models.history import FEEDBACK_KINDS, HISTORY_KINDS, StoredHistory, feedback_member, history_member
+from models.history import (
+    FEEDBACK_KINDS,
+    HISTORY_KINDS,
+    KINDS,
+    StoredHistory,
+    feedback_member,
+    feedback_score,
+    history_member,
+)
 from models.refresh import embed_newest, read_newest
 from models.release import load_release
 from stream.store.histories import Change, HistoryStore
@@ -67,20 +75,19 @@ def test_every_user_ends_where_all_listens_together_say(make: Make) -> None:
     for user_id in users:
         own = [one for one in counted if one.user_id == user_id]
         members = sorted({history_member(one) for one in own if one.kind in HISTORY_KINDS})[-30:]
-        said = dict[bytes, int]()
-        for one in own:
-            if one.kind in FEEDBACK_KINDS:
-                said[feedback_member(one)] = max(one.at, said.get(feedback_member(one), 0))
-        feedback = sorted(said.items(), key=lambda item: (item[1], item[0]))[-12:]
-        histories.append(StoredHistory(members, feedback))
+        said = [one for one in own if one.kind in FEEDBACK_KINDS]
+        said.sort(key=lambda one: (one.at, KINDS.index(one.kind), one.track_id))
+        latest = {(one.kind, one.track_id): one for one in said}.values()
+        newest = sorted(latest, key=said.index)[-12:]
+        histories.append(StoredHistory(members, [(feedback_member(one), feedback_score(one.at)) for one in newest]))
     tower = load_release(platform.settings.worker.release).user_tower()
     expected = embed_newest(tower, read_newest(tower, histories), {})
 
     ends = platform.ends(users)
     assert len(ends) == 40
     for number, (user_id, history) in enumerate(zip(users, histories, strict=True)):
-        assert [member for member, _ in ends[user_id].history] == history.members
-        assert ends[user_id].feedback == [(member, float(at)) for member, at in history.feedback]
+        assert ends[user_id].history == history.members
+        assert ends[user_id].feedback == history.feedback
         held = platform.user(user_id)
         assert held
         np.testing.assert_allclose(held.embedding, expected.embeddings[number], atol=1e-5)
@@ -136,7 +143,7 @@ def test_a_track_that_the_tower_does_not_know_counts_from_the_refresh_after_it_w
     platform.listen([play("u1", "new", now_ms() - 5000)])
     held = until(lambda: (held := platform.user("u1")) and held.source == "history" and held)
     row = tower.items.track_id(3)
-    members = platform.redis.zrangebyscore(history_key("u1"), 0, "+inf")
+    members = platform.redis.zrange(history_key("u1"), 1, -1)
     twin = StoredHistory([member.replace(b"new", row.encode()) for member in members])
     expected = embed_newest(tower, read_newest(tower, [twin]), {}).embeddings[0]
     np.testing.assert_allclose(held.embedding, expected, atol=1e-5)

@@ -637,7 +637,7 @@ def test_listens_are_published_a_millisecond_apart_and_checked_before(tastewave:
     ]
     assert [(one.played_ms, one.duration_ms) for one in listens] == [(180_000, 180_000)] * 2 + [(None, None)]
     tastewave("listen", "ann", "t1", "--wait", "--timeout", "0.2", rc=1)
-    assert "no embedding of ann came for 0.2 s" in tastewave.error
+    assert "no new embedding of ann came for 0.2 s" in tastewave.error
 
 
 def test_a_rewind_of_listens_moves_the_group_of_the_listens_workers(

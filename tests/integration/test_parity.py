@@ -100,7 +100,7 @@ def test_users_stand_where_their_listens_put_them_and_whoever_does_not_is_told(
     (lost,) = platform.redis.zrange(history_key("u1"), 5, 5)
     platform.redis.zrem(history_key("u1"), lost)
     foreign = like("u2", "never told", NOON + 10**9)
-    platform.redis.zadd(history_key("u2"), {history_member(foreign): foreign.at})
+    platform.redis.zadd(history_key("u2"), {history_member(foreign): 0})
     wrong = np.eye(40, dtype="<f4")[7]
     platform.redis.hset(user_key(platform.release, "u3"), "embedding", wrong.tobytes())
     said = platform.redis.zrange(feedback_key("u4"), 0, 0)

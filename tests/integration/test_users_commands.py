@@ -61,6 +61,13 @@ def test_a_person_is_shown_where_they_stand_and_what_is_near(make: Make) -> None
     assert "global (Redis knows nothing of this user)" in nobody
     said = platform.run("listen", "ann", "t1", "t2", "t3", "--wait")
     assert "3 listens (play) of ann counted" in said
+    late = ("listen", "ann", "t3", "--at", str(now_ms() - 3_600_000), "--wait")
+    assert "1 listen (play) of ann counted" in platform.run(*late)
+    assert (held := platform.user("ann"))
+    assert held.listens == 4
+    told_again = platform.try_to_run(*late, "--timeout", "1")
+    assert told_again.returncode == 1
+    assert "A listen that was told before" in told_again.stderr
     shown = platform.run("get", "user", "ann")
     assert "history" in shown
     assert "40 dimensions" in shown

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,9 +15,12 @@ from models.history import (
     CountingRule,
     Signal,
     StoredHistory,
+    feedback_at,
     feedback_member,
+    feedback_score,
     history_member,
     read_histories,
+    statement,
 )
 
 MINUTES_3 = 180_000
@@ -103,6 +107,32 @@ def test_the_same_listen_told_twice_is_one_member():
     assert history_member(Listen(event_id="a", **like)) == history_member(Listen(event_id="b", **like))
 
 
+def test_feedback_is_a_small_score_and_five_bytes_before_the_track():
+    at = 2**35 * 51 + 2**34 + 3  # binary: 110011, then 1, thirty-two 0 and 11
+    like = Listen(event_id="a", user_id="u", track_id="t", kind="like", at=at)
+    assert (feedback_score(at), feedback_member(like)) == (51, bytes([0b1000_0000, 0, 0, 0, 0b0110_0010]) + b"t")
+    assert feedback_score(4_398_046_511_103) == 127  # in 2109; Redis takes 2 bytes for scores up to it
+
+
+feedback_times = st.integers(2**35 * 52 - 2, 2**35 * 52 + 2) | st.integers(946_684_800_000, 2**42 - 1)
+
+
+@given(listens, listens, feedback_times, feedback_times)
+def test_feedback_sorts_by_time_kind_and_track_and_is_read_as_it_was_said(first, second, one_at, other_at):
+    first, second = msgspec.structs.replace(first, at=one_at), msgspec.structs.replace(second, at=other_at)
+
+    def key(listen):
+        return listen.at, KINDS.index(listen.kind), listen.track_id.encode()
+
+    def stored(listen):
+        return feedback_score(listen.at), feedback_member(listen)
+
+    assert (stored(first) < stored(second)) == (key(first) < key(second))
+    score, member = stored(first)
+    assert feedback_at(member, float(score)) == first.at
+    assert statement(member) == bytes([KINDS.index(first.kind)]) + first.track_id.encode()
+
+
 def listen(track_id: str, kind: str, at: int) -> Listen:
     lengths = {"played_ms": 200_000, "duration_ms": 210_000} if kind in ("play", "skip") else {}
     return Listen(event_id="e", user_id="u", track_id=track_id, kind=kind, at=NOON + at, **lengths)  # type: ignore[arg-type]
@@ -110,10 +140,8 @@ def listen(track_id: str, kind: str, at: int) -> Listen:
 
 def stored(*listens: Listen) -> StoredHistory:
     members = sorted(history_member(one) for one in listens if one.kind in HISTORY_KINDS)
-    feedback = {
-        feedback_member(one): one.at for one in sorted(listens, key=lambda one: one.at) if one.kind in FEEDBACK_KINDS
-    }
-    return StoredHistory(members, list(feedback.items()))
+    said = [one for one in sorted(listens, key=lambda one: one.at) if one.kind in FEEDBACK_KINDS]
+    return StoredHistory(members, [(feedback_member(one), feedback_score(one.at)) for one in said])
 
 
 def standing(*listens: Listen) -> list[tuple[str, int]]:

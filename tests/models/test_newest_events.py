@@ -11,11 +11,13 @@ from models.history import (
     NewestEvents,
     StoredHistory,
     feedback_member,
+    feedback_members,
+    feedback_score,
     history_member,
     history_members,
 )
 
-NOON = 1_767_225_600_000
+LATER_SCORE = 52 * 2**35  # from this time on, in August 2026, the score of feedback is 52
 
 listens = st.lists(
     st.builds(
@@ -24,7 +26,7 @@ listens = st.lists(
         user_id=st.just("u"),
         track_id=st.sampled_from(["a", "b", "é"]),
         kind=st.sampled_from(KINDS),
-        at=st.integers(NOON, NOON + 5),
+        at=st.integers(LATER_SCORE - 3, LATER_SCORE + 2),
         played_ms=st.integers(0, 2**26),
         duration_ms=st.integers(0, 2**26),
         excluded=st.sampled_from([False, False, False, True]),
@@ -40,8 +42,9 @@ def test_the_newest_members_of_all_events_are_kept_whatever_their_order(events, 
     latest = {}
     for event in sorted(counted, key=lambda event: event.at):
         if event.kind in FEEDBACK_KINDS:
-            latest[feedback_member(event)] = event.at
-    said = sorted(latest.items(), key=lambda item: (item[1], item[0]))
+            latest[event.kind, event.track_id] = event
+    order = sorted(latest.values(), key=lambda event: (event.at, KINDS.index(event.kind), event.track_id.encode()))
+    said = [(feedback_member(event), feedback_score(event.at)) for event in order]
     newest = NewestEvents(history=history, feedback=feedback)
     for event in chance.sample(events * 2, 2 * len(events)):
         newest.add(event)
@@ -54,3 +57,6 @@ def test_many_members_at_once_are_those_of_each_listen(events):
     at, kinds, played, duration = columns if events else ([], [], [], [])
     track_ids = [event.track_id.encode() for event in events]
     assert history_members(at, kinds, played, duration, track_ids) == [history_member(event) for event in events]
+    assert feedback_members(at, kinds, track_ids) == [
+        (feedback_member(event), feedback_score(event.at)) for event in events
+    ]

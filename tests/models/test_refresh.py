@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.events import Listen
-from models.history import CountingRule, Signal, StoredHistory, feedback_member, history_member
+from models.history import CountingRule, Signal, StoredHistory, feedback_member, feedback_score, history_member
 from models.refresh import refresh
 from models.user_tower import ItemTable, TowerManifest, UserTower, encode_ids
 
@@ -35,7 +35,8 @@ def listen(track_id: str, at: int, kind: str = "play", played_ms: int = 200_000)
 
 def stored(*listens: Listen, said: tuple[Listen, ...] = ()) -> StoredHistory:
     return StoredHistory(
-        sorted(history_member(one) for one in listens), [(feedback_member(one), one.at) for one in said]
+        sorted(history_member(one) for one in listens),
+        [(feedback_member(one), feedback_score(one.at)) for one in sorted(said, key=lambda one: one.at)],
     )
 
 

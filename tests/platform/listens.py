@@ -19,7 +19,7 @@ TRACKS = tuple(f"t{number}" for number in range(40))
 class UserEnd(NamedTuple):
     """What a platform holds of a user; without the times of refreshes, and revisions, which differ between runs."""
 
-    history: list[tuple[bytes, float]]
+    history: list[bytes]
     feedback: list[tuple[bytes, float]]
     embedded: UserEmbedded | None
     published: UserEmbedded | None
@@ -65,7 +65,7 @@ class ListenPlatform(Platform):
                 last and last.embedding,
             )
             ends[user_id] = UserEnd(
-                self.redis.zrangebyscore(history_key(user_id), 0, "+inf", withscores=True),
+                self.redis.zrange(history_key(user_id), 1, -1),
                 self.redis.zrange(feedback_key(user_id), 0, -1, withscores=True),
                 _timeless(held),
                 _timeless(last),

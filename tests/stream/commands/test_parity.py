@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kafka.structs import TopicPartition
 
 from models.events import Listen, UserEmbedded, encode_event
-from models.history import StoredHistory, feedback_member, history_member
+from models.history import StoredHistory, feedback_member, feedback_score, history_member
 from stream.commands.parity import Difference, Held, _Expected, _Stretch
 from stream.settings import load_settings
 from stream.store.histories import UserState
@@ -31,7 +31,7 @@ def like(track_id: str, second: int, user_id: str = "u", *, excluded: bool = Fal
 def held(*listens: Listen, forgotten_at: int = 0) -> Held:
     stored = StoredHistory(
         sorted(history_member(one) for one in listens),
-        sorted(((feedback_member(one), one.at) for one in listens), key=lambda said: (said[1], said[0])),
+        [(feedback_member(one), feedback_score(one.at)) for one in sorted(listens, key=lambda one: one.at)],
     )
     embedded = UserEmbedded(
         user_id="u", release="r", embedding=(), source="history", listens=1, event_time=1, revision=1, refreshed_at=1

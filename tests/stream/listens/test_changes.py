@@ -45,13 +45,6 @@ async def test_what_a_cluster_cannot_keep_together_is_refused_on_a_cluster_alone
     assert ["begins with a brace" in str(error) for _, error in changes.refused] == [True]
 
 
-async def test_of_what_is_said_of_a_track_twice_the_later_time_counts_in_whatever_order() -> None:
-    for ats in ((1, 9), (9, 1)):
-        (change,) = (await changes_of(*(listen("a", kind="dislike", at=at) for at in ats))).of_user.values()
-        assert list(change.feedback.values()) == [NOON + 9]
-        assert len(change.history) == 2
-
-
 async def test_what_is_excluded_goes_nowhere() -> None:
     changes = await changes_of(listen("a", excluded=True), listen("b", user_id="u2", excluded=True))
     assert (changes.of_user, changes.excluded) == ({}, 2)

@@ -2,7 +2,7 @@ import numpy as np
 
 from models.contract import feedback_key, history_key
 from models.events import Listen
-from models.history import feedback_member, history_member
+from models.history import feedback_member, feedback_score, history_member
 from models.user_tower import ItemTable, encode_ids
 from stream.reader.offers import known_tracks, nearest_tracks
 
@@ -40,7 +40,8 @@ class Client:
             listen("forgiven", "undislike", 2),
             listen("liked", "like", 1),
         ]
-        return [(feedback_member(one), float(one.at)) for one in said]
+        said.sort(key=lambda one: one.at)
+        return [(feedback_member(one), float(feedback_score(one.at))) for one in said]
 
 
 def test_what_was_heard_disliked_or_excluded_is_left_out():
