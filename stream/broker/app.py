@@ -19,7 +19,7 @@ from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.broker.batch import LOGGER, BatchSchema
+from stream.broker.batch import LOGGER, FetchSchema
 from stream.broker.consumer import BatchConsumer
 from stream.broker.groups import SESSION_TIMEOUT_S
 from stream.broker.handlers import BatchHandler, LeftAlone, RecordHandler
@@ -121,20 +121,22 @@ class BatchApp(faust.App):
         self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def consume_batches(self, topic: str, handler: BatchHandler, *, in_hand: int) -> None:
-        """Register the agent of a topic, which handles a whole fetched batch at a time.
+        """Register the agent of a topic, which handles all fetched batches that wait together, up to a full fetch.
 
         Args:
             topic: name of an existing topic.
-            handler: what to do with the records of a batch.
-            in_hand: how many batches may be handled at a time, of different partitions.
+            handler: what to do with the records of the batches.
+            in_hand: how often that may be done at a time, for different partitions.
         """
         self.topics_of_whole_batches.add(topic)
-        self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
+        records = self.conf.broker_max_poll_records
+        work = BatchesInHand(handler, records=records, size=in_hand, on_away=self._on_away, on_done=self._note_done)
+        self._add(topic, work)
 
     def _add(self, topic: str, in_hand: InHand) -> None:
         self._all_in_hand.append(in_hand)
         self._consumed.add(topic)
-        super().agent(self.topic(topic, schema=BatchSchema()), name=f"tastewave.{topic}")(in_hand.run)
+        super().agent(self.topic(topic, schema=FetchSchema()), name=f"tastewave.{topic}")(in_hand.run)
 
     @contextlib.asynccontextmanager
     async def turn(self, record: ConsumerRecord) -> AsyncIterator[None]:
@@ -251,6 +253,7 @@ def batch_app(
         consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,
         producer_request_timeout=_REQUEST_TIMEOUT_S,
+        producer_max_batch_size=settings.topics.max_bytes,
         producer_max_request_size=settings.topics.max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,

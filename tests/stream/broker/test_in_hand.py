@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from stream.broker import in_hand
-from stream.broker.batch import Batch
+from stream.broker.batch import Batch, Fetch
 from stream.broker.handlers import LeftAlone
 from stream.broker.in_hand import UNEXPECTED_TRIES, BatchesInHand, RecordsInHand
 
@@ -80,15 +80,19 @@ def batch_of(*values: int) -> Batch:
     records = [SimpleNamespace(offset=at, value=value, timestamp=0, timestamp_type=0, topic="t", partition=0,
                                serialized_value_size=1)
                for at, value in enumerate(values)]  # fmt: skip
-    return Batch(TP("t", 0), records, 1)
+    return Batch(TP("t", 0), records)
 
 
-async def stream(*batches: Batch) -> AsyncIterator[Batch]:
+async def stream(*batches: Batch) -> AsyncIterator[Fetch]:
     for batch in batches:
-        yield batch
+        yield Fetch([batch], 1)
 
 
-async def handled(kind: type, handler: Handler, *batches: Batch, waits: list | None = None) -> list[int]:
+def joined(handler: Handler, *, records: int = 100, **options) -> BatchesInHand:
+    return BatchesInHand(handler, records=records, **options)
+
+
+async def handled(kind: Callable, handler: Handler, *batches: Batch, waits: list | None = None) -> list[int]:
     """Handle batches to their end; the values in the order in which they were done."""
     done: list[int] = []
     work = kind(
@@ -102,7 +106,7 @@ async def handled(kind: type, handler: Handler, *batches: Batch, waits: list | N
     return done
 
 
-BOTH = pytest.mark.parametrize("kind", [RecordsInHand, BatchesInHand])
+BOTH = pytest.mark.parametrize("kind", [RecordsInHand, joined])
 
 
 @BOTH
@@ -241,7 +245,7 @@ def test_a_batch_is_narrowed_down_to_the_records_that_raise_and_no_other_is_give
     faults: set[int], count: int
 ) -> None:
     batch, handler = batch_of(*range(1, count + 1)), Handler({value: [KeyError(value)] for value in faults})
-    asyncio.run(handled(BatchesInHand, handler, batch))
+    asyncio.run(handled(joined, handler, batch))
     expected = sorted(faults & set(range(1, count + 1)))
     assert [value for value, _, _ in handler.given_up] == expected
     assert sorted(handler.done) == sorted(set(range(1, count + 1)) - faults)
