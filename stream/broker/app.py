@@ -31,6 +31,7 @@ from stream.settings import Settings
 
 _FETCHES_BUFFERED = 2
 _LEAST_FETCH_BYTES, _RECORD_BYTES = 2**20, 256  # of a partition; a record is a listen where many are fetched
+_SENT_BYTES = 2**18  # to a partition at once; the next ones wait until these are acknowledged
 _DAY_S = 86_400.0
 _LEAST_COMMIT_S = 1.0
 # A hung broker costs up to three of it, a request and two new connections, before another one is asked. Joining a
@@ -253,7 +254,7 @@ def batch_app(
         consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,
         producer_request_timeout=_REQUEST_TIMEOUT_S,
-        producer_max_batch_size=settings.topics.max_bytes,
+        producer_max_batch_size=min(_SENT_BYTES, settings.topics.max_bytes),
         producer_max_request_size=settings.topics.max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,
