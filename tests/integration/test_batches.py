@@ -525,13 +525,12 @@ async def test_a_batch_handler_gets_what_a_fetch_brought_and_all_of_it_is_commit
     batches: list[list[bytes]] = []
 
     async def handle_batch(records) -> None:
-        assert len({record.partition for record in records}) == 1
         batches.append([record.value for record in records])
 
     async with running(platform.batch_app(handle_batch)):
         await until_committed(platform, 600)
     assert sorted(value for batch in batches for value in batch) == sorted(b"%d" % number for number in range(600))
-    assert max(map(len, batches)) > 1
+    assert 1 < max(map(len, batches)) <= 32
 
 
 async def test_batches_of_a_partition_follow_each_other_while_other_partitions_are_worked(platform: Platform) -> None:
@@ -594,7 +593,6 @@ async def test_a_batch_waits_as_a_whole_while_a_server_is_away_and_comes_again_a
 
     async with running(platform.batch_app(handle_batch)) as app:
         await until(lambda: platform.waits > 8)
-        assert sum(len(one.waiting) for one in app._all_in_hand) == PARTITIONS
         assert [type(error) for error in app.waiting] == [AwayError]
     assert await asyncio.to_thread(platform.committed) == 0
     away = False
