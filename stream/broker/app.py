@@ -4,7 +4,7 @@ app = batch_app(
     settings, role="tracks", release=release_id, records_per_fetch=32, turns=8, on_away=health.report_away
 )
 app.consume(topic, handler, in_hand=256)              # one record at a time
-app.consume_batches(topic, batch_handler, in_hand=8)  # or one batch at a time
+app.consume_batches(topic, batch_handler, in_hand=2)  # or all that waits together
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ class BatchApp(faust.App):
         self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def consume_batches(self, topic: str, handler: BatchHandler, *, in_hand: int) -> None:
-        """Register the agent of a topic, which handles all fetched batches that wait together, up to a full fetch.
+        """Register the agent of a topic, which handles the fetched batches that wait together, up to a full fetch.
 
         Args:
             topic: name of an existing topic.
             handler: what to do with the records of the batches.
-            in_hand: how often that may be done at a time, for different partitions.
+            in_hand: how many calls of the handler may be under way, each with partitions of its own.
         """
         self.topics_of_whole_batches.add(topic)
         records = self.conf.broker_max_poll_records
