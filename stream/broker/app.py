@@ -4,7 +4,7 @@ app = batch_app(
     settings, role="tracks", release=release_id, records_per_fetch=32, turns=8, on_away=health.report_away
 )
 app.consume(topic, handler, in_hand=256)              # one record at a time
-app.consume_batches(topic, batch_handler, in_hand=8)  # or one batch at a time
+app.consume_batches(topic, batch_handler, in_hand=2)  # or all that waits together
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.broker.batch import LOGGER, BatchSchema
+from stream.broker.batch import LOGGER, FetchSchema
 from stream.broker.consumer import BatchConsumer
 from stream.broker.groups import SESSION_TIMEOUT_S
 from stream.broker.handlers import BatchHandler, LeftAlone, RecordHandler
@@ -31,6 +31,7 @@ from stream.settings import Settings
 
 _FETCHES_BUFFERED = 2
 _LEAST_FETCH_BYTES, _RECORD_BYTES = 2**20, 256  # of a partition; a record is a listen where many are fetched
+_SENT_BYTES = 2**18  # to a partition at once; the next ones wait until these are acknowledged
 _DAY_S = 86_400.0
 _LEAST_COMMIT_S = 1.0
 # A hung broker costs up to three of it, a request and two new connections, before another one is asked. Joining a
@@ -121,20 +122,22 @@ class BatchApp(faust.App):
         self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def consume_batches(self, topic: str, handler: BatchHandler, *, in_hand: int) -> None:
-        """Register the agent of a topic, which handles a whole fetched batch at a time.
+        """Register the agent of a topic, which handles the fetched batches that wait together, up to a full fetch.
 
         Args:
             topic: name of an existing topic.
-            handler: what to do with the records of a batch.
-            in_hand: how many batches may be handled at a time, of different partitions.
+            handler: what to do with the records of the batches.
+            in_hand: how many calls of the handler may be under way, each with partitions of its own.
         """
         self.topics_of_whole_batches.add(topic)
-        self._add(topic, BatchesInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
+        records = self.conf.broker_max_poll_records
+        work = BatchesInHand(handler, records=records, size=in_hand, on_away=self._on_away, on_done=self._note_done)
+        self._add(topic, work)
 
     def _add(self, topic: str, in_hand: InHand) -> None:
         self._all_in_hand.append(in_hand)
         self._consumed.add(topic)
-        super().agent(self.topic(topic, schema=BatchSchema()), name=f"tastewave.{topic}")(in_hand.run)
+        super().agent(self.topic(topic, schema=FetchSchema()), name=f"tastewave.{topic}")(in_hand.run)
 
     @contextlib.asynccontextmanager
     async def turn(self, record: ConsumerRecord) -> AsyncIterator[None]:
@@ -251,6 +254,7 @@ def batch_app(
         consumer_group_instance_id=settings.kafka.instance_id,
         producer_acks=-1,
         producer_request_timeout=_REQUEST_TIMEOUT_S,
+        producer_max_batch_size=min(_SENT_BYTES, settings.topics.max_bytes),
         producer_max_request_size=settings.topics.max_bytes,
         stream_buffer_maxsize=_FETCHES_BUFFERED,
         web_enabled=False,

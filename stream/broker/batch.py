@@ -1,4 +1,4 @@
-"""A whole fetched batch as one Faust message, which knows the records of it that are done."""
+"""Whole fetched batches, which know the records of them that are done, on their way through Faust."""
 
 from __future__ import annotations
 
@@ -15,38 +15,19 @@ LOGGER = logging.getLogger("faust.batches")
 """What Faust's classes log that this wing changes."""
 
 
-class Batch(ConsumerMessage):
-    """All records that one fetch brought from a partition, as one Faust message.
+class Batch:
+    """All records that one fetch brought from a partition.
 
     Args:
         tp: the partition.
         records: at least one.
-        generation_id: of the consumer group.
         on_done: called when all its records are done.
     """
 
     def __init__(
-        self,
-        tp: TP,
-        records: Sequence[ConsumerRecord],
-        generation_id: int,
-        *,
-        on_done: Callable[[], object] = lambda: None,
+        self, tp: TP, records: Sequence[ConsumerRecord], *, on_done: Callable[[], object] = lambda: None
     ) -> None:
-        first = records[0]
-        super().__init__(
-            topic=tp.topic,
-            partition=tp.partition,
-            offset=first.offset,
-            timestamp=first.timestamp / 1000.0,
-            timestamp_type=first.timestamp_type,
-            headers=[],
-            key=None,
-            value=None,
-            checksum=None,
-            tp=tp,
-            generation_id=generation_id,
-        )
+        self.tp = tp
         self.records = records
         """Those that nobody has in hand yet."""
         self.revoked = False
@@ -67,17 +48,50 @@ class Batch(ConsumerMessage):
         return next(iter(self._pending), self._end)
 
     @property
+    def undone(self) -> int:
+        """How many records are not done."""
+        return len(self._pending)
+
+    @property
     def done(self) -> bool:
         """Whether every record is done."""
         return not self._pending
 
 
-class BatchSchema(faust.Schema):
-    """Hands the batch to the stream as it is; Faust would deserialise a key and a value."""
+class Fetch(ConsumerMessage):
+    """All batches that one fetch brought from a topic, as one Faust message: Faust takes long for each.
+
+    To Faust it is the first record of the first batch.
+
+    Args:
+        batches: at least one.
+        generation_id: of the consumer group.
+    """
+
+    def __init__(self, batches: Sequence[Batch], generation_id: int) -> None:
+        tp, first = batches[0].tp, batches[0].records[0]
+        super().__init__(
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=first.offset,
+            timestamp=first.timestamp / 1000.0,
+            timestamp_type=first.timestamp_type,
+            headers=[],
+            key=None,
+            value=None,
+            checksum=None,
+            tp=tp,
+            generation_id=generation_id,
+        )
+        self.batches = batches
+
+
+class FetchSchema(faust.Schema):
+    """Hands the fetch to the stream as it is; Faust would deserialise a key and a value."""
 
     def loads_key(self, *_: Any, **__: Any) -> None:
-        """None: a batch has no key."""
+        """None: a fetch has no key."""
 
     def loads_value(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002
-        """The batch."""
+        """The fetch."""
         return message

@@ -1,7 +1,7 @@
-"""Faust's consumer, changed: it hands out whole fetched batches, and commits a record when it is done.
+"""Faust's consumer, changed: it hands out whole fetches, and commits a record when it is done.
 
 Faust acknowledges an event when its agent asks for the next one, even when the agent raised, and spends 75 to
-100 us on each event. Here one Faust message is a whole batch: Faust moves it from the consumer to the agent, and the
+100 us on each event. Here one Faust message is a whole fetch: Faust moves it from the consumer to the agent, and the
 offset that is committed is computed from the records that are done. The consumer tells where Kafka lost records, and
 no step of its stop waits for a broker for long.
 
@@ -26,13 +26,13 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream import metrics
-from stream.broker.batch import LOGGER, Batch
+from stream.broker.batch import LOGGER, Batch, Fetch
 from stream.broker.consumer_thread import LEAVE_TIMEOUT_S, ConsumerThread
 
 log = structlog.get_logger(__name__)
 
 _REVOKE_COMMIT_TIMEOUT_S = 5.0
-_BATCHES_AHEAD = 2  # of a partition: one is handled, and the next one is there when it is done
+_FETCHES_AHEAD = 4  # so many full ones are in hand, or wait
 _FULL_TIMEOUT_S = 0.02
 _SEEK_AGAIN_S = 1.0
 
@@ -74,9 +74,9 @@ class BatchConsumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
-        """Overridden so that Faust sees one message, a batch, for each partition of a fetch."""
+        """Overridden so that Faust sees one message for each topic of a fetch."""
         self._room.clear()
-        partitions = {tp for tp in active_partitions or () if self._has_room(tp)}
+        partitions = self._with_room(active_partitions or set())
         if not partitions:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), timeout)
@@ -91,23 +91,27 @@ class BatchConsumer(driver.Consumer):
             for tp, offset in error.args[0].items():
                 await self._find_again(ensure_TP(tp), offset)
             return {}
-        batches = {}
+        batches = defaultdict[str, list[Batch]](list)
         for tp, records in fetched.records.items():
             if records and tp in self._read_to:  # else the partition was taken away meanwhile
-                batches[tp] = [Batch(tp, records, self.app.consumer_generation_id, on_done=self._room.set)]
-                self._uncommitted[tp] += batches[tp]
+                batch = Batch(tp, records, on_done=self._room.set)
+                self._uncommitted[tp].append(batch)
+                batches[tp.topic].append(batch)
         self._read_to.update((tp, offset) for tp, offset in fetched.read_to.items() if tp in self._read_to)
-        return batches
+        return {of_topic[0].tp: [Fetch(of_topic, self.app.consumer_generation_id)] for of_topic in batches.values()}
 
-    def _has_room(self, tp: TP) -> bool:
-        """Whether a partition is read now.
+    def _with_room(self, tps: set[TP]) -> set[TP]:
+        """The partitions that are read now.
 
-        Batches that are handled as a whole follow each other. Where those of one partition take long, or wait, it is
-        not read further, so that they do not fill the stream in front of the batches of other partitions.
+        Batches that are handled as a whole are read ahead, so that all that has come is handled together. What is read
+        ahead is bounded, also of a partition: one whose batches take long leaves room for the others.
         """
-        if tp.topic not in self.app.topics_of_whole_batches:
-            return True
-        return sum(not batch.done for batch in self._uncommitted[tp]) < _BATCHES_AHEAD
+        whole = {tp for tp in tps if tp.topic in self.app.topics_of_whole_batches}
+        undone = {tp: sum(batch.undone for batch in self._uncommitted[tp]) for tp in whole}
+        full_fetch = self.app.conf.broker_max_poll_records
+        if sum(undone.values()) >= _FETCHES_AHEAD * full_fetch:
+            return tps - whole
+        return tps - {tp for tp, count in undone.items() if count >= full_fetch}
 
     async def _find_again(self, tp: TP, offset: int) -> None:
         """Go on with what Kafka holds of a partition that does not hold the offset that was to be read.
@@ -153,15 +157,15 @@ class BatchConsumer(driver.Consumer):
             self._read_offset[tp] = None
             self._read_to[tp] = self._committed_offset[tp] = offset
 
-    def _to_message(self, tp: TP, record: Any) -> Batch:  # noqa: ARG002
-        """Overridden because `record` is the batch from _getmany."""
+    def _to_message(self, tp: TP, record: Any) -> Fetch:  # noqa: ARG002
+        """Overridden because `record` is the fetch from _getmany."""
         return record
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Overridden to do nothing: Faust notes offsets that compaction removed, and a batch knows its own end."""
 
     def ack(self, message: Any) -> bool:
-        """Overridden because Faust calls it when the agent asks for the next batch: that says nothing of records."""
+        """Overridden because Faust calls it when the agent asks for the next fetch: that says nothing of records."""
         message.acked = True
         self._unacked_messages.discard(message)
         return True

@@ -23,6 +23,7 @@ LEAVE_TIMEOUT_S = 2.0
 """How long a step of a stop waits for a broker that is away."""
 
 _CALLS_AT_ONCE = 8
+_COLLECTED_BYTES, _COLLECTED_MS = 2**20, 50
 _METADATA_MAX_AGE_MS = 30_000  # how long a topic that was made anew, or got more partitions, waits for its workers
 
 
@@ -95,6 +96,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """
         read_all_header_names()
         conf = self.app.conf
+        whole = self.app.topics_of_whole_batches
         return aiokafka.AIOKafkaConsumer(
             **self.app.client_arguments,
             client_id=conf.broker_client_id,
@@ -108,7 +110,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             max_poll_records=conf.broker_max_poll_records,
             max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
             max_partition_fetch_bytes=conf.consumer_max_fetch_size,
-            fetch_max_wait_ms=1500,
+            # Whole batches cost less the larger they are, so the broker collects for a moment.
+            fetch_min_bytes=_COLLECTED_BYTES if whole else 1,
+            fetch_max_wait_ms=_COLLECTED_MS if whole else 1500,
             metadata_max_age_ms=_METADATA_MAX_AGE_MS,
             request_timeout_ms=int(conf.broker_request_timeout * 1000),
             session_timeout_ms=int(conf.broker_session_timeout * 1000),

@@ -1,8 +1,8 @@
 """What an agent does with records: the two shapes of handlers.
 
 A RecordHandler gets one record at a time; records of one key wait for each other, all others are handled side by side.
-A BatchHandler gets a whole fetched batch; batches of one partition follow each other, partitions are handled side by
-side.
+A BatchHandler gets the fetched batches that wait, of one partition or of several, together; batches of one partition
+follow each other.
 
     class Counter:  # a BatchHandler, for app.consume_batches(topic, Counter(...), in_hand=8)
 
@@ -53,13 +53,14 @@ class RecordHandler(Handler, Protocol):
 
 
 class BatchHandler(Handler, Protocol):
-    """Handles the records of a fetched batch together. BatchApp.consume_batches takes it."""
+    """Handles the records of fetched batches together. BatchApp.consume_batches takes it."""
 
     async def handle_batch(self, records: Sequence[ConsumerRecord]) -> None:
         """Return when the effect of all records is durable.
 
-        It may be called again for the same records, and for a part of them: a batch that raises an unexpected error
-        is halved until the error is narrowed down to its record.
+        The records are of one or more partitions, those of a partition in the order of their offsets. It may be called
+        again for the same records, and for a part of them: where an unexpected error is raised they are halved until
+        the error is narrowed down to its record.
         """
         ...
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import aiokafka
 import structlog
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, OutOfOrderSequenceNumber, UnknownProducerId
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 
 from stream.broker.batch import LOGGER
@@ -48,17 +52,48 @@ class BatchProducer(driver.Producer):
 
     async def send(self, *args: Any, **kwargs: Any) -> Any:
         """Overridden to look at the outcome."""
-        producer = self._producer
+        producer = self._ensure_producer()
         sent: Any = await super().send(*args, **kwargs)
-
-        def look(sent: asyncio.Future[Any]) -> None:
-            lost = not sent.cancelled() and isinstance(sent.exception(), _STATE_LOST)
-            if lost and producer is self._producer and not self._renewing:
-                log.warning("kafka.new_producer", error=repr(sent.exception()))
-                self._renewing = asyncio.ensure_future(self._renew())
-
-        sent.add_done_callback(look)
+        sent.add_done_callback(functools.partial(self._look, producer))
         return sent
+
+    async def send_many(self, topic: str, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Send records, each (key, value), in as few batches as they fit into; returns when all are acknowledged.
+
+        Faust and aiokafka would give each record a future and callbacks of its own, which cost more than the record.
+        Where some are refused the others are sent nevertheless, and the first error is raised.
+        """
+        producer = self._ensure_producer()
+        partitions = sorted(await producer.partitions_for(topic))
+        batches, last = list[tuple[int, BatchBuilder]](), dict[int, BatchBuilder]()
+        for key, value in records:
+            partition = partitions[_hash(key) % len(partitions)]
+            record = {"timestamp": None, "key": key, "value": value}
+            if partition not in last or last[partition].append(**record) is None:  # it is full
+                last[partition] = producer.create_batch()
+                last[partition].append(**record)
+                batches.append((partition, last[partition]))
+        outcomes = await asyncio.gather(
+            *(self._send_batch(producer, topic, partition, batch) for partition, batch in batches),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    async def _send_batch(
+        self, producer: aiokafka.AIOKafkaProducer, topic: str, partition: int, batch: BatchBuilder
+    ) -> None:
+        sent = await producer.send_batch(batch, topic, partition=partition)
+        sent.add_done_callback(functools.partial(self._look, producer))
+        await sent
+
+    def _look(self, producer: aiokafka.AIOKafkaProducer, sent: asyncio.Future[Any]) -> None:
+        """Look at an outcome: where the broker has lost the producer's state, another one takes over."""
+        lost = not sent.cancelled() and isinstance(sent.exception(), _STATE_LOST)
+        if lost and producer is self._producer and not self._renewing:
+            log.warning("kafka.new_producer", error=repr(sent.exception()))
+            self._renewing = asyncio.ensure_future(self._renew())
 
     async def _renew(self) -> None:
         old, new = self._producer, self._new_producer()
@@ -72,3 +107,9 @@ class BatchProducer(driver.Producer):
             self._renewing = None
         if old is not None:
             await old.stop()
+
+
+@functools.lru_cache(2**15)  # it is pure Python, and the users of one batch are often those of the next
+def _hash(key: bytes) -> int:
+    """As aiokafka's and Java's default partitioners have it."""
+    return murmur2(key) & 0x7FFFFFFF

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import aiokafka.errors
 import msgspec
@@ -16,6 +15,7 @@ from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
 from models.errors import TastewaveError
 from models.events import TrackFeatures, TrackTagged, encode_event
 from stream.broker.dead_letters import dead_letter
+from stream.broker.producer import BatchProducer
 from stream.settings import TopicSettings
 
 _OF_THE_RECORD = (
@@ -75,7 +75,7 @@ class Publisher:
     """
 
     def __init__(self, producer: ProducerT, topics: TopicSettings, *, release: str) -> None:
-        self._producer = producer
+        self._producer = cast(BatchProducer, producer)
         self._topics = topics
         self._release = release
 
@@ -93,19 +93,7 @@ class Publisher:
 
         They travel in batches. Where some are refused the others are sent nevertheless, and the first error is raised.
         """
-        name = self._topics.named(topic)
-        deliveries, errors = list[Awaitable[Any]](), list[BaseException]()
-        for key, value in records:
-            try:
-                delivery = await self._producer.send(name, key, value, partition=None, timestamp=None, headers=None)
-            except Exception as error:  # noqa: BLE001 - raised when the others are sent
-                errors.append(error)
-            else:
-                deliveries.append(delivery)
-        outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
-        errors += [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if errors:
-            raise errors[0]
+        await self._producer.send_many(self._topics.named(topic), records)
 
     async def tagged(self, answer: TrackTagged) -> None:
         """An answer, as Redis holds it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -140,8 +141,9 @@ class ListenHandler:
         with metrics.STAGE_SECONDS.labels("publish").time():
             await self._publish(dict(zip(known, held, strict=True)))
         ended_ms = self._now_ms()
-        for user_id, one in zip(known, embedded, strict=True):
-            metrics.USERS_REFRESHED.labels(one.source).inc()
+        for source, count in Counter(one.source for one in embedded).items():
+            metrics.USERS_REFRESHED.labels(source).inc(count)
+        for user_id in known:
             if new := (*changes[user_id].history.values(), *changes[user_id].feedback.values()):
                 metrics.LISTEN_TO_EMBEDDING_SECONDS.observe(max(0, ended_ms - max(new)) / 1000)
         return list(states.values())

@@ -21,7 +21,7 @@ from stream.worker.health import Check
 from stream.worker.service import serve
 
 _RECORDS_PER_FETCH = 12_000  # the more listens of a user are in a batch, the less each of them costs
-_BATCHES_IN_HAND = 4
+_PIECES_IN_HAND = 2  # one is decoded and written while another waits for Redis or Kafka
 # A batch is tens of thousands of objects, none of them part of a cycle. Looking for cycles among them as often as
 # Python does by itself takes a sixth of the worker's time.
 _GC_THRESHOLD = (200_000, 50, 100)
@@ -71,7 +71,7 @@ class ListensRole:
             # again and again: Redis may lose it
             await register_release(redis, release.release_id, key_prefix=settings.redis.key_prefix)
 
-        app.consume_batches(settings.topics.named(LISTENS), handler, in_hand=_BATCHES_IN_HAND)
+        app.consume_batches(settings.topics.named(LISTENS), handler, in_hand=_PIECES_IN_HAND)
         yield {"redis": check_redis}
 
     def server_of(self, error: BaseException) -> str:

@@ -61,19 +61,19 @@ class Load:
         self._tracks = _zipf(self._rng, tracks, 1.0)
         self._at = 1_767_225_600_000
 
-    def draw(self, count: int, *, now: bool = False, of_one: float = 0.0) -> list[Listen]:
-        """So many listens; dated by the clock where `now`; a share of them `of_one` account."""
+    def draw(self, count: int, *, of_one: float = 0.0) -> list[Listen]:
+        """So many listens; a share of them `of_one` account."""
         rng = self._rng
         users, tracks = (rng.choice(len(p), count, p=p).tolist() for p in (self._users, self._tracks))
         users = np.where(rng.random(count) < of_one, 0, users).tolist()
         kinds = rng.choice(["play", "skip", "like", "dislike"], count, p=[0.8, 0.14, 0.05, 0.01]).tolist()
         played = rng.integers(0, 210_000, count).tolist()
-        at_ms = time.time_ns() // 1_000_000 if now else self._at
+        at_ms = self._at
         self._at += 10 * count
         return [
             Listen(
                 event_id=f"{number:032x}", user_id=f"user-{user:08d}", track_id=track_id(track), kind=kind,
-                at=at_ms if now else at_ms + 10 * number, played_ms=ms, duration_ms=210_000,
+                at=at_ms + 10 * number, played_ms=ms, duration_ms=210_000,
             )
             for number, (user, track, kind, ms) in enumerate(zip(users, tracks, kinds, played, strict=True))
         ]  # fmt: skip
@@ -317,13 +317,20 @@ def _by_thread(spent: dict[int, float], processes: Sequence[psutil.Process]) -> 
 def paced(rig: Rig, release: Path, load: Load, *, per_s: float, seconds: float) -> list[int]:
     """Milliseconds from listens that come at a steady rate to embeddings."""
     every_s = 0.05
+    # Drawn before, or drawing would take the worker's cores; dated when they are sent.
+    drawn = [load.draw(int(per_s * every_s)) for _ in range(int(seconds / every_s))]
+
+    def pieces() -> Iterator[list[Listen]]:
+        for listens in drawn:
+            now_ms = time.time_ns() // 1_000_000
+            yield [msgspec.structs.replace(listen, at=now_ms) for listen in listens]
+
     with rig.worker(release):
         rig.fill(load.draw(PARTITIONS * 10))
         rig.until_committed(release, DRAINED + PARTITIONS * 10)
         since_ms = time.time_ns() // 1_000_000
-        pieces = (load.draw(int(per_s * every_s), now=True) for _ in range(int(seconds / every_s)))
-        asyncio.run(rig.publish(pieces, every_s=every_s))
-        rig.until_committed(release, DRAINED + PARTITIONS * 10 + int(per_s * every_s) * int(seconds / every_s))
+        asyncio.run(rig.publish(pieces(), every_s=every_s))
+        rig.until_committed(release, DRAINED + PARTITIONS * 10 + sum(map(len, drawn)))
     return rig.waits_ms(since_ms)
 
 

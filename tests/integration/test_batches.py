@@ -525,13 +525,33 @@ async def test_a_batch_handler_gets_what_a_fetch_brought_and_all_of_it_is_commit
     batches: list[list[bytes]] = []
 
     async def handle_batch(records) -> None:
-        assert len({record.partition for record in records}) == 1
         batches.append([record.value for record in records])
 
     async with running(platform.batch_app(handle_batch)):
         await until_committed(platform, 600)
     assert sorted(value for batch in batches for value in batch) == sorted(b"%d" % number for number in range(600))
-    assert max(map(len, batches)) > 1
+    assert 1 < max(map(len, batches)) <= 32
+
+
+async def test_what_waits_of_several_partitions_is_handled_together_and_committed_for_each(platform: Platform) -> None:
+    platform.produce([b"first"] * PARTITIONS)
+    release, calls = asyncio.Event(), []
+
+    async def handle_batch(records) -> None:
+        calls.append([(record.partition, record.offset) for record in records])
+        await release.wait()
+
+    async with running(platform.batch_app(handle_batch, in_hand=1, records_per_fetch=100)) as app:
+        await until(lambda: calls)
+        platform.produce([b"%d" % number for number in range(60)])
+        (work,) = app._all_in_hand
+        await until(lambda: sum(len(batch.records) for batch in work._queue) + sum(map(len, calls)) == 60 + PARTITIONS)
+        assert len(calls) == 1
+        release.set()
+        await until_committed(platform, 60 + PARTITIONS)
+    assert {partition for partition, _ in calls[1]} == set(range(PARTITIONS))
+    for number in range(PARTITIONS):
+        assert [offset for call in calls for partition, offset in call if partition == number] == list(range(21))
 
 
 async def test_batches_of_a_partition_follow_each_other_while_other_partitions_are_worked(platform: Platform) -> None:
@@ -594,7 +614,6 @@ async def test_a_batch_waits_as_a_whole_while_a_server_is_away_and_comes_again_a
 
     async with running(platform.batch_app(handle_batch)) as app:
         await until(lambda: platform.waits > 8)
-        assert sum(len(one.waiting) for one in app._all_in_hand) == PARTITIONS
         assert [type(error) for error in app.waiting] == [AwayError]
     assert await asyncio.to_thread(platform.committed) == 0
     away = False

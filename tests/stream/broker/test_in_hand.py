@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from stream.broker import in_hand
-from stream.broker.batch import Batch
+from stream.broker.batch import Batch, Fetch
 from stream.broker.handlers import LeftAlone
 from stream.broker.in_hand import UNEXPECTED_TRIES, BatchesInHand, RecordsInHand
 
@@ -76,19 +76,23 @@ def _no_tracebacks_on_the_terminal() -> Iterator[None]:
         yield
 
 
-def batch_of(*values: int) -> Batch:
-    records = [SimpleNamespace(offset=at, value=value, timestamp=0, timestamp_type=0, topic="t", partition=0,
+def batch_of(*values: int, partition: int = 0, offset: int = 0) -> Batch:
+    records = [SimpleNamespace(offset=at, value=value, timestamp=0, timestamp_type=0, topic="t", partition=partition,
                                serialized_value_size=1)
-               for at, value in enumerate(values)]  # fmt: skip
-    return Batch(TP("t", 0), records, 1)
+               for at, value in enumerate(values, offset)]  # fmt: skip
+    return Batch(TP("t", partition), records)
 
 
-async def stream(*batches: Batch) -> AsyncIterator[Batch]:
+async def stream(*batches: Batch) -> AsyncIterator[Fetch]:
     for batch in batches:
-        yield batch
+        yield Fetch([batch], 1)
 
 
-async def handled(kind: type, handler: Handler, *batches: Batch, waits: list | None = None) -> list[int]:
+def joined(handler: Handler, *, records: int = 100, **options) -> BatchesInHand:
+    return BatchesInHand(handler, records=records, **options)
+
+
+async def handled(kind: Callable, handler: Handler, *batches: Batch, waits: list | None = None) -> list[int]:
     """Handle batches to their end; the values in the order in which they were done."""
     done: list[int] = []
     work = kind(
@@ -102,7 +106,7 @@ async def handled(kind: type, handler: Handler, *batches: Batch, waits: list | N
     return done
 
 
-BOTH = pytest.mark.parametrize("kind", [RecordsInHand, BatchesInHand])
+BOTH = pytest.mark.parametrize("kind", [RecordsInHand, joined])
 
 
 @BOTH
@@ -241,7 +245,7 @@ def test_a_batch_is_narrowed_down_to_the_records_that_raise_and_no_other_is_give
     faults: set[int], count: int
 ) -> None:
     batch, handler = batch_of(*range(1, count + 1)), Handler({value: [KeyError(value)] for value in faults})
-    asyncio.run(handled(BatchesInHand, handler, batch))
+    asyncio.run(handled(joined, handler, batch))
     expected = sorted(faults & set(range(1, count + 1)))
     assert [value for value, _, _ in handler.given_up] == expected
     assert sorted(handler.done) == sorted(set(range(1, count + 1)) - faults)
@@ -299,3 +303,163 @@ async def test_an_order_that_raises_gives_its_record_up_and_the_others_go_on() -
     assert batch.done
     assert handler.given_up == [(1, "ZeroDivisionError()", UNEXPECTED_TRIES)] * 10  # and no place is lost
     assert handler.done == [0, 2]
+
+
+class Gate(Handler):
+    """Its calls end one by one, when the test says so."""
+
+    def __init__(self, errors: dict[int, list[BaseException | None]] | None = None) -> None:
+        super().__init__(errors)
+        self.opened = asyncio.Semaphore(0)
+
+    async def handle_batch(self, records: Sequence) -> None:
+        values = tuple(record.value for record in records)
+        self.calls.append(values)
+        await self.opened.acquire()
+        for value in values:
+            self._raise(value)
+        self.done += values
+
+
+def fetches(*all_batches: list[Batch]) -> AsyncIterator[Fetch]:
+    async def stream() -> AsyncIterator[Fetch]:
+        for batches in all_batches:
+            yield Fetch(batches, 1)
+
+    return stream()
+
+
+async def test_what_waits_is_handled_together_and_a_partition_that_is_worked_on_waits() -> None:
+    handler = Gate()
+    work = joined(handler, size=2, on_away=print, on_done=lambda records: None)
+    first = [batch_of(1, 2, partition=0), batch_of(3, partition=1)]
+    second = [batch_of(4, partition=0, offset=2), batch_of(5, partition=2)]
+    third = [batch_of(6, partition=1, offset=1), batch_of(7, partition=0, offset=3), batch_of(8, partition=3)]
+    await work.run(fetches(first, second, third))
+    await until(lambda: len(handler.calls) == 2)
+    assert handler.calls == [(1, 2, 3), (5,)]
+    handler.opened.release()
+    await until(lambda: len(handler.calls) == 3)
+    assert handler.calls[2] == (4, 6, 7, 8)
+    for _ in range(2):
+        handler.opened.release()
+    await work.finish(timeout_s=10)
+    assert all(batch.done for batch in (*first, *second, *third))
+
+
+async def test_a_piece_is_bounded_and_only_a_batch_that_is_larger_by_itself_exceeds_that() -> None:
+    handler = Handler()
+    batches = [batch_of(*range(10 * number, 10 * number + size), partition=number)
+               for number, size in enumerate([3, 2, 1, 7, 4])]  # fmt: skip
+    work = joined(handler, records=5, size=1, on_away=print, on_done=lambda records: None)
+    await work.run(fetches(batches))
+    await until(lambda: all(batch.done for batch in batches))
+    assert [sorted({value // 10 for value in call}) for call in handler.calls] == [[0, 1], [2, 4], [3]]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=5), max_size=6), st.integers(1, 9))
+def test_records_of_a_partition_keep_their_order_whatever_is_joined(fetched: list, most: int) -> None:
+    ends = Counter[int]()
+    all_batches = []
+    for sizes in fetched:
+        batches = []
+        for partition, size in dict(sizes).items():
+            values = range(1000 * partition + ends[partition], 1000 * partition + ends[partition] + size)
+            batches.append(batch_of(*values, partition=partition, offset=ends[partition]))
+            ends[partition] += size
+        if batches:
+            all_batches.append(batches)
+    handler = Handler()
+
+    async def handle() -> None:
+        work = joined(handler, records=most, size=2, on_away=print, on_done=lambda records: None)
+        await work.run(fetches(*all_batches))
+        await until(lambda: not work.tasks)
+
+    asyncio.run(handle())
+    for partition, end in ends.items():
+        of_partition = [value % 1000 for value in handler.done if value // 1000 == partition]
+        assert of_partition == list(range(end))
+    assert all(batch.done for batches in all_batches for batch in batches)
+
+
+async def test_an_unexpected_error_of_one_partition_undoes_no_record_of_the_others() -> None:
+    handler = Handler({11: [KeyError("ours")]})
+    batches = [batch_of(*range(10 * number, 10 * number + 4), partition=number) for number in range(4)]
+    done: list[int] = []
+    work = joined(handler, size=1, on_away=print,
+                  on_done=lambda records: done.extend(record.value for record in records))  # fmt: skip
+    await work.run(fetches(batches))
+    await work.finish(timeout_s=10)
+    assert [value for value, _, _ in handler.given_up] == [11]
+    assert sorted(handler.done) == sorted({*range(4), *range(10, 14), *range(20, 24), *range(30, 34)} - {11})
+    assert sorted(done) == sorted([*handler.done, 11])
+    assert [batch.committable for batch in batches] == [4] * 4
+
+
+async def test_while_joined_records_wait_those_of_a_partition_that_is_taken_away_are_left_out() -> None:
+    away = AwayError()
+    handler = Handler({1: [away, away, None]})
+    kept, taken = batch_of(1, 2, partition=0), batch_of(3, 4, partition=1)
+    work = joined(handler, size=1, on_away=lambda _: setattr(taken, "revoked", True), on_done=lambda records: None)
+    await work.run(fetches([kept, taken]))
+    await work.finish(timeout_s=10)
+    assert handler.calls == [(1, 2, 3, 4), (1, 2), (1, 2)]
+    assert kept.done
+    assert (taken.done, taken.committable) == (False, 0)
+
+
+async def test_a_batch_that_is_taken_away_before_it_is_handled_never_is() -> None:
+    handler = Gate()
+    work = joined(handler, size=1, on_away=print, on_done=lambda records: None)
+    first, taken, after = batch_of(1), batch_of(2, partition=1), batch_of(3, partition=2)
+    await work.run(fetches([first], [taken], [after]))
+    await until(lambda: handler.calls)
+    taken.revoked = True
+    for _ in range(2):
+        handler.opened.release()
+    await until(lambda: after.done)
+    assert handler.calls == [(1,), (3,)]
+    assert not taken.done
+
+
+async def test_after_a_partition_of_a_piece_is_taken_away_a_later_half_of_others_is_still_done() -> None:
+    class Narrowing(Handler):
+        async def handle_batch(self, records: Sequence) -> None:
+            if len(self.calls) == 1:
+                batches[0].revoked = True  # while the first half, which is all of it, is handled
+            await super().handle_batch(records)
+
+    batches = [batch_of(1, 2, partition=0), batch_of(3, 4, partition=1)]
+    handler = Narrowing({1: [KeyError("ours"), AwayError()]})
+    work = joined(handler, size=1, on_away=print, on_done=lambda records: None)
+    await work.run(fetches(batches))
+    await work.finish(timeout_s=10)
+    assert handler.calls == [(1, 2, 3, 4), (1, 2), (3, 4)]
+    assert not batches[0].done
+    assert batches[1].done
+
+
+async def test_a_stop_starts_nothing_that_waits_and_finishes_what_is_in_hand() -> None:
+    handler = Gate()
+    first, second = batch_of(1, partition=0), batch_of(2, partition=0, offset=1)
+    work = joined(handler, size=2, on_away=print, on_done=lambda records: None)
+    await work.run(fetches([first], [second]))
+    await until(lambda: handler.calls)
+    work.stop()
+    for _ in range(2):
+        handler.opened.release()
+    await work.finish(timeout_s=10)
+    assert handler.calls == [(1,)]
+    assert (first.committable, second.committable) == (1, 1)
+    assert (first.done, second.done) == (True, False)
+
+
+async def test_a_stop_ends_joined_records_that_wait_for_a_server_undone() -> None:
+    handler = Handler({3: [AwayError()]})
+    batches = [batch_of(1, 2, partition=0), batch_of(3, partition=1)]
+    work = joined(handler, size=1, on_away=lambda _: work.stop(), on_done=lambda records: None)
+    await work.run(fetches(batches))
+    await work.finish(timeout_s=10)
+    assert not any(batch.done for batch in batches)
+    assert [batch.committable for batch in batches] == [0, 0]
