@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -406,7 +407,8 @@ def _write_large(folder: Path, *, listens: int) -> None:
     """A log with a few favourites and a long tail of tracks, listened to within a year; 10 listens a user."""
     users, tracks = listens // 10, listens // 100
     schema = pa.schema([("user_id", pa.string()), ("track_id", pa.string()), ("at", pa.int64())])
-    for start in range(0, listens, 1_000_000):
+
+    def write(start: int) -> None:
         rng, count = np.random.default_rng(start), min(1_000_000, listens - start)
         user = (rng.random(count) ** 2 * users).astype(np.int64)
         track = (rng.random(count) ** 3 * tracks).astype(np.int64)
@@ -414,8 +416,10 @@ def _write_large(folder: Path, *, listens: int) -> None:
             user_id="u" + pl.col("user").cast(str), track_id="t" + pl.col("track").cast(str)
         )
         at = FIRST_S * 1000 + rng.integers(0, 365 * DAY_S, count) * 1000
-        table = frame.with_columns(at=at).to_arrow().cast(schema)
-        pq.write_table(table, folder / f"{start:012}.parquet")
+        pq.write_table(frame.with_columns(at=at).to_arrow().cast(schema), folder / f"{start:012}.parquet")
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(write, range(0, listens, 1_000_000)))
 
 
 def validations(partial: Path) -> list[tuple[float, int]]:
