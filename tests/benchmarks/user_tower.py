@@ -391,9 +391,8 @@ def scale(folder: Path, *, listens: int) -> Figures:
         with part(f"{device}: 20 steps and a validation"):
             candidate.train(islice(steps, 20), advance=lambda: None)
         with part(f"{device}: 20 steps more"):
-            for batch in islice(steps, 20):
-                loss = candidate._step(batch, torch.Generator().manual_seed(0))
-            loss.item()
+            losses = [candidate._step(batch, torch.Generator().manual_seed(0)) for batch in islice(steps, 20)]
+            losses[-1].item()  # which waits for a GPU
         with part(f"{device}: a validation"):
             candidate._average()
             candidate._validate()
