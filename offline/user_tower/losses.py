@@ -18,7 +18,7 @@ class Softmax(torch.autograd.Function):
     """Mean cross-entropy of the scaled scores of tracks, all or those that are drawn, without keeping the scores.
 
     The forward pass computes the gradients too, in blocks of rows, so that a block's scores stay in the cache: three
-    times faster on a CPU than functional.cross_entropy on the whole. On a GPU a block is as large as memory allows.
+    times faster on a CPU than functional.cross_entropy on the whole. On a GPU a block has 1 GB of scores.
 
     Example:
         loss = Softmax.apply(users, items(), items.scale, targets, None)
