@@ -18,6 +18,8 @@ from offline.interactions.log import InteractionLog
 
 SplitName = Literal["temporal", "leave-last"]
 
+_SEED = 0  # of the order of targets at one moment: a log has one leave-last split
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
@@ -44,7 +46,8 @@ class Split:
         if self.name == "leave-last":
             return (
                 "Leave-last: of each user with three targets or more, the last one is judged, the one before it "
-                "chooses settings, and everything before that is learned from; histories roll up to the judged listen."
+                "chooses settings, and everything before its moment is learned from; targets of one moment come in an "
+                "order that is drawn; histories roll up to the judged listen."
             )
         return (
             "Global temporal: everything before one moment is learned from, the time after it chooses settings, the "
@@ -67,7 +70,9 @@ def split_log(log: InteractionLog, name: SplitName, *, test_share: float = 0.1) 
     Args:
         log: the log.
         name: temporal: the last test_share of the log's time is for the test, as much before it for validation.
-            leave-last: the last target of each user with at least three, and the one before it.
+            leave-last: the last target of each user with at least three, and the one before it. Targets of one moment
+            come in an order that is drawn, always the same one of a log: the order of their ids would hold back the
+            tracks with the highest ids.
         test_share: of the time.
 
     Raises:
@@ -86,12 +91,18 @@ def split_log(log: InteractionLog, name: SplitName, *, test_share: float = 0.1) 
 
 
 def _leave_last(log: InteractionLog) -> Split:
+    begins = np.ones(len(log.track), bool)  # of a user's moment, which several listens may share
+    begins[1:] = log.at[1:] != log.at[:-1]
+    begins[log.offsets[:-1][np.diff(log.offsets) > 0]] = True
     targets = np.flatnonzero(IS_TARGET[log.signal])
+    moment = np.cumsum(begins)[targets] - 1
+    drawn = np.argsort(moment + np.random.default_rng(_SEED).random(len(targets)))
     first, end = np.searchsorted(targets, log.offsets[:-1]), np.searchsorted(targets, log.offsets[1:])
     judged = end - first >= 3
+    valid, test = drawn[end[judged] - 2], drawn[end[judged] - 1]
     train_end = log.offsets[1:].copy()
-    train_end[judged] = targets[end[judged] - 2]
-    return Split(name="leave-last", train_end=train_end, valid=targets[end[judged] - 2], test=targets[end[judged] - 1])
+    train_end[judged] = np.flatnonzero(begins)[moment[valid]]
+    return Split(name="leave-last", train_end=train_end, valid=targets[valid], test=targets[test])
 
 
 def _temporal(log: InteractionLog, test_share: float) -> Split:

@@ -29,7 +29,9 @@ as_it_stood: the history ends just before the target in that order, and a model 
 MAX_EXAMPLES = 50_000
 """Of a test that is judged; where it has more, users are drawn."""
 
-_CHUNK_ROWS = 1024  # histories
+MAX_ROWS = 1024
+"""The most examples that are worked on at a time."""
+
 _CHUNK_EVENTS = 2**21  # of these histories, some of which may have many thousand
 
 
@@ -117,7 +119,7 @@ def draw_users(log: InteractionLog, positions: Int64, *, most: int = MAX_EXAMPLE
     return positions[np.isin(log.user_of(positions), users[order[:kept]])]
 
 
-def chunks(lengths: Int64, *, rows: int = _CHUNK_ROWS) -> Iterator[slice]:
+def chunks(lengths: Int64, *, rows: int = MAX_ROWS) -> Iterator[slice]:
     """Slices of examples that are worked on at a time, so that memory stays bounded.
 
     Args:
@@ -128,6 +130,6 @@ def chunks(lengths: Int64, *, rows: int = _CHUNK_ROWS) -> Iterator[slice]:
     while start < len(lengths):
         before = ends[start - 1] if start else 0
         fits = int(np.searchsorted(ends, before + _CHUNK_EVENTS, side="right")) - start
-        stop = start + max(1, min(rows, _CHUNK_ROWS, fits, len(lengths) - start))
+        stop = start + max(1, min(rows, MAX_ROWS, fits, len(lengths) - start))
         yield slice(start, stop)
         start = stop

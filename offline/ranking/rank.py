@@ -31,7 +31,7 @@ MISSED = np.iinfo(np.int64).max
 """The rank of a target that was not ranked."""
 
 _CHUNK_BYTES = 64 * 2**20  # of scores
-_GROUP = 32  # tracks: the best of a whole catalogue are found by the best of each group
+_GROUP = 32  # tracks, far apart: the best of a whole catalogue are found by the best of each group
 
 
 class Scorer(Protocol):
@@ -132,14 +132,16 @@ def rank(
 
 def _ranks(scores: Float32, targets: NDArray[np.integer]) -> Int64:
     own = scores[np.arange(len(targets)), targets]
-    return np.where(own > -np.inf, (scores >= own[:, None]).sum(axis=1), MISSED)
+    counts = [np.count_nonzero(row >= value) for row, value in zip(scores, own, strict=True)]  # faster than a sum
+    return np.where(own > -np.inf, np.array(counts, np.int64), MISSED)
 
 
 def _top(scores: Float32) -> NDArray[np.int32]:
     """The best tracks of each row; of equal scores, the track that comes first in the log's order."""
     lists = np.full((len(scores), LIST_LENGTH), -1, np.int32)
     for row, (values, least) in enumerate(zip(scores, _bounds(scores), strict=True)):
-        places = np.flatnonzero((values >= least) & (values > -np.inf))
+        places = np.flatnonzero(values >= least)
+        places = places[values[places] > -np.inf]
         best = places[np.argsort(-values[places], kind="stable")[:LIST_LENGTH]]
         lists[row, : len(best)] = best
     return lists
@@ -150,5 +152,5 @@ def _bounds(scores: Float32) -> Float32:
     groups = scores.shape[1] // _GROUP
     if groups < LIST_LENGTH:
         return np.full(len(scores), -np.inf, np.float32)
-    best = scores[:, : groups * _GROUP].reshape(len(scores), groups, _GROUP).max(axis=2)
+    best = scores[:, : groups * _GROUP].reshape(len(scores), _GROUP, groups).max(axis=1)
     return np.partition(best, -LIST_LENGTH, axis=1)[:, -LIST_LENGTH]

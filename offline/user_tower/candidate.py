@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.errors import SettingsError
 from offline.user_tower.checkpoint import Course, load_checkpoint, save_checkpoint
@@ -42,7 +43,7 @@ class Network(nn.Module):
             torch.from_numpy(array).to(device, non_blocking=True) for array in batch
         )
         every = None if self.items.table.sparse else self.items()
-        vectors = self.items(rows) if every is None else every[rows]
+        vectors = self.items(rows) if every is None else functional.embedding(rows, every)
         users = self.tower(vectors * (signals > 0)[..., None], signals, ages_s, trains)
         if settings.loss == "gbce":
             return gbce(users, self.items, targets, negatives=settings.negatives,

@@ -24,6 +24,10 @@ _BLOCKS, _HEADS = 2, 2
 _LONGEST_AGE = 20.0  # log(1 + s) of 15 years: ages are scaled to 0 to 1 by it
 
 
+Places = tuple[Tensor, ...] | None
+"""Rows and columns of positions in windows; None for the last of each row."""
+
+
 class Tower(nn.Module):
     """Histories to embeddings: a learned mean of the items, and what a network adds to it.
 
@@ -62,8 +66,10 @@ class Tower(nn.Module):
         Returns:
             (positions, dim), of unit norm.
         """
-        views = self.views(vectors, signals, at)
-        embeddings = self.view_weights @ views + self.leave(self.pool(vectors, views, signals, ages, at))
+        # A mask is looked through once for all that follows: on a GPU each look waits for the steps before.
+        places = None if at is None else at.nonzero(as_tuple=True)
+        views = self.views(vectors, signals, places)
+        embeddings = self.view_weights @ views + self.leave(self.pool(vectors, views, signals, ages, places))
         return functional.normalize(embeddings, dim=-1) if self.unit_norm else embeddings
 
 
@@ -85,7 +91,7 @@ class _Views(nn.Module):
         gains[:, torch.from_numpy(IS_NEGATIVE)] = 0.0
         self.gains = nn.Parameter(gains)  # what each signal weighs in each view
 
-    def forward(self, vectors: Tensor, signals: Tensor, at: Tensor | None) -> Tensor:
+    def forward(self, vectors: Tensor, signals: Tensor, at: Places) -> Tensor:
         """(positions, views, dim)."""
         rows = slice(-1, None) if at is None else slice(None)
         apart, inside = (part[rows] for part in _band(vectors.shape[1], self.history, vectors.device))
@@ -118,7 +124,7 @@ class _MeanPool(nn.Module):
             Dropout(dropout),
         )
 
-    def forward(self, vectors: Tensor, views: Tensor, signals: Tensor, ages: Tensor, at: Tensor | None) -> Tensor:
+    def forward(self, vectors: Tensor, views: Tensor, signals: Tensor, ages: Tensor, at: Places) -> Tensor:
         rows = slice(-1, None) if at is None else slice(None)
         _, inside = _band(vectors.shape[1], self.history, vectors.device)
         once = functional.one_hot(signals, _SIGNALS).to(vectors.dtype) * (signals > 0)[..., None]
@@ -127,7 +133,7 @@ class _MeanPool(nn.Module):
         return self.layers(torch.cat([views.flatten(1), *(_chosen(part, at) for part in (counts, *spans))], dim=-1))
 
 
-def _chosen(values: Tensor, at: Tensor | None) -> Tensor:
+def _chosen(values: Tensor, at: Places) -> Tensor:
     return values[:, 0] if at is None else values[at]
 
 
@@ -176,7 +182,7 @@ class _AttentionPool(nn.Module):
         self.blocks = nn.ModuleList(_Block(self.width, history=history, dropout=dropout) for _ in range(_BLOCKS))
         self.norm = nn.LayerNorm(self.width)
 
-    def forward(self, vectors: Tensor, _: Tensor, signals: Tensor, ages: Tensor, at: Tensor | None) -> Tensor:
+    def forward(self, vectors: Tensor, _: Tensor, signals: Tensor, ages: Tensor, at: Places) -> Tensor:
         apart, inside = _band(vectors.shape[1], self.history, vectors.device)
         seen = inside & (signals > 0)[:, None, None, :]  # (n, 1, length, length)
         seen = seen | torch.eye(len(apart), dtype=torch.bool, device=vectors.device)  # an empty row would give NaN

@@ -6,6 +6,7 @@ not DistributedDataParallel, which sums sparse gradients; NCCL cannot do that, a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def team_of(device: Device) -> Iterator[Team]:
             tower.to(team.device)
 
     Raises:
-        SettingsError: device=cuda, and PyTorch finds no GPU.
+        SettingsError: device=cuda, and PyTorch finds no GPU, or torchrun started more processes here than it finds.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device=cuda, but PyTorch finds no GPU here; use device=cpu, or see to its driver")
@@ -99,6 +100,12 @@ def team_of(device: Device) -> Iterator[Team]:
     if not dist.is_torchelastic_launched():
         yield Team(device=torch.device("cuda" if on_gpu else "cpu"))
         return
+    here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if on_gpu and here > gpus:
+        raise SettingsError(
+            f"torchrun started {here} processes here, and each needs a GPU of its own, of which there are {gpus}; "
+            f"use --nproc-per-node {gpus}, or device=cpu"
+        )
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         own = torch.device("cuda", get_node_local_rank()) if on_gpu else torch.device("cpu")

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.user_tower import newest_known
 from offline.interactions.log import InteractionLog, spans
 from offline.ranking.embeddings import catalogue_scores, histories
-from offline.ranking.examples import Examples, chunks
+from offline.ranking.examples import MAX_ROWS, Examples, chunks
 from offline.ranking.rank import LIST_LENGTH
 from offline.user_tower.data import TrainingData
 from offline.user_tower.networks import Items, Tower
@@ -66,18 +66,22 @@ class NetworkScorer:
         starts, total = data.log.offsets[examples.users], 0.0
         known = counted[data.row_of[examples.targets[counted]] >= 0]  # others are missed
         own = known[data.team.rank :: data.team.size]
-        rows = max(1, _CHUNK_SCORES // len(self.vectors))
+        rows = min(MAX_ROWS, max(1, _CHUNK_SCORES // len(self.vectors)), max(1, len(own)))
+        scores = self.vectors.new_empty(rows, len(self.vectors))  # of all chunks: new memory takes longer than products
         for chunk in chunks(examples.ends[own] - starts[own], rows=rows):
             some = own[chunk]
             seen = spans(starts[some], examples.ends[some]) if protocol == "discovery" else None
-            total += float(self._gains(examples, some, seen).sum())
+            total += float(self._gains(examples, some, seen, scores[: len(some)]).sum())
         return data.team.total(total)[0] / len(counted)
 
-    def _gains(self, examples: Examples, some: Int64, seen: tuple[Int64, Int64] | None) -> Tensor:
-        """(n,) what each of some examples adds to the sum, without the tracks that are seen: rows and positions."""
+    def _gains(self, examples: Examples, some: Int64, seen: tuple[Int64, Int64] | None, scores: Tensor) -> Tensor:
+        """(n,) what each of some examples adds to the sum, without the tracks that are seen: rows and positions.
+
+        The scores (n, items) are overwritten.
+        """
         data = self.data
         with torch.inference_mode():
-            scores = self.embed(examples.users[some], examples.ends[some]) @ self.vectors.T
+            torch.mm(self.embed(examples.users[some], examples.ends[some]), self.vectors.T, out=scores)
             targets = torch.from_numpy(data.row_of[examples.targets[some]]).to(data.device)
             own = scores.gather(1, targets[:, None])
             if seen is not None:

@@ -5,8 +5,9 @@ python tests/benchmarks/user_tower.py speed                     # examples/s, fi
 python tests/benchmarks/user_tower.py best                      # time and memory of a training, half an hour
 python tests/benchmarks/user_tower.py border                    # from how many tracks on the softmax is sampled
 python tests/benchmarks/user_tower.py scale 10000000            # time and memory by part, for a log of so many listens
+python tests/benchmarks/user_tower.py devices                   # examples/s on one core, on all of them, and on a GPU
 
-Figures are for two cores, and kept in build/bench.json.
+Figures are for two cores where nothing else is said, and kept in build/bench.json.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +40,7 @@ from tracks_path import MIB, TASTEWAVE, Figures
 BUILD = ROOT / "build"
 CORES, HISTORY = 2, 50
 ROUNDS, ROUND_S, WARM_UP_S = 3, 20.0, 10.0
+DEVICE_S = 6.0
 USERS, TRACKS, EVENTS, GENRES = 6040, 3416, 1_000_000, 18
 FIRST_S, DAY_S = 956_703_932, 86_400
 """When MovieLens-1M begins, seconds since 1970."""
@@ -166,7 +170,7 @@ def recbole(log: Path, folder: Path) -> Iterator[RecBole]:
 class Ours:
     """The user tower's training, step by step."""
 
-    def __init__(self, log: Path, folder: Path, pooling: Literal["mean", "attention"]) -> None:
+    def __init__(self, log: Path, folder: Path, pooling: Literal["mean", "attention"], device: str = "cpu") -> None:
         import torch
 
         from offline.user_tower.candidate import Candidate
@@ -179,7 +183,7 @@ class Ours:
             log=str(log), out=str(folder / "tower"), pooling=pooling, split="leave-last", history=HISTORY,
             validation_examples=100,
         )  # fmt: skip
-        data = prepare(settings, scratch=folder, team=Team(device=torch.device("cpu")))
+        data = prepare(settings, scratch=folder, team=Team(device=torch.device(device)))
         self._candidate = Candidate(data, 0.2, folder / "checkpoint.safetensors")
         self._steps = data.steps()
 
@@ -224,6 +228,27 @@ def speed(folder: Path) -> Figures:
     print(f"  history {HISTORY}, full softmax of {TRACKS} tracks; RecBole with its own defaults, of width 64, makes a "
           "sequence of each prefix, we learn at many places of a window")  # fmt: skip
     return {"examples_per_s": rates}
+
+
+def devices(folder: Path) -> Figures:
+    """Examples/s of our training in one thread, in as many as there are cores, and on a GPU where there is one."""
+    import torch
+
+    log = folder / "log.parquet"
+    write_look_alike(log)
+    cores = len(os.sched_getaffinity(0))
+    runs = [("cpu", 1), ("cpu", cores), *([("cuda", cores)] if torch.cuda.is_available() else [])]
+    figures: Figures = {}
+    for pooling in ("mean", "attention"):
+        for device, threads in runs:
+            torch.set_num_threads(threads)
+            name = f"{pooling}, {device}" + (f", {threads} threads" if device == "cpu" else "")
+            trained = Ours(log, folder / name, pooling, device)
+            trained.train(DEVICE_S)
+            examples, took = trained.train(DEVICE_S)
+            figures[name] = examples / took
+            print(f"{name:<30}{figures[name]:12,.0f} examples/s", flush=True)
+    return figures
 
 
 def best(folder: Path) -> Figures:
@@ -302,7 +327,7 @@ def _step_s(tracks: int, **settings: Any) -> float:
 
 
 def scale(folder: Path, *, listens: int) -> Figures:
-    """CPU seconds of each part of a training in one thread, and its peak memory; users a tenth, tracks a hundredth."""
+    """Seconds of each part of a training in one thread, and its peak memory; users a tenth, tracks a hundredth."""
     import torch
 
     from offline.user_tower.candidate import Candidate
@@ -312,51 +337,64 @@ def scale(folder: Path, *, listens: int) -> Figures:
     from offline.user_tower.settings import TowerTraining
 
     torch.set_num_threads(1)
-    _write_large(folder / "log.parquet", listens=listens)
-    settings = TowerTraining(log=str(folder / "log.parquet"), out="", validate_every=20)
-    seconds, began = {}, time.process_time()
+    (log := folder / "log").mkdir()
+    settings = TowerTraining(log=str(log), out="", validate_every=20)
+    seconds: Figures = {}
 
-    def took(part: str) -> None:
-        nonlocal began
-        seconds[part] = time.process_time() - began
-        print(f"{part:<40}{seconds[part]:8.1f} s", flush=True)
-        began = time.process_time()
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        cpu_s, wall_s = time.process_time(), time.monotonic()
+        yield
+        seconds[name] = time.process_time() - cpu_s, time.monotonic() - wall_s
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+        print(
+            f"{name:<40}{seconds[name][0]:8.1f} s CPU {seconds[name][1]:8.1f} s, peak {peak_mib:,.0f} MiB", flush=True
+        )
 
-    data = prepare(settings, scratch=folder, team=Team(device=torch.device("cpu")))
-    took("reading the log, where items start")
-    training_order(data.log, data.split, data.row_of, rng=np.random.default_rng(0))
-    took("the order of an epoch")
-    candidate = Candidate(data, 0.2, folder / "checkpoint")
-    steps = data.steps()
-    next(steps)
-    took("the first step's windows")
-    for batch in islice(steps, 20):
-        candidate._step(batch, torch.Generator().manual_seed(0))
-    took("20 steps")
-    candidate._average()
-    candidate._validate()
-    took("a validation")
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
-    print(f"{data.budget.epoch_steps:,} steps an epoch; peak memory {peak_mib:,.0f} MiB")
+    with part("writing a log"):
+        _write_large(log, listens=listens)
+    with part("reading the log, where items start"):
+        data = prepare(settings, scratch=folder, team=Team(device=torch.device("cpu")))
+    with part("the order of an epoch"):
+        training_order(data.log, data.split, data.row_of, rng=np.random.default_rng(0))
+    peak_mib = 0.0
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        of_device = replace(data, team=Team(device=torch.device(device)))
+        candidate = Candidate(of_device, 0.2, folder / "checkpoint")
+        steps = data.steps()
+        with part(f"{device}: the first step's windows"):
+            next(steps)
+        with part(f"{device}: 20 steps and a validation"):
+            candidate.train(islice(steps, 20), advance=lambda: None)
+        with part(f"{device}: 20 steps more"):
+            losses = [candidate._step(batch, torch.Generator().manual_seed(0)) for batch in islice(steps, 20)]
+            losses[-1].item()  # which waits for a GPU
+        with part(f"{device}: a validation"):
+            candidate._average()
+            candidate._validate()
+        steps.close()
+        peak_mib = peak_mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+    print(f"{data.budget.epoch_steps:,} steps an epoch; peak memory without a GPU {peak_mib:,.0f} MiB")
     return seconds | {"epoch_steps": data.budget.epoch_steps, "peak_mib": peak_mib}
 
 
-def _write_large(path: Path, *, listens: int) -> None:
+def _write_large(folder: Path, *, listens: int) -> None:
     """A log with a few favourites and a long tail of tracks, listened to within a year; 10 listens a user."""
-    rng = np.random.default_rng(0)
     users, tracks = listens // 10, listens // 100
     schema = pa.schema([("user_id", pa.string()), ("track_id", pa.string()), ("at", pa.int64())])
-    with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, listens, 1_000_000):
-            count = min(1_000_000, listens - start)
-            user = (rng.random(count) ** 2 * users).astype(np.int64)
-            track = (rng.random(count) ** 3 * tracks).astype(np.int64)
-            columns = {
-                "user_id": pa.array(np.char.add("u", user.astype(str))),
-                "track_id": pa.array(np.char.add("t", track.astype(str))),
-                "at": FIRST_S * 1000 + rng.integers(0, 365 * DAY_S, count) * 1000,
-            }
-            writer.write_table(pa.table(columns, schema=schema))
+
+    def write(start: int) -> None:
+        rng, count = np.random.default_rng(start), min(1_000_000, listens - start)
+        user = (rng.random(count) ** 2 * users).astype(np.int64)
+        track = (rng.random(count) ** 3 * tracks).astype(np.int64)
+        frame = pl.DataFrame({"user": user, "track": track}).select(
+            user_id="u" + pl.col("user").cast(str), track_id="t" + pl.col("track").cast(str)
+        )
+        at = FIRST_S * 1000 + rng.integers(0, 365 * DAY_S, count) * 1000
+        pq.write_table(frame.with_columns(at=at).to_arrow().cast(schema), folder / f"{start:012}.parquet")
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(write, range(0, listens, 1_000_000)))
 
 
 def validations(partial: Path) -> list[tuple[float, int]]:
@@ -371,9 +409,9 @@ def validations(partial: Path) -> list[tuple[float, int]]:
     return found
 
 
-def keep(part: Callable[[Path], Figures]) -> None:
-    """Measure a part on two cores, and keep its figures in build/bench.json."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+def keep(part: Callable[[Path], Figures], *, cores: int = CORES) -> None:
+    """Measure a part on some cores, and keep its figures in build/bench.json."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     with tempfile.TemporaryDirectory() as folder:
         figures = part(Path(folder))
     BUILD.mkdir(exist_ok=True)
@@ -390,6 +428,7 @@ def main() -> None:
 main.command("speed", help=speed.__doc__)(lambda: keep(speed))
 main.command("best", help=best.__doc__)(lambda: keep(best))
 main.command("border", help=border.__doc__)(lambda: keep(border))
+main.command("devices", help=devices.__doc__)(lambda: keep(devices, cores=os.cpu_count() or 1))
 
 
 @main.command(name="scale", help=scale.__doc__)

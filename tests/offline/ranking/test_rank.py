@@ -56,7 +56,7 @@ def test_rows_in_chunks_are_ranked_like_rows_at_once(monkeypatch: pytest.MonkeyP
     split = split_of(log, learned=[2] * 7, valid=0)
     scorer, told = Table(rng.integers(0, 8, (64, 30))), []
     at_once = rank(scorer, log, Examples.of(log, split, split.test))
-    monkeypatch.setattr(of_examples, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(of_examples, "MAX_ROWS", 4)
     examples = Examples.of(log, split, split.test)
     in_chunks = rank(scorer, log, examples, advance=told.append)
     assert max(told) == 4 * 2  # protocols

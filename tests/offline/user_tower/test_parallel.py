@@ -101,3 +101,13 @@ def test_two_processes_give_the_tower_of_one_within_the_spread_of_seeds(loss, tm
 def test_a_gpu_that_is_not_there_is_one_sentence():
     with pytest.raises(SettingsError, match="device=cuda, but PyTorch finds no GPU here"), team_of("cuda"):
         pass
+
+
+def test_more_processes_than_gpus_are_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in (("TORCHELASTIC_RUN_ID", "run"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    refused = pytest.raises(SettingsError, match=r"started 2 processes here, .* --nproc-per-node 1, or device=cpu")
+    with refused, team_of("auto"):
+        pass
