@@ -38,9 +38,9 @@ def _by_tenth(rig: Rig, load: Load, count: int) -> Figures:
                 waits = time.monotonic()
                 rig.until_committed(release, published - PIECE)
                 waited_s += time.monotonic() - waits
+            rig.until_committed(release, published)  # what is in hand is not what stays
             by_tenth.append(worker.memory_full_info().uss / MIB)
             print(f"  {published:,} listens published, {by_tenth[-1]:.1f} MiB", flush=True)
-        rig.until_committed(release, published)
         took_s = time.monotonic() - began
     print(f"{load.users:,} users, {published:,} listens    private memory by tenth "
           f"{', '.join(f'{mib:.0f}' for mib in by_tenth)} MiB; {published / took_s:,.0f} listens/s, "
