@@ -9,15 +9,24 @@ import struct
 
 import msgspec
 
+from models.events import MAX_ID_BYTES
 from models.tagging import Tagging
 
 LENGTH = struct.Struct(">I")
+MAX_REQUEST_BYTES = 1 + MAX_ID_BYTES
+"""A request is one byte and the track's id, where it has one: an empty message would bring no descriptor."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The release is loaded. For each guard of stream.audio.sandbox, whether it holds."""
+    """The release is loaded.
+
+    Attributes:
+        guards: for each guard of stream.audio.sandbox, whether it holds.
+        dim: of taste space; None where the release has none.
+    """
 
     guards: dict[str, bool]
+    dim: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

@@ -1,7 +1,7 @@
 """A process that hears tracks: `python -m stream.audio.pool_process SOCKET RELEASE MAX_DURATION_S MEMORY_BYTES`.
 
 TaggerPool starts it with one end of a socket pair. It loads the release, gives up the rights that it no longer needs
-(stream.audio.sandbox), and sends Ready. From then on, each request is one byte with the descriptor of an open file,
+(stream.audio.sandbox), and sends Ready. From then on, each request is a track's id with the descriptor of an open file,
 and its answer a Tagging or a Refused (stream.audio.messages). It ends when the worker closes the socket.
 """
 
@@ -24,7 +24,7 @@ import msgspec
 
 from models.errors import FetchFailed, OutOfMemory, TastewaveError
 from stream.audio import sandbox
-from stream.audio.messages import LENGTH, Message, Ready, Refused
+from stream.audio.messages import LENGTH, MAX_REQUEST_BYTES, Message, Ready, Refused
 
 if TYPE_CHECKING:
     from models.tagger import Tagger
@@ -58,14 +58,14 @@ class PoolProcess:
             return
         _warm_up(tagger)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print warnings about a file there
-        self._send(Ready(sandbox.enter(memory_bytes=memory_bytes)))
-        while descriptors := self._receive():
-            self._send(_hear(tagger, descriptors[0]))
+        self._send(Ready(sandbox.enter(memory_bytes=memory_bytes), tagger.dim))
+        while request := self._receive():
+            self._send(_hear(tagger, *request))
 
-    def _receive(self) -> list[int]:
-        """The descriptor of the next file; nothing when the worker has closed its end."""
-        _, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1)
-        return descriptors
+    def _receive(self) -> tuple[str | None, int] | None:
+        """The id and the descriptor of the next track; None when the worker has closed its end."""
+        request, descriptors, _, _ = socket.recv_fds(self._channel, MAX_REQUEST_BYTES, 1)
+        return (request[1:].decode() or None, descriptors[0]) if descriptors else None
 
     def _send(self, message: Message) -> None:
         data = msgspec.msgpack.encode(message)
@@ -89,10 +89,10 @@ def _warm_up(tagger: Tagger) -> None:
     tagger.tag(wav.replace(wav[36:44], b"data\0\0\0\0"))  # without its length, PyAV reads it
 
 
-def _hear(tagger: Tagger, descriptor: int) -> Message:
+def _hear(tagger: Tagger, track_id: str | None, descriptor: int) -> Message:
     try:
         with open(descriptor, "rb") as file:
-            return tagger.tag(file)
+            return tagger.tag(file, track_id=track_id)
     except TastewaveError as error:
         return _refused(error)
     except MemoryError:
