@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench.py            # everything
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens or users
+                                            # listens, users or encoder
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import encoder
 import listens_path
 import tracks_path
 import users_store
@@ -89,7 +90,7 @@ def tag(folder: Path) -> Figures:
 
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
-PARTS |= tracks_path.PARTS | listens_path.PARTS | users_store.PARTS
+PARTS |= tracks_path.PARTS | listens_path.PARTS | users_store.PARTS | encoder.PARTS
 
 
 @click.command(help=__doc__)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from models.audio_encoder import WaveformInput
+from models.audio_encoder import ENCODER_MANIFEST, WaveformInput
 from models.errors import ReleaseError, SettingsError
 from models.release import Release, load_release
 from offline.audio_encoder.seal import seal
@@ -240,6 +240,7 @@ def words(training: GenreTraining) -> list[str]:
 
 def test_the_audio_encoder_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
     encoder = write_filterbank(tmp_path / "encoder", dim=8)
+    (encoder / ENCODER_MANIFEST).unlink()
     (encoder / "LICENSE.txt").write_text("of the weights")
     seal(encoder, name="filterbank", licence="MIT", takes=WaveformInput(sample_rate=16_000), window_s=30, training={})
     out, options = tmp_path / "out", ["--networks", str(networks_dir), "--audio-encoder", str(encoder)]
