@@ -53,10 +53,10 @@ class PoolProcess:
 
         try:
             tagger = Tagger(load_release(release), max_duration_s=max_duration_s)
+            _warm_up(tagger)
         except TastewaveError as error:
             self._send(_refused(error))
             return
-        _warm_up(tagger)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print warnings about a file there
         self._send(Ready(sandbox.enter(memory_bytes=memory_bytes), tagger.dim))
         while request := self._receive():

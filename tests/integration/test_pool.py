@@ -14,16 +14,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from onnx import helper
 
 from models.errors import FetchFailed, NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut, ReleaseError
 from models.release import DEFAULT, load_release
+from models.sealed_folder import describe_file
 from models.tagger import Tagger
 from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.machine import MachineUnusable
 from stream.audio.pool import PoolUnusable, TaggerPool
 from tests.platform import taste
-from tests.platform.encoders import write_filterbank, write_mean_mel
+from tests.platform.encoders import write_filterbank, write_mean_mel, write_network
 from tests.platform.music import write_music
 
 
@@ -145,6 +147,27 @@ async def test_a_release_that_cannot_be_used_is_told_as_it_is(tmp_path) -> None:
     try:
         pool.launch()
         with pytest.raises(ReleaseError, match=r"genre\.npz"):
+            await pool.ready()
+    finally:
+        pool.stop()
+
+
+async def test_a_network_of_a_release_that_gives_no_numbers_is_told_as_it_is(tmp_path) -> None:
+    mels = write_mean_mel(tmp_path / "mels", frames=938)
+    network, manifest = mels / "audio_encoder.onnx", mels / "audio_encoder.json"
+    before = describe_file(network)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Log", ["mean"], ["y"]),  # of decibels, which are negative
+    ]
+    write_network(network, nodes, takes=[1, 938, 96], gives=[1, 96], weights={})
+    after = describe_file(network)
+    text = manifest.read_text().replace(before.sha256, after.sha256)
+    manifest.write_text(text.replace(f'"bytes": {before.bytes}', f'"bytes": {after.bytes}'))
+    pool = Pool(release=taste.write_release(tmp_path / "release", None, blocks={"mels": mels}))
+    try:
+        pool.launch()
+        with pytest.raises(ReleaseError, match="mean mel gave numbers that are not finite"):
             await pool.ready()
     finally:
         pool.stop()
