@@ -25,14 +25,20 @@ from tests.platform.tracks import Platform, worker_environment
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture
-def made(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[type[Platform]], Any]]:
-    """Makes platforms on one release, which has a tower and an encoder at another rate than musicnn's."""
-    release = taste.write_release(
-        tmp_path / "release",
-        taste.write_tower(tmp_path / "tower", TRACKS[:30], history=20),
-        audio_encoder=write_filterbank(tmp_path / "encoder", dim=taste.DIM, sample_rate=24_000),
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It has a tower, and an encoder at another rate than musicnn's."""
+    folder = tmp_path_factory.mktemp("release")
+    return taste.write_release(
+        folder / "release",
+        taste.write_tower(folder / "tower", TRACKS[:30], history=20),
+        audio_encoder=write_filterbank(folder / "encoder", dim=taste.DIM, sample_rate=24_000),
     )
+
+
+@pytest.fixture
+def made(environment: dict[str, str], release: Path, tmp_path: Path) -> Iterator[Callable[[type[Platform]], Any]]:
+    """Makes platforms on the release."""
     own = environment | {"TASTEWAVE_RELEASE": str(release)}
     with ExitStack() as platforms:
 

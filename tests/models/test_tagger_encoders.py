@@ -34,6 +34,11 @@ def track() -> bytes:
     return file.getvalue()
 
 
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taste.write_tower(tmp_path_factory.mktemp("tower") / "mean", ["known", "other"])
+
+
 def windows(track: bytes, rate: int) -> list[np.ndarray]:
     """What an encoder at this rate hears: the release's windows, as loud as the release hears them."""
     at = {
@@ -132,8 +137,7 @@ def test_where_the_release_gives_no_embedding_the_plain_head_decides(tmp_path: P
     assert genres("with", head=whole, audio_encoder=encoder) != pytest.approx(by_plain, abs=1e-2)
 
 
-def test_a_track_that_the_tower_knows_has_the_place_that_was_learned(tmp_path: Path, track: bytes):
-    tower = taste.write_tower(tmp_path / "tower", ["known", "other"])
+def test_a_track_that_the_tower_knows_has_the_place_that_was_learned(tmp_path: Path, tower: Path, track: bytes):
     encoder = write_filterbank(tmp_path / "encoder", dim=40)
     tagger = Tagger(load_release(taste.write_release(tmp_path / "release", tower, audio_encoder=encoder)))
     items = load_release(tmp_path / "release").user_tower().items
@@ -151,8 +155,7 @@ def test_a_track_that_the_tower_knows_has_the_place_that_was_learned(tmp_path: P
         ({"dim": 40, "unit_norm": False}, "gives 40 dimensions with unit_norm false"),
     ],
 )
-def test_an_encoder_of_another_space_than_the_tower_is_refused(tmp_path: Path, made: dict, message: str):
-    tower = taste.write_tower(tmp_path / "tower", ["a"])
+def test_an_encoder_of_another_space_than_the_tower_is_refused(tmp_path: Path, tower: Path, made: dict, message: str):
     encoder = write_filterbank(tmp_path / "encoder", **made)
     release = load_release(taste.write_release(tmp_path / "release", tower, audio_encoder=encoder))
     with pytest.raises(ReleaseError, match=message):
