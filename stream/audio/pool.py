@@ -30,7 +30,7 @@ from models.errors import (
 from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.machine import lacking
-from stream.audio.messages import LENGTH, Message, Ready, Refused
+from stream.audio.messages import LENGTH, Message, Ready, Refused, Request
 
 log = structlog.get_logger(__name__)
 
@@ -88,15 +88,19 @@ class _Process:
         self.guards, self._dim = message.guards, message.dim
 
     async def hear(self, file: IO[bytes], track_id: str | None) -> Tagging:
-        """Send it a file and wait for the answer. Raises _Died, MachineUnusable, or the error that it answers with."""
+        """Send it a file and the id of its track, and wait for the answer.
+
+        Raises _Died, MachineUnusable, or the error that it answers with.
+        """
         try:  # opened again: the process can only read, and reads from the start
             descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             problem = FetchFailed(f"the audio cannot be read ({error.strerror}); check its file")
             raise lacking(error) or problem from None
         self._asked = True
-        try:
-            socket.send_fds(self._channel, [b".", (track_id or "").encode()], [descriptor])
+        request = msgspec.msgpack.encode(Request(track_id))
+        try:  # a few hundred bytes into an empty buffer: all of them are taken
+            socket.send_fds(self._channel, [LENGTH.pack(len(request)), request], [descriptor])
         except OSError as error:
             raise lacking(error) or _Died(str(error)) from None
         finally:

@@ -251,7 +251,7 @@ def send(message):
     channel.sendall(LENGTH.pack(len(data)) + data)
 channel = socket.socket(fileno=int(sys.argv[1]))
 send(Ready({"rlimit": True, "landlock": True, "seccomp": True}, 3))
-while socket.recv_fds(channel, 300, 1)[1]:
+while socket.recv_fds(channel, 1000, 1)[1]:
     send(Tagging(status="abstained", genre=None, confidence=0.0, genres=(), tags=(), taggram=b"", embedding=(0.6, 0.8),
                  windows={}, duration_s=1.0, lost_s=0.0, timings_ms={}))
 """
