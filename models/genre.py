@@ -88,8 +88,8 @@ class GenreHead:
 
     Attributes:
         classes: the genres.
-        inputs: names of the features of a window (models.features, or `embedding`) that the head hears, side by side
-            in this order: each is a block of columns as wide as the feature.
+        inputs: names of the features of a window (models.features) that the head hears, side by side in this order:
+            each is a block of columns as wide as the feature.
         exponents: (columns,) what each input value x is raised to: sign(x) |x|^exponent.
         projection: (columns, components) standardisation and PCA in one matrix.
         offset: (components,) to add after the projection.
@@ -156,12 +156,22 @@ class GenreHead:
                 f"the genre head has {len(self.classes)} classes, {len(self.inputs)} inputs, {tracks} training tracks "
                 f"(at least {NEIGHBOURS}) and min_confidence {self.min_confidence} (0 to 1); {_ADVICE}"
             )
-        widths = [feature_width(name) for name in self.inputs]
+        self.check_widths({})
+
+    def check_widths(self, embeddings: Mapping[str, int]) -> None:
+        """Raise ReleaseError where the inputs together are not as wide as what the head takes.
+
+        Args:
+            embeddings: width of each feature that the audio encoders of a release give.
+        """
+        columns, widths = len(self.exponents), [feature_width(name, embeddings) for name in self.inputs]
         known = sum(width or 0 for width in widths)
         if columns != known if None not in widths else columns <= known:
             raise ReleaseError(
                 f"the genre head takes {columns} columns, {', '.join(self.inputs)} have {widths}; {_ADVICE}"
             )
+        if self.plain:
+            self.plain.check_widths(embeddings)
 
     @cached_property
     def _vector_terms(self) -> tuple[Float64, Float64]:

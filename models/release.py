@@ -22,6 +22,7 @@ from models.errors import ReleaseError
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
 
 if TYPE_CHECKING:
+    from models.audio_encoder import AudioEncoder
     from models.genre import GenreHead
     from models.musicnn import Musicnn
     from models.user_tower import UserTower
@@ -49,8 +50,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         loudness_lufs: how loud what is heard is made first (models.audio.loudness), -70 to 0 LUFS;
             UNSET where it is heard as loud as it is.
         user_tower: manifest of the user tower, whose files lie beside it; UNSET where the release has none.
-        audio_encoder: file of the audio encoder; UNSET where the release has none. With one, tracks that the user tower
-            does not know have an embedding as well.
+        audio_encoder: manifest of the audio encoder, whose files lie beside it; UNSET where the release has none. With
+            one, tracks that the user tower does not know have an embedding as well.
+        blocks: for each further network that the genre head hears, the manifest of an audio encoder; UNSET where there
+            are none. What it gives is the feature `<name>.embedding` (models.features).
     """
 
     front_end: str
@@ -66,6 +69,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     loudness_lufs: Annotated[float, msgspec.Meta(ge=-70, le=0)] | msgspec.UnsetType = msgspec.UNSET
     user_tower: str | msgspec.UnsetType = msgspec.UNSET
     audio_encoder: str | msgspec.UnsetType = msgspec.UNSET
+    blocks: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +135,11 @@ class Release:
         return Musicnn(self.folder / networks[model])
 
     def genre_head(self) -> GenreHead:
-        """The genre head. Raises ReleaseError when its classes are not those of the manifest."""
+        """The genre head.
+
+        Raises ReleaseError when its classes are not those of the manifest, or the embeddings that it hears are not as
+        wide as those that the release gives.
+        """
         from models.genre import GenreHead
 
         head = GenreHead.load(self.folder / self.configuration.genre_head)
@@ -139,6 +147,7 @@ class Release:
             raise ReleaseError(
                 f"the genre head knows {head.classes}, the manifest {self.configuration.genres}; {_ADVICE}"
             )
+        head.check_widths(self._embedding_widths())
         return head
 
     def user_tower(self) -> UserTower:
@@ -158,6 +167,38 @@ class Release:
             )
         return tower
 
+    def audio_encoder(self) -> AudioEncoder | None:
+        """The audio encoder, or None. Raises ReleaseError when it is of another taste space than the release."""
+        from models.audio_encoder import load_audio_encoder
+
+        if self.configuration.audio_encoder is msgspec.UNSET:
+            return None
+        encoder = load_audio_encoder(self.folder, manifest_name=self.configuration.audio_encoder)
+        manifest = encoder.manifest
+        if manifest.dim != self.configuration.embedding_dim or not manifest.unit_norm:
+            raise ReleaseError(
+                f"the audio encoder {manifest.name} gives {manifest.dim} dimensions with unit_norm "
+                f"{str(manifest.unit_norm).lower()}, the taste space of the release has "
+                f"{self.configuration.embedding_dim} with unit norm; {_ADVICE}"
+            )
+        return encoder
+
+    def blocks(self) -> dict[str, AudioEncoder]:
+        """The further networks that the genre head hears, by name. Raises ReleaseError as load_audio_encoder."""
+        from models.audio_encoder import load_audio_encoder
+
+        blocks = self.configuration.blocks or {}
+        return {name: load_audio_encoder(self.folder, manifest_name=manifest) for name, manifest in blocks.items()}
+
+    def _embedding_widths(self) -> dict[str, int]:
+        """How wide the features are that audio encoders give."""
+        from models.audio_encoder import read_encoder_manifest
+        from models.features import EMBEDDING, embedding_of
+
+        dim, blocks = self.configuration.embedding_dim, self.configuration.blocks or {}
+        of_blocks = {embedding_of(name): read_encoder_manifest(self.folder / blocks[name]).dim for name in blocks}
+        return of_blocks | ({EMBEDDING: dim} if dim else {})
+
 
 def _decode(content: bytes, shown: str) -> Manifest:
     contract = msgspec.json.decode(content, type=dict[str, Any]).get("contract")
@@ -170,6 +211,7 @@ def _check(manifest: Manifest, shown: str) -> None:
     configuration = manifest.configuration
     needed = {*configuration.networks.values(), configuration.genre_head}
     needed |= {configuration.user_tower, configuration.audio_encoder} - {msgspec.UNSET}
+    needed |= set((configuration.blocks or {}).values())
     if missing := needed - manifest.files.keys():
         raise ReleaseError(f"the manifest uses {', '.join(sorted(map(str, missing)))} and does not list it; {_ADVICE}")
     if not configuration.run or not configuration.networks.keys() >= set(configuration.run):

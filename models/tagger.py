@@ -1,20 +1,23 @@
-"""A track from its file to its genre: decode -> loudness -> log-mel -> musicnn -> genre head, as its release says."""
+"""A track from its file to its genre and its place in taste space, as its release says.
+
+decode -> loudness -> log-mel -> musicnn -> genre head; and the audio encoders, whose vectors the head may hear as well.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio.loudness import made_as_loud
-from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
+from models.audio.loudness import gain_to, made_as_loud
+from models.audio.windows import Source, WindowPlan, Windows, decode_whole, decode_windows
 from models.contract import encode_taggram
 from models.errors import ReleaseError
-from models.features import pack_window, window_features
+from models.features import EMBEDDING, embedding_of, pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
 from models.musicnn import OUTPUTS, TAGS
 from models.release import Configuration, Release
@@ -49,35 +52,53 @@ class Tagger:
         self._max_duration_s = max_duration_s
         self._networks = {model: release.network(model) for model in configuration.run}
         self._head = release.genre_head()
+        self._encoders = {embedding_of(name): block for name, block in release.blocks().items()}
+        if encoder := release.audio_encoder():
+            self._encoders[EMBEDDING] = encoder
+        self._further_rates = {one.sample_rate for one in self._encoders.values()} - {MUSICNN.sample_rate}
+        self._items = release.user_tower().items if configuration.user_tower is not msgspec.UNSET else None
         self._configuration = configuration
 
-    def tag(self, source: Source) -> Tagging:
+    @property
+    def dim(self) -> int | None:
+        """Dimensions of the taste space of the release; None where it has none."""
+        return self._configuration.embedding_dim
+
+    def tag(self, source: Source, *, track_id: str | None = None) -> Tagging:
         """Hear a track.
 
         Args:
             source: its file: a path, bytes, or an open binary file that can seek.
+            track_id: by which the user tower of the release may know it; then its embedding is the one that was
+                learned.
 
         Raises:
             NotAudio, Damaged, TooShort, TooLong, Silent, OSError: as models.audio.windows.decode_windows.
+            ReleaseError: an audio encoder of the release gives no numbers, or the genre head lacks an input.
         """
         timings_ms: dict[str, float] = {}
         with _timed(timings_ms, "decode"):
             audio = decode_windows(
-                source, plan=self._plan, sample_rate=MUSICNN.sample_rate, max_duration_s=self._max_duration_s
+                source,
+                plan=self._plan,
+                sample_rate=MUSICNN.sample_rate,
+                max_duration_s=self._max_duration_s,
+                further_rates=self._further_rates,
             )
-            waveforms = _as_loud_as_heard(self._configuration, audio.waveforms)
+            waveforms = _at_rates_as_heard(self._configuration, audio)
         with _timed(timings_ms, "log_mel"):
-            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms]
+            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms[MUSICNN.sample_rate]]
         with _timed(timings_ms, "network"):
             heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
+        vectors: dict[str, Float32] = {}
+        if self._encoders:
+            with _timed(timings_ms, "encoder"):
+                vectors = {name: encoder(waveforms[encoder.sample_rate]) for name, encoder in self._encoders.items()}
         with _timed(timings_ms, "genre"):
             features = {
                 model: [window_features(model, window) for window in windows] for model, windows in heard.items()
             }
-            by_window = [
-                {name: row[name] for row in rows for name in row} for rows in zip(*features.values(), strict=True)
-            ]
-            decision = self._head.decide(by_window)
+            decision = self._head.decide(_by_window(features, vectors))
         first = next(iter(heard))
         taggram = np.concatenate([window.taggram for window in heard[first]])
         return Tagging(
@@ -88,6 +109,7 @@ class Tagger:
             genres_from="tags" if decision.abstained_because == "tags" else None,
             tags=_ranked_tags(first, taggram),
             taggram=encode_taggram(taggram),
+            embedding=self._embedding(track_id, vectors),
             windows={
                 model: tuple(
                     pack_window(model, row, start_ms=start_ms)
@@ -99,6 +121,14 @@ class Tagger:
             lost_s=audio.lost_s,
             timings_ms=timings_ms,
         )
+
+    def _embedding(self, track_id: str | None, vectors: Mapping[str, Float32]) -> tuple[float, ...] | None:
+        """Where a track is in taste space."""
+        if self._items and track_id is not None and (row := int(self._items.rows([track_id])[0])) >= 0:
+            return tuple(self._items.vectors[row].tolist())
+        if EMBEDDING in vectors:
+            return tuple(self._encoders[EMBEDDING].mean(vectors[EMBEDDING]).tolist())
+        return None
 
 
 def whole_features(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> dict[str, Float32]:
@@ -139,15 +169,28 @@ def whole_log_mel(release: Release, source: Source, *, max_duration_s: float = M
     """
     _check_front_end(release)
     waveform = decode_whole(source, sample_rate=MUSICNN.sample_rate, max_duration_s=max_duration_s)
-    return musicnn_log_mel(_as_loud_as_heard(release.configuration, [waveform])[0])
+    lufs = release.configuration.loudness_lufs
+    if lufs is not msgspec.UNSET:
+        (waveform,) = made_as_loud([waveform], lufs=lufs, sample_rate=MUSICNN.sample_rate)
+    return musicnn_log_mel(waveform)
 
 
-def _as_loud_as_heard(configuration: Configuration, waveforms: Sequence[Float32]) -> Sequence[Float32]:
-    """The waveforms at the loudness at which the release hears."""
+def _by_window(
+    features: Mapping[str, Sequence[Mapping[str, Float32]]], vectors: Mapping[str, Float32]
+) -> list[dict[str, Float32]]:
+    """The features of each window, from those of each musicnn network and (windows, dim) of each audio encoder."""
+    rows = zip(*features.values(), *([{name: row} for row in of] for name, of in vectors.items()), strict=True)
+    return [{name: value for part in parts for name, value in part.items()} for parts in rows]
+
+
+def _at_rates_as_heard(configuration: Configuration, audio: Windows) -> dict[int, Sequence[Float32]]:
+    """The waveforms of a track's windows by their sample rate, all made louder by one gain."""
+    by_rate: dict[int, Sequence[Float32]] = {audio.sample_rate: audio.waveforms, **audio.at_rates}
     lufs = configuration.loudness_lufs
     if lufs is msgspec.UNSET:
-        return waveforms
-    return made_as_loud(waveforms, lufs=lufs, sample_rate=configuration.sample_rate)
+        return by_rate
+    gain = gain_to(lufs, audio.waveforms, sample_rate=audio.sample_rate)
+    return {rate: [waveform * gain for waveform in waveforms] for rate, waveforms in by_rate.items()}
 
 
 def _check_front_end(release: Release) -> None:

@@ -190,6 +190,29 @@ JOBS = (
         """,
     ),
     Job(
+        name="seal-encoder",
+        settings="offline.audio_encoder.seal:SealEncoder",
+        run="offline.audio_encoder.seal:run",
+        arguments=(
+            Argument("network", "NETWORK", click.Path(exists=True, dir_okay=False)),
+            Argument("out", "OUT_DIR", FOLDER),
+        ),
+        options=(Option("--name"), Option("--licence")),
+        short="Make an audio encoder of any ONNX network.",
+        help="""Make an audio encoder of NETWORK, an ONNX file: a folder that `build-release` takes into a release.
+
+        NETWORK takes one window of audio as float32, (1, samples) or (1, frames, mels), and gives one vector (1, dim).
+        It is tried on a window of noise.
+
+        \b
+        Examples:
+          tastewave-offline seal-encoder mine.onnx encoders/mine --name "ours, May" --licence ours \\
+            input.kind=waveform input.sample_rate=24000 window_s=10
+          tastewave-offline seal-encoder mel.onnx encoders/mel --name mel --licence MIT unit_norm=false \\
+            'input={kind="log_mel", frames=938, mel={sample_rate=16000, n_fft=1024, hop_length=512, n_mels=96}}'
+        """,
+    ),
+    Job(
         name="build-release",
         settings="offline.release.settings:BuildRelease",
         run="offline.release.build:run",
@@ -198,6 +221,7 @@ JOBS = (
             Option("--out", shown="DIR", type=FOLDER),
             Option("--networks", shown="DIR", type=FOLDER_THAT_IS),
             Option("--tower", shown="DIR", type=FOLDER_THAT_IS),
+            Option("--audio-encoder", shown="DIR", type=FOLDER_THAT_IS),
         ),
         short="Train a genre head and write a release.",
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
@@ -208,6 +232,7 @@ JOBS = (
         \b
         Examples:
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --tower towers/mean
+          tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --audio-encoder encoders/mine
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
         """,
     ),

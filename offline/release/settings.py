@@ -31,6 +31,22 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(description="Folder of the user tower that places users. Listens workers need one."),
     ] = None
 
+    audio_encoder: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the audio encoder, which gives each track a place in the taste space: that of the "
+            "tower, where there is one."
+        ),
+    ] = None
+
+    blocks: Annotated[
+        dict[Annotated[str, Meta(pattern="^[a-z0-9_-]{1,40}$")], str],
+        Meta(
+            description="Folders of audio encoders for the genre head, by name: `training.inputs` names what it hears "
+            "of them as NAME.embedding."
+        ),
+    ] = {}
+
     loudness_lufs: Annotated[
         Annotated[float, Meta(ge=-70, le=0)] | None,
         Meta(

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from models.errors import NotFound
@@ -28,6 +29,9 @@ TAGGING = Tagging(
     lost_s=0.0,
     timings_ms={},
 )
+
+
+PLACES = {"t": (0.6, 0.8)}
 
 
 class Servers:
@@ -87,9 +91,9 @@ class Servers:
     async def take_back(self, track_id: str, *, features: bool) -> None:
         self.did.append("take back answer" + " and features" * features)
 
-    async def tag(self, file) -> Tagging:
+    async def tag(self, file, *, track_id: str) -> Tagging:
         self.did.append("hear")
-        return TAGGING
+        return msgspec.structs.replace(TAGGING, embedding=PLACES.get(track_id))
 
 
 @asynccontextmanager
@@ -162,9 +166,9 @@ async def test_the_answer_to_a_later_upload_stands_and_its_features_do() -> None
     assert await handled(Servers(answer(later_ms=7))) == ["publish answer of 7"]
 
     class Overtaken(Servers):
-        async def tag(self, file) -> Tagging:
+        async def tag(self, file, *, track_id: str) -> Tagging:
             self.held = answer(later_ms=7)
-            return await super().tag(file)
+            return await super().tag(file, track_id=track_id)
 
     assert await handled(Overtaken()) == ["hear", "put tagged", "publish answer of 7"]
 
@@ -194,9 +198,9 @@ async def test_an_upload_of_a_track_that_was_forgotten_since_is_not_heard() -> N
 
 async def test_what_was_written_while_its_track_was_forgotten_is_taken_back() -> None:
     class Forgotten(Servers):
-        async def tag(self, file) -> Tagging:
+        async def tag(self, file, *, track_id: str) -> Tagging:
             self.marked_at = UPLOADED_AT + 1
-            return await super().tag(file)
+            return await super().tag(file, track_id=track_id)
 
     servers = Forgotten()
     did = await handled(servers)
@@ -207,6 +211,12 @@ async def test_what_was_written_while_its_track_was_forgotten_is_taken_back() ->
     late.audio_is_there = False
     late.marked_at = UPLOADED_AT - 1  # before this upload
     assert await handled(late) == ["put failed", "publish answer of 0", "dead letter not_found"]
+
+
+async def test_an_answer_has_the_embedding_of_its_track() -> None:
+    servers = Servers()
+    await handled(servers)
+    assert servers.held.embedding == (0.6, 0.8)
 
 
 async def test_an_upload_later_than_the_time_up_to_which_its_track_is_forgotten_is_answered() -> None:
