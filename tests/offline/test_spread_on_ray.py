@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from offline.spread import spread
 from tests.offline.small_works import Work, shards
 from tests.offline.test_spread import notes, sums, wait_for
 
-NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+# On loopback; Ray would take 127.0.0.1 for the machine's own address.
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture
@@ -48,9 +50,8 @@ def test_a_node_that_dies_in_the_middle_loses_nothing_and_nothing_is_there_twice
     assert given_up == []
     assert sums(tmp_path) == {f"{number:02d}": str(number + 10) for number in range(8)}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{number:02d}" for number in range(8)}
-    begun, ended = ([int(path.name.split("-")[1]) for path in notes(tmp_path, kind)] for kind in ("begun", "ended"))
-    assert len(begun) == 9  # that of the node was begun again
-    assert sorted(ended) == list(range(8))
+    begun = Counter(path.name.split("-")[1] for path in notes(tmp_path, "begun"))
+    assert sorted(begun.values()) == [1] * 7 + [2]  # only what the node had in hand was begun again
 
 
 def _kill_in_the_middle(folder: Path, cluster: Any, node: Any) -> None:
@@ -61,12 +62,12 @@ def _kill_in_the_middle(folder: Path, cluster: Any, node: Any) -> None:
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="the Ray cluster 127.0.0.1:1 cannot be used"):
+    with pytest.raises(SettingsError, match=r"the Ray cluster 127\.0\.0\.2:1 cannot be used"):
         spread(
             Work(tmp_path),
             shards(1),
             out=tmp_path / "out",
             progress=Progress(disable=True),
             label="Adding",
-            ray="127.0.0.1:1",
+            ray="127.0.0.2:1",
         )

@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from models.errors import FetchFailed, NotFound, TooLarge
+from offline.features.audio_files import opened, stamp
+
+
+def content(uri: str, *, max_bytes: int = 1000) -> bytes:
+    with opened(uri, max_bytes=max_bytes) as file:
+        return file.read()
+
+
+def test_a_file_is_read_by_its_path_its_address_and_from_other_file_systems(tmp_path):
+    path = tmp_path / "with space.wav"
+    path.write_bytes(b"music")
+    with fsspec.open("memory://bucket/a.wav", "wb") as file:
+        file.write(b"other music")  # type: ignore[attr-defined]
+    assert content(str(path)) == content(path.as_uri()) == b"music"
+    assert content("memory://bucket/a.wav") == b"other music"
+
+
+def test_the_stamp_changes_with_size_and_time(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"music")
+    first = stamp(str(path))
+    assert first == stamp(path.as_uri()) is not None
+    os.utime(path, ns=(1, 1))
+    second = stamp(str(path))
+    path.write_bytes(b"musics")
+    os.utime(path, ns=(1, 1))
+    assert len({first, second, stamp(str(path))}) == 3
+    assert stamp(str(tmp_path / "missing.wav")) is None
+    assert stamp("nosuch://a/b.wav") is None
+
+
+@pytest.mark.parametrize("place", ["here", "memory"])
+def test_no_more_is_read_than_is_allowed(tmp_path, place):
+    uri = f"{tmp_path}/a.wav" if place == "here" else "memory://large/a.wav"
+    with fsspec.open(uri, "wb") as file:
+        file.write(b"x" * 1000)  # type: ignore[attr-defined]
+    assert len(content(uri, max_bytes=1000)) == 1000
+    with pytest.raises(TooLarge, match="more than 0 MB; raise max_mb"):
+        content(uri, max_bytes=999)
+
+
+@pytest.mark.parametrize("uri", ["/nowhere/a.wav", "memory://nowhere/a.wav"])
+def test_a_file_that_is_not_there_is_not_found(uri):
+    with pytest.raises(NotFound, match="is not there; mend the catalogue"):
+        content(uri)
+
+
+def test_what_cannot_be_read_as_a_file_is_one_sentence(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for uri in (str(tmp_path), str(tmp_path / "pipe")):
+        with pytest.raises(FetchFailed, match="is no regular file"):
+            content(uri)
+    with pytest.raises(FetchFailed, match="cannot be read"):
+        content("nosuch://a/b.wav")
