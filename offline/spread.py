@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ MOST_DEATHS = 3
 
 _GIVEN_UP_IN_A_ROW = 3  # with none done between them, not the shards are to blame
 _AHEAD_ON_RAY = 2  # shards in hand for each core: none waits for this process, and a cluster that grows has a reason to
+_ANSWER_S = 10.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -108,6 +110,8 @@ def spread(
     waiting = deque(name for name in shards if not (out / name).exists())
     done = sum(map(len, shards.values())) - sum(len(shards[name]) for name in waiting)
     bar = progress.add_task(label, total=sum(map(len, shards.values())), completed=done)
+    if not waiting:
+        return []
     deaths, given_up, in_a_row = Counter[str](), set[str](), 0
     with _ray_crew(work, ray) if ray else _process_crew(work, min(processes or cores(), len(waiting))) as crew:
         come = list[tuple[str, Files]]()
@@ -311,8 +315,9 @@ def _ray_crew(work: Callable[[Any], Files], address: str) -> Iterator[_Crew]:
         raise SettingsError("ray is not installed here; install tastewave[ray], or leave --ray out") from None
     ray: Any = ray_library
     try:
+        _check_answers(address)
         ray.init(address, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise SettingsError(
             f"the Ray cluster {address} cannot be used ({error}); name the address that `ray start --head` prints, "
             "on a machine of the cluster"
@@ -321,3 +326,10 @@ def _ray_crew(work: Callable[[Any], Files], address: str) -> Iterator[_Crew]:
         yield _OnRay(ray, work, address)
     finally:
         ray.shutdown()  # ends what its processes still do for this one
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nothing listens at an address; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()

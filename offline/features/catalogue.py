@@ -88,10 +88,13 @@ def _of_table(settings: Features) -> pl.DataFrame:
 
 
 def _text(table: pl.DataFrame, name: str) -> pl.Series:
-    """A column as text, null where there is none or it is empty."""
+    """A column as text, null where there is none or it is empty; the parts of a list stand one after another."""
     if name not in table.columns:
         return pl.repeat(None, len(table), dtype=pl.String, eager=True)
-    return table[name].cast(pl.String).replace("", None)
+    column = table[name]
+    if isinstance(column.dtype, pl.List):
+        column = column.cast(pl.List(pl.String)).list.join("; ")
+    return column.cast(pl.String).replace("", None)
 
 
 def _absolute(uri: str, catalogue: str) -> str:

@@ -7,18 +7,18 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from models.audio.loudness import made_as_loud
+from models.audio.loudness import gain_to
 from models.audio.windows import WindowPlan, Windows, decode_windows
 from models.errors import OutOfMemory, ReleaseError, TastewaveError
 from models.features import feature_width, window_features
-from models.mel import MUSICNN, MelConfig, log_mel, musicnn_log_mel
+from models.mel import MUSICNN, Float32, MelConfig, log_mel, musicnn_log_mel
 from models.musicnn import OUTPUTS, Musicnn, MusicnnFeatures
 from models.release import Release, load_release
 from offline.features.audio_files import opened
@@ -135,13 +135,14 @@ class Hearing:
                 content = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
                 if content in self.known or content in here:
                     return Row(uri=wanted.uri, stamp=wanted.stamp, content=content), {}
-                audio = self._decoded(file, MUSICNN.sample_rate)
-                heard, patches = self._through_networks(audio, networks)
+                file.seek(0)
+                audio, waveforms = self._decoded(file)
+                heard, patches = self._through_networks(waveforms[MUSICNN.sample_rate], networks)
                 frames = (0,) * len(audio.starts_ms)
                 if self.mel:
-                    waveforms = self._waveforms_for(self.mel, audio, file)
-                    heard[LOG_MEL] = [log_mel(waveform, self.mel).astype(np.float16) for waveform in waveforms]
-                    frames = tuple(map(len, heard[LOG_MEL]))
+                    spectrograms = [log_mel(waveform, self.mel) for waveform in waveforms[self.mel.sample_rate]]
+                    heard[LOG_MEL] = [spectrogram.astype(np.float16) for spectrogram in spectrograms]
+                    frames = tuple(map(len, spectrograms))
         except TastewaveError as error:
             return _failed(wanted, content, error.reason, str(error)), {}
         except MemoryError:
@@ -160,40 +161,29 @@ class Hearing:
         )
         return row, heard
 
-    def _decoded(self, file: Any, sample_rate: int) -> Windows:
-        """The windows of a track, as loud as they are heard."""
-        file.seek(0)
-        audio = decode_windows(file, plan=self.plan, sample_rate=sample_rate, max_duration_s=self.max_duration_s)
-        if self.lufs is None:
-            return audio
-        waveforms = made_as_loud(audio.waveforms, lufs=self.lufs, sample_rate=sample_rate)
-        return Windows(
-            waveforms=tuple(waveforms),
-            starts_ms=audio.starts_ms,
-            duration_s=audio.duration_s,
-            sample_rate=sample_rate,
-            lost_s=audio.lost_s,
+    def _decoded(self, file: IO[bytes]) -> tuple[Windows, dict[int, list[Float32]]]:
+        """The windows of a track, and their waveforms by sample rate, all made as loud as is heard by one gain."""
+        further = {self.mel.sample_rate} - {MUSICNN.sample_rate} if self.mel else ()
+        audio = decode_windows(
+            cast(BinaryIO, file),
+            plan=self.plan,
+            sample_rate=MUSICNN.sample_rate,
+            max_duration_s=self.max_duration_s,
+            further_rates=further,
         )
-
-    def _waveforms_for(self, mel: MelConfig, audio: Windows, file: Any) -> Sequence[NDArray[np.float32]]:
-        """The same windows at the sample rate of a spectrogram."""
-        if mel.sample_rate == audio.sample_rate:
-            return audio.waveforms
-        other = self._decoded(file, mel.sample_rate)
-        if other.starts_ms != audio.starts_ms:
-            raise TastewaveError(
-                f"the track's silences are others at {mel.sample_rate} Hz than at {audio.sample_rate} Hz, so that its "
-                "windows are; leave it out, or use a spectrogram of the release's sample rate"
-            )
-        return other.waveforms
+        by_rate = {audio.sample_rate: audio.waveforms, **audio.at_rates}
+        if self.lufs is None:
+            return audio, {rate: list(waveforms) for rate, waveforms in by_rate.items()}
+        gain = gain_to(self.lufs, audio.waveforms, sample_rate=audio.sample_rate)
+        return audio, {rate: [waveform * gain for waveform in waveforms] for rate, waveforms in by_rate.items()}
 
     def _through_networks(
-        self, audio: Windows, networks: Mapping[str, Musicnn]
+        self, waveforms: Sequence[Float32], networks: Mapping[str, Musicnn]
     ) -> tuple[dict[str, list[NDArray[Any]]], tuple[int, ...]]:
         """What each network hears, by the names of the arrays, and how many patches each window has."""
         arrays: dict[str, list[NDArray[Any]]] = {}
         patches: tuple[int, ...] = ()
-        log_mels = [musicnn_log_mel(waveform) for waveform in audio.waveforms] if networks else []
+        log_mels = [musicnn_log_mel(waveform) for waveform in waveforms] if networks else []
         for model, network in networks.items():
             heard = [network(spectrogram) for spectrogram in log_mels]
             patches = tuple(len(window.taggram) for window in heard)

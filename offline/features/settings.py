@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from models.mel import MUSICNN, MelConfig
+from models.mel import ENCODER, MelConfig
 
 Count = Annotated[int, Meta(ge=1)]
 Lufs = Annotated[float, Meta(ge=-70, le=0)]
@@ -44,15 +44,15 @@ class Features(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool, Meta(description="Keep max_pool of each patch of 3 s as well, 1.5 kB a patch and network.")
     ] = False
 
-    log_mels: Annotated[bool, Meta(description="Keep the log-mel spectrogram of each window, about 0.4 MB.")] = True
+    log_mels: Annotated[bool, Meta(description="Keep the log-mel spectrogram of each window, 0.2 MB for 30 s.")] = True
 
     mel: Annotated[
         MelConfig,
         Meta(
             description="Which spectrogram that is, as the audio encoder hears it; given as a whole: "
-            "mel={sample_rate=16000, n_fft=512, hop_length=256, n_mels=96}."
+            "mel={sample_rate=16000, n_fft=1024, hop_length=512, n_mels=96}."
         ),
-    ] = MUSICNN
+    ] = ENCODER
 
     loudness_lufs: Annotated[
         Lufs | None,

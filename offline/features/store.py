@@ -65,7 +65,7 @@ class StoredTrack(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         track_id: of the catalogue.
-        artist_id, genre: None where the catalogue does not say.
+        artist_id, genre: None where the catalogue does not say; several genres are joined by `; `.
         content: SHA-256 of its file; tracks of one content have the same features.
         duration_s: of the whole track.
         starts_ms: where each of its windows starts in it.
@@ -89,10 +89,10 @@ class StoredTrack(msgspec.Struct, frozen=True, kw_only=True):
 class FeatureStore:
     """The features of a catalogue, for trainings. Arrays are mapped, not read, until they are looked at.
 
-        store = open_store("features", mel=encoder.mel)
+        store = open_store("features", mel=ENCODER)  # models.mel
         for track in store:
             track.track_id, track.artist_id, track.genre
-        store.log_mel("t000001", 0).shape                 # (1876, 96) for 30 s, float16
+        store.log_mel("t000001", 0).shape                 # (938, 96) for 30 s, float16
         store.features("t000001")[0]["msd.max_pool"]      # (753,) float32, as a genre head takes it
 
     Attributes:

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from models.errors import SettingsError
@@ -43,6 +44,12 @@ def test_a_table_says_where_files_are_relative_to_itself(tmp_path, ending, place
         ("c", "s3://bucket/c.wav", None, None),
         ("d", "file:///with%20space.wav", "y", "rock"),
     ]
+
+
+def test_several_genres_of_a_track_are_joined(tmp_path):
+    columns = {"track_id": ["a", "b"], "uri": ["a", "b"], "genre": [["Rock", "Electronic---House"], []]}
+    pl.DataFrame(columns, schema_overrides={"genre": pl.List(pl.String)}).write_parquet(tmp_path / "tracks.parquet")
+    assert [genre for *_, genre in rows(tmp_path / "tracks.parquet")] == ["Rock; Electronic---House", None]
 
 
 def test_a_table_at_a_url_means_files_beside_itself():

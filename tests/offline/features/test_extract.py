@@ -54,7 +54,13 @@ def made(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of the folder with all that can be kept, in two shards, and of a track of two windows."""
     write_music(music / "long.wav", seconds=65.0, seed=9)
     out = tmp_path_factory.mktemp("made") / "store"
-    settings = {"networks": ("msd", "mtt"), "patches": True, "genre_folders": True, "tracks_per_shard": 4}
+    settings = {
+        "mel": MUSICNN,
+        "networks": ("msd", "mtt"),
+        "patches": True,
+        "genre_folders": True,
+        "tracks_per_shard": 4,
+    }
     outcome = compute(music, out, **settings)
     assert (outcome.tracks, outcome.unchanged, outcome.failed) == (5, 0, 1)
     return out
@@ -114,8 +120,11 @@ def test_the_max_pool_of_a_window_is_the_mean_of_those_of_its_patches(store: Fea
 
 
 def window_of(path: Path, *, sample_rate: int, window: int) -> np.ndarray:
+    """As loud as the network hears it, whatever the rate."""
+    heard = decode_windows(path, plan=WindowPlan(), sample_rate=16_000, max_duration_s=3600).waveforms
     audio = decode_windows(path, plan=WindowPlan(), sample_rate=sample_rate, max_duration_s=3600)
-    return made_as_loud(audio.waveforms, lufs=-20.0, sample_rate=sample_rate)[window]
+    gain = made_as_loud(heard, lufs=-20.0, sample_rate=16_000)[0].max() / heard[0].max()
+    return audio.waveforms[window] * gain
 
 
 def in_decibels(waveform: np.ndarray, mel: MelConfig) -> np.ndarray:
@@ -163,7 +172,7 @@ def test_a_store_is_refused_where_another_front_end_network_or_spectrogram_is_ne
     with pytest.raises(ReleaseError, match=r"others: log-mels \{.*\"n_mels\":96.*there, .*\"n_mels\":64.*here"):
         open_store(made, mel=MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=64))
     with pytest.raises(ReleaseError, match="others: front end musicnn-1 at -20 LUFS there, musicnn-1 at -14 LUFS here"):
-        compute(music, made, loudness_lufs=-14.0, networks=("msd", "mtt"), patches=True)
+        compute(music, made, mel=MUSICNN, loudness_lufs=-14.0, networks=("msd", "mtt"), patches=True)
     with pytest.raises(ReleaseError, match=r'others: networks {"msd":"021bccf147df","mtt":"\w+"} there, {"msd":'):
         compute(music, made)
 
