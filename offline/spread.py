@@ -48,7 +48,7 @@ Shard_ = TypeVar("Shard_", bound=Sequence[Any])
 MOST_DEATHS = 3
 """Processes that a shard may kill before it is given up."""
 
-_GIVEN_UP_IN_A_ROW = 3  # with none done between them, not the shards are to blame
+_GIVEN_UP_IN_A_ROW = 5  # with none done between them, not the shards are to blame
 _AHEAD_ON_RAY = 2  # shards in hand for each core: none waits for this process, and a cluster that grows has a reason to
 _ANSWER_S = 10.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -112,7 +112,7 @@ def spread(
     bar = progress.add_task(label, total=sum(map(len, shards.values())), completed=done)
     if not waiting:
         return []
-    deaths, given_up, in_a_row = Counter[str](), set[str](), 0
+    deaths = _Deaths()
     with _ray_crew(work, ray) if ray else _process_crew(work, min(processes or cores(), len(waiting))) as crew:
         come = list[tuple[str, Files]]()
         while waiting or crew.in_hand or come:
@@ -128,20 +128,41 @@ def spread(
                     raise outcome
                 if outcome is not None:
                     come.append((name, outcome))
-                    in_a_row = 0
-                    continue
-                deaths[name] += 1
-                if deaths[name] < MOST_DEATHS:
+                    deaths.end()
+                elif deaths.allow_another(name):
                     waiting.appendleft(name)
-                    continue
-                given_up.add(name)
-                in_a_row += 1
-                if in_a_row == _GIVEN_UP_IN_A_ROW:
-                    raise SpreadFailed(
-                        f"{in_a_row} shards in a row killed {MOST_DEATHS} processes each; look for a lack of memory "
-                        "(fewer processes need less), and run this again: what is done stays"
-                    )
-    return [name for name in shards if name in given_up]
+    return [name for name in shards if name in deaths.given_up]
+
+
+class _Deaths:
+    """Who is to blame for the processes that die: a shard, or the machine.
+
+    Attributes:
+        given_up: the shards that have killed too many.
+    """
+
+    def __init__(self) -> None:
+        self.given_up: set[str] = set()
+        self._of = Counter[str]()
+        self._in_a_row = 0
+
+    def end(self) -> None:
+        """Note that a shard was done."""
+        self._in_a_row = 0
+
+    def allow_another(self, name: str) -> bool:
+        """Note that a process of this shard died, and tell whether another may try. Raises SpreadFailed."""
+        self._of[name] += 1
+        if self._of[name] < MOST_DEATHS:
+            return True
+        self.given_up.add(name)
+        self._in_a_row += 1
+        if self._in_a_row == _GIVEN_UP_IN_A_ROW:
+            raise SpreadFailed(
+                f"{self._in_a_row} shards in a row killed {MOST_DEATHS} processes each; look for a lack of memory "
+                "(fewer processes need less), and run this again: what is done stays"
+            )
+        return False
 
 
 def seal(folder: Path, files: Files) -> None:

@@ -66,7 +66,7 @@ def two_nodes() -> Iterator[str]:
     try:
         cluster.add_node(**node)
         cluster.wait_for_nodes()
-        yield cluster.address
+        yield str(cluster.address)
     finally:
         cluster.shutdown()
 
