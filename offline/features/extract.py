@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -69,7 +68,6 @@ def run(settings: Features) -> Outcome:
         wanted, hearing = _wanted(catalogue["uri"].unique(maintain_order=True), hearing, out, bar)
         _hear(wanted, hearing, settings, out / SHARDS, bar)
         tracks, failed = publish(out, catalogue)
-        _tidy(out)
     return Outcome(out=out, tracks=tracks, unchanged=catalogue["uri"].n_unique() - len(wanted), failed=failed)
 
 
@@ -155,11 +153,3 @@ def _shards(files: Sequence[Wanted], out: Path, *, at_once: int) -> dict[str, Se
     first = max((int(path.name) for path in out.glob("[0-9]*")), default=-1) + 1
     pieces = [files[start : start + at_once] for start in range(0, len(files), at_once)]
     return {f"{number:06d}": piece for number, piece in enumerate(pieces, start=first)}
-
-
-def _tidy(out: Path) -> None:
-    """Remove the shards that say nothing that lasts: the next run tries their files again."""
-    rows = sealed_rows(out)
-    lasting = set(settled(rows)["shard"]) | set(rows.filter(pl.col("starts_ms").list.len() > 0)["shard"])
-    for shard in set(rows["shard"]) - lasting:
-        shutil.rmtree(out / SHARDS / shard)

@@ -10,6 +10,7 @@ Features belong to the content of a file (SHA-256), so that a track that was mov
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -309,7 +310,7 @@ def settled(rows: pl.DataFrame) -> pl.DataFrame:
 def publish(folder: Path, catalogue: pl.DataFrame) -> tuple[int, int]:
     """Write which tracks of a catalogue have features, and which have none and why; how many there are of each.
 
-    A shard whose rows say nothing that lasts is removed: the next run tries its files again.
+    A shard whose rows say nothing that lasts is removed then: the next run tries its files again.
     """
     rows = sealed_rows(folder)
     latest = rows.unique("uri", keep="last").select("uri", "content", "reason", "message")
@@ -323,6 +324,8 @@ def publish(folder: Path, catalogue: pl.DataFrame) -> tuple[int, int]:
         failures.write_csv(draft)
     with new_file(folder / TRACKS) as draft:
         tracks.drop("frame", "patch").write_parquet(draft)
+    for shard in set(rows["shard"]) - set(settled(rows)["shard"]) - set(contents["shard"]):
+        shutil.rmtree(folder / SHARDS / shard)
     return len(tracks), len(failures)
 
 
