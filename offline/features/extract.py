@@ -19,7 +19,17 @@ from offline.features.audio_files import stamp
 from offline.features.catalogue import read_catalogue
 from offline.features.hear import Hearing, Wanted, failed_shard
 from offline.features.settings import Features
-from offline.features.store import FORMAT, MANIFEST, SHARDS, StoreManifest, claim, publish, sealed_rows, settled
+from offline.features.store import (
+    FAILURES,
+    FORMAT,
+    MANIFEST,
+    SHARDS,
+    StoreManifest,
+    claim,
+    publish,
+    sealed_rows,
+    settled,
+)
 from offline.files import check_replaceable, locked, writing
 from offline.progress import progress_bar
 from offline.spread import MOST_DEATHS, seal, spread
@@ -45,9 +55,9 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """What the command prints."""
-        lines = [f"{self.out}: {self.tracks:,} tracks, {self.unchanged:,} files of the catalogue were as before"]
+        lines = [f"{self.out}: features of {self.tracks:,} tracks; files as before: {self.unchanged:,}"]
         if self.failed:
-            lines.append(f"{self.failed:,} tracks have no features; {self.out / 'failures.csv'} says why")
+            lines.append(f"tracks without features: {self.failed:,}; {self.out / FAILURES} says why")
         return lines
 
 

@@ -237,7 +237,7 @@ def test_a_file_that_was_missing_is_tried_again_and_leaves_no_empty_shard(
 ):
     table, out, late = tmp_path / "tracks.csv", tmp_path / "store", tmp_path / "late.wav"
     write_table(table, {"track_id": ["a"], "uri": [str(late)]})
-    assert compute(table, out, **light).lines()[1].startswith("1 tracks have no features")
+    assert compute(table, out, **light).lines()[1] == f"tracks without features: 1; {out}/failures.csv says why"
     assert (failures(out), shards(out), len(open_store(out))) == ({"a": "not_found"}, {}, 0)
     shutil.copy(music / "blues" / "one.wav", late)
     assert compute(table, out, **light).failed == 0
