@@ -1,4 +1,8 @@
+import functools
 import os
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -59,3 +63,29 @@ def test_what_cannot_be_read_as_a_file_is_one_sentence(tmp_path: Path):
             content(uri)
     with pytest.raises(FetchFailed, match="cannot be read"):
         content("nosuch://a/b.wav")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A web server of tmp_path on loopback."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_file_on_the_web_is_read_and_its_change_is_seen(tmp_path: Path, web: str):
+    path, uri = tmp_path / "a.wav", f"{web}/a.wav"
+    path.write_bytes(b"music" * 100)
+    os.utime(path, (10**9, 10**9))
+    first = stamp(uri)
+    assert content(uri) == b"music" * 100
+    os.utime(path, (10**9 + 5, 10**9 + 5))
+    second = stamp(uri)
+    assert None not in (first, second)
+    assert first != second
+    with pytest.raises(TooLarge):
+        content(uri, max_bytes=499)
+    with pytest.raises(NotFound):
+        content(f"{web}/b.wav")
