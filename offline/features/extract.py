@@ -70,7 +70,7 @@ def run(settings: Features) -> Outcome:
         SpreadFailed: the processes die, whatever they hear.
     """
     out, catalogue = Path(settings.out), read_catalogue(settings)
-    hearing, manifest = _hearing(settings)
+    hearing, manifest = hearing_of(settings)
     then = ": what was heard stays"
     check_replaceable(out, MANIFEST)
     with writing(out, then), locked(out), progress_bar() as bar:
@@ -81,7 +81,7 @@ def run(settings: Features) -> Outcome:
     return Outcome(out=out, tracks=tracks, unchanged=catalogue["uri"].n_unique() - len(wanted), failed=failed)
 
 
-def _hearing(settings: Features) -> tuple[Hearing, StoreManifest]:
+def hearing_of(settings: Features) -> tuple[Hearing, StoreManifest]:
     """How tracks are heard, and what a store of that is."""
     release = load_release(settings.release)
     configuration = release.configuration

@@ -3,8 +3,8 @@
 python tests/benchmarks/features.py [FOLDER]           # of a folder of audio; of 16 synthesised tracks without one
 python tests/benchmarks/features.py [FOLDER] --ray     # and two Ray nodes of one core each, on this machine
 
-Each way hears the same files. Wall time is what the machine takes with whatever else it does; CPU time is
-that of all processes of a way, but for those of Ray.
+Each way hears the same files. On one core, the Tagger and the hearing of features take turns. Wall time is what the
+machine takes with whatever else it does; CPU time is that of all processes of a way, but for those of Ray.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from models.release import load_release
 from models.tagger import Tagger
 from offline.features import extract
 from offline.features.catalogue import read_catalogue
+from offline.features.hear import Wanted
 from offline.features.settings import Features
 from offline.synth.music import write_tracks
 
@@ -54,6 +56,26 @@ def measured(
         flush=True,
     )
     return wall, used
+
+
+def one_core(tagger: Tagger, files: Sequence[Path]) -> None:
+    """CPU time of a track in one process, the two ways in turn: the median, without start and without sealing."""
+    hearing, _ = extract.hearing_of(Features(catalogue="", out=""))
+    took: dict[str, list[float]] = {"Tagger": [], "features": []}
+    ways: dict[str, Callable[[Path], object]] = {
+        "Tagger": tagger.tag,
+        "features": lambda file: hearing([Wanted(str(file), None)]),
+    }
+    for file in (files[0], *files):
+        for name, hear in ways.items():
+            started = time.process_time()
+            hear(file)
+            took[name].append(time.process_time() - started)
+    for name, times in took.items():
+        print(f"one core, {name:<14} {1000 * statistics.median(times[1:]):6.0f} ms CPU a track", flush=True)
+    ratios = [ours / theirs for ours, theirs in zip(took["features"][1:], took["Tagger"][1:], strict=True)]
+    low, middle, high = statistics.quantiles(ratios)
+    print(f"one core, features against the Tagger {middle:.2f} (middle half of the tracks {low:.2f} to {high:.2f})")
 
 
 @contextmanager
@@ -99,6 +121,7 @@ def main(folder: Path | None, ray: bool, tracks: int, per_shard: int) -> None:
             return hear
 
         tagger = Tagger(load_release())
+        one_core(tagger, files)
         first = 2 * per_shard  # so that each of two processes has started
         _, loop = measured("Tagger in a loop", lambda some: [tagger.tag(file) for file in some], files, first=first)
         alone, ours = measured("features, 1 process", features(processes=1), files, first=first)
