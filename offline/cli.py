@@ -133,6 +133,40 @@ JOBS = (
         """,
     ),
     Job(
+        name="features",
+        settings="offline.features.settings:Features",
+        run="offline.features.extract:run",
+        arguments=(Argument("catalogue", "CATALOGUE"), Argument("out", "OUT_DIR", FOLDER)),
+        options=(
+            Option("--release"),
+            Option("--genre-folders"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+        ),
+        short="Compute what a catalogue sounds like.",
+        help="""Compute the features of the tracks of CATALOGUE, and keep them in OUT_DIR for trainings.
+
+        Each track is heard as a worker hears it: the release's windows, loudness and networks. OUT_DIR gets sealed
+        shards with log-mels, taggrams and max_pools of each window, tracks.parquet, and failures.csv with the tracks
+        that cannot be heard and why. A run that was stopped goes on when the command is run again, and later runs hear
+        only what is new or has changed. A folder whose features are of another front end, network or spectrogram is
+        refused.
+
+        CATALOGUE is Parquet or CSV with the columns track_id, uri (or path, or audio), and artist_id and genre where
+        they are known. A uri is a path, relative to the catalogue, or an address that fsspec opens (s3://, https://);
+        at most max_mb are read of a file. These are read with the rights of whoever runs the command: take no
+        catalogue from strangers. Or CATALOGUE is a folder of audio: then a track_id is the path of a file below it,
+        such as blues/blues.00000.wav, and with --genre-folders its first folder is the genre.
+
+        \b
+        Examples:
+          tastewave-offline features tracks.parquet features
+          tastewave-offline features genres/ features --genre-folders networks='["msd", "mtt"]'
+          tastewave-offline features tracks.csv features --release releases/2026-11 --ray auto
+          tastewave-offline features platform/tracks.parquet features networks=[] genre_column=style
+        """,
+    ),
+    Job(
         name="convert-musicnn",
         settings="offline.musicnn.convert:ConvertMusicnn",
         run="offline.musicnn.convert:run",
