@@ -28,7 +28,7 @@ def least_squares(points, labels, artists, others, *, gamma: float, ridge: float
 
 def test_the_folded_head_gives_what_scikit_learn_gives():
     features, labels, artists = data(tracks_each=5)
-    config = replace(CONFIG, inputs=(Block(name="msd.taggram.mean", exponent=1 / 3),))
+    config = replace(CONFIG, inputs=(Block(name="msd.taggram.mean", exponent=1 / 3, weight=1.0),))
     head = fit(config, features, labels, artists, gamma=0.25, ridge=0.3)
     steps = make_pipeline(StandardScaler(), PCA(min(128, *features.shape)))
     points = steps.fit_transform(np.cbrt(features))
