@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from models.errors import ReleaseError
 
@@ -74,7 +73,7 @@ class LabelRule:
 
     def probabilities(self, decisions: Float64) -> Float64:
         """Probabilities of decision values (..., labels), the same shape; none is above that of its parent."""
-        probabilities = expit(self.slopes * decisions + self.intercepts)
+        probabilities = 0.5 + 0.5 * np.tanh(0.5 * (self.slopes * decisions + self.intercepts))
         for label, parent in enumerate(self.parents.tolist()):
             if parent >= 0:
                 probabilities[..., label] *= probabilities[..., parent]
@@ -83,8 +82,8 @@ class LabelRule:
     def answered(self, probabilities: Float64) -> NDArray[np.bool_]:
         """(..., labels) which labels reach their threshold, and with each of them those that it is within."""
         answered = probabilities >= self.thresholds
-        for label, parent in reversed([*enumerate(self.parents.tolist())]):
-            if parent >= 0:
+        for label in reversed(range(len(self.parents))):
+            if (parent := int(self.parents[label])) >= 0:
                 answered[..., parent] |= answered[..., label]
         return answered
 

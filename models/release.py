@@ -22,6 +22,7 @@ from models.errors import ReleaseError
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
 
 if TYPE_CHECKING:
+    from models.artists import ArtistTable
     from models.genre import GenreHead
     from models.musicnn import Musicnn
     from models.user_tower import UserTower
@@ -51,6 +52,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         user_tower: manifest of the user tower, whose files lie beside it; UNSET where the release has none.
         audio_encoder: file of the audio encoder; UNSET where the release has none. With one, tracks that the user tower
             does not know have an embedding as well.
+        artist_table: manifest of the table of artists that the genre head hears, whose files lie beside it; UNSET where
+            the release has none.
     """
 
     front_end: str
@@ -66,6 +69,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     loudness_lufs: Annotated[float, msgspec.Meta(ge=-70, le=0)] | msgspec.UnsetType = msgspec.UNSET
     user_tower: str | msgspec.UnsetType = msgspec.UNSET
     audio_encoder: str | msgspec.UnsetType = msgspec.UNSET
+    artist_table: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +135,7 @@ class Release:
         return Musicnn(self.folder / networks[model])
 
     def genre_head(self) -> GenreHead:
-        """The genre head. Raises ReleaseError when its classes are not those of the manifest."""
+        """The genre head. Raises ReleaseError when the manifest has other classes, or lacks what the head hears."""
         from models.genre import GenreHead
 
         head = GenreHead.load(self.folder / self.configuration.genre_head)
@@ -139,7 +143,34 @@ class Release:
             raise ReleaseError(
                 f"the genre head knows {head.classes}, the manifest {self.configuration.genres}; {_ADVICE}"
             )
+        self._check_inputs(head)
         return head
+
+    def _check_inputs(self, head: GenreHead) -> None:
+        from models.artists import ARTIST_EMBEDDING
+        from models.features import feature_width
+
+        run = self.configuration.run
+        deaf = [name for name in head.inputs if feature_width(name) and name.partition(".")[0] not in run]
+        if deaf:
+            raise ReleaseError(f"the genre head hears {deaf[0]}, the networks that run are {', '.join(run)}; {_ADVICE}")
+        if ARTIST_EMBEDDING not in head.inputs:
+            return
+        if (artists := self.artist_table()) is None:
+            raise ReleaseError(f"the genre head hears artists, and the release has no table of artists; {_ADVICE}")
+        widths = [feature_width(name) for name in head.inputs if name != ARTIST_EMBEDDING]
+        others = sum(width or 0 for width in widths)
+        if None not in widths and others + artists.manifest.dim != len(head.exponents):
+            raise ReleaseError(
+                f"the genre head hears {len(head.exponents) - others} dimensions of artists, the table has "
+                f"{artists.manifest.dim}; {_ADVICE}"
+            )
+
+    def artist_table(self) -> ArtistTable | None:
+        """The table of artists; None where the release has none. Raises ReleaseError when it is damaged."""
+        from models.artists import load_artist_table
+
+        return None if self.configuration.artist_table is msgspec.UNSET else load_artist_table(self.folder)
 
     def user_tower(self) -> UserTower:
         """The user tower. Raises ReleaseError when the release has none, or one of another taste space."""
@@ -169,7 +200,7 @@ def _decode(content: bytes, shown: str) -> Manifest:
 def _check(manifest: Manifest, shown: str) -> None:
     configuration = manifest.configuration
     needed = {*configuration.networks.values(), configuration.genre_head}
-    needed |= {configuration.user_tower, configuration.audio_encoder} - {msgspec.UNSET}
+    needed |= {configuration.user_tower, configuration.audio_encoder, configuration.artist_table} - {msgspec.UNSET}
     if missing := needed - manifest.files.keys():
         raise ReleaseError(f"the manifest uses {', '.join(sorted(map(str, missing)))} and does not list it; {_ADVICE}")
     if not configuration.run or not configuration.networks.keys() >= set(configuration.run):

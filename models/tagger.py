@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.artists import ARTIST_EMBEDDING
 from models.audio.loudness import made_as_loud
-from models.audio.windows import Source, WindowPlan, decode_whole, decode_windows
+from models.audio.windows import Source, WindowPlan, Windows, decode_whole, decode_windows
 from models.contract import encode_taggram
 from models.errors import ReleaseError
 from models.features import pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
-from models.musicnn import OUTPUTS, TAGS
+from models.musicnn import OUTPUTS, TAGS, MusicnnFeatures
 from models.release import Configuration, Release
 from models.tagging import Tagging
 
@@ -49,35 +50,24 @@ class Tagger:
         self._max_duration_s = max_duration_s
         self._networks = {model: release.network(model) for model in configuration.run}
         self._head = release.genre_head()
+        self._artists = release.artist_table()
         self._configuration = configuration
 
-    def tag(self, source: Source) -> Tagging:
+    def tag(self, source: Source, *, artist_id: str | None = None) -> Tagging:
         """Hear a track.
 
         Args:
             source: its file: a path, bytes, or an open binary file that can seek.
+            artist_id: of its artist, whose vector the genre head hears where the release has one.
 
         Raises:
             NotAudio, Damaged, TooShort, TooLong, Silent, OSError: as models.audio.windows.decode_windows.
         """
         timings_ms: dict[str, float] = {}
-        with _timed(timings_ms, "decode"):
-            audio = decode_windows(
-                source, plan=self._plan, sample_rate=MUSICNN.sample_rate, max_duration_s=self._max_duration_s
-            )
-            waveforms = _as_loud_as_heard(self._configuration, audio.waveforms)
-        with _timed(timings_ms, "log_mel"):
-            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms]
-        with _timed(timings_ms, "network"):
-            heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
+        audio, heard = self._hear(source, timings_ms)
         with _timed(timings_ms, "genre"):
-            features = {
-                model: [window_features(model, window) for window in windows] for model, windows in heard.items()
-            }
-            by_window = [
-                {name: row[name] for row in rows for name in row} for rows in zip(*features.values(), strict=True)
-            ]
-            decision = self._head.decide(by_window)
+            features = _features(heard)
+            decision = self._head.decide(self._by_window(features, artist_id))
         first = next(iter(heard))
         taggram = np.concatenate([window.taggram for window in heard[first]])
         return Tagging(
@@ -99,6 +89,43 @@ class Tagger:
             lost_s=audio.lost_s,
             timings_ms=timings_ms,
         )
+
+    def windows(self, source: Source) -> list[dict[str, Float32]]:
+        """What the networks of the release hear in each window of a track: features by their names (models.features).
+
+        Raises:
+            As `tag`.
+        """
+        _, heard = self._hear(source, {})
+        return self._by_window(_features(heard), None)
+
+    def _hear(self, source: Source, timings_ms: dict[str, float]) -> tuple[Windows, dict[str, list[MusicnnFeatures]]]:
+        """The windows of a track, and what each network hears in the patches of each window."""
+        with _timed(timings_ms, "decode"):
+            audio = decode_windows(
+                source, plan=self._plan, sample_rate=MUSICNN.sample_rate, max_duration_s=self._max_duration_s
+            )
+            waveforms = _as_loud_as_heard(self._configuration, audio.waveforms)
+        with _timed(timings_ms, "log_mel"):
+            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms]
+        with _timed(timings_ms, "network"):
+            heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
+        return audio, heard
+
+    def _by_window(
+        self, features: Mapping[str, Sequence[Mapping[str, Float32]]], artist_id: str | None
+    ) -> list[dict[str, Float32]]:
+        """The features of all networks for each window, and with them the vector of the artist where there is one."""
+        of_artist = self._artists.vector(artist_id) if self._artists and artist_id else None
+        more = {} if of_artist is None else {ARTIST_EMBEDDING: of_artist}
+        return [
+            more | {name: row[name] for row in rows for name in row} for rows in zip(*features.values(), strict=True)
+        ]
+
+
+def _features(heard: Mapping[str, Sequence[MusicnnFeatures]]) -> dict[str, list[dict[str, Float32]]]:
+    """The features of each window by network."""
+    return {model: [window_features(model, window) for window in windows] for model, windows in heard.items()}
 
 
 def whole_features(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> dict[str, Float32]:

@@ -76,9 +76,7 @@ def out_of_fold(
             contradicted[repeat, asked] = outvoted(votes, guesses)
         if head.kinds and tags is not None:
             contradicted[repeat, asked] |= head.kinds.contradict(tags[asked], guesses)
-    return OutOfFold(
-        decisions=decisions[:, whole], distances=distances[:, whole], contradicted=contradicted[:, whole]
-    )
+    return OutOfFold(decisions=decisions[:, whole], distances=distances[:, whole], contradicted=contradicted[:, whole])
 
 
 def calibrate(settings: HeadTraining, head: GenreHead, unheard: OutOfFold, labels: Int64) -> GenreHead:
@@ -140,9 +138,7 @@ def measure(head: GenreHead, unheard: OutOfFold, labels: Int64, artists: Int64) 
     }
 
 
-def measure_labels(
-    head: GenreHead, unheard: OutOfFold, labels: NDArray[np.bool_], artists: Int64
-) -> dict[str, float]:
+def measure_labels(head: GenreHead, unheard: OutOfFold, labels: NDArray[np.bool_], artists: Int64) -> dict[str, float]:
     """The same where tracks have several labels.
 
     Returns:
@@ -163,9 +159,7 @@ def measure_labels(
     }
 
 
-def measure_classes(
-    head: GenreHead, unheard: OutOfFold, labels: Labels, artists: Int64
-) -> dict[str, dict[str, float]]:
+def measure_classes(head: GenreHead, unheard: OutOfFold, labels: Labels, artists: Int64) -> dict[str, dict[str, float]]:
     """For each class: its tracks and their artists, how often it is answered, and how often that is right.
 
     Returns:

@@ -1,7 +1,8 @@
 """The machine of a genre head: standardise -> PCA -> RBF support vector machine, fitted and folded into a GenreHead.
 
 Tracks have one genre each, and labels are (tracks,) class numbers; or several, and labels are (tracks, classes), True
-for those that a track has. A genre stands against all others, with one of two losses on the same kernel and track weights:
+for those that a track has. A genre stands against all others, with one of two losses on the same kernel and
+track weights:
 
 - least_squares: the least-squares support vector machine (Suykens & Vandewalle, Least Squares Support Vector Machine
   Classifiers, Neural Processing Letters 9, 1999).
@@ -33,7 +34,7 @@ from offline.genre.settings import HeadTraining
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
-Labels = NDArray[np.int64] | NDArray[np.bool_]
+Labels = NDArray[Any]
 """(tracks,) class numbers, or (tracks, classes) True for each label of a track."""
 
 
@@ -176,12 +177,12 @@ def choose(
 ) -> tuple[float, float]:
     """Gamma and ridge of the settings by the one-standard-error rule, over the inner folds.
 
-    Of the settings that are right (`rightness`) not less often than the best by more than the standard error of the difference, it
-    is the smoothest: that with the least gamma, and of these the one with the greatest ridge. Tracks that lack a block
-    are learned from, and not asked about.
+    Of the settings that are right (`rightness`) not less often than the best by more than the standard error of the
+    difference, it is the smoothest: that with the least gamma, and of these the one with the greatest ridge. Tracks
+    that lack a block are learned from, and not asked about.
     """
     grid = sorted(product(settings.gammas, settings.ridges), key=lambda pair: (pair[0], -pair[1]))
-    whole = ~np.isnan(features).any(axis=1)
+    whole: NDArray[Any] = np.isfinite(features).all(axis=1)
     right = np.empty((len(grid), len(labels)))
     for train, test in folds(settings.inner_folds, labels, artists, seed=seed):
         if len(asked := test[whole[test]]):

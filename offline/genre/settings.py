@@ -68,8 +68,8 @@ class HeadTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         tuple[Block, ...],
         Meta(
             min_length=1,
-            description="Features of a window that the head hears, each as [name, exponent, weight, width]; a weight of "
-            "0 stands for 1 / sqrt(width), a width of 0 for the feature's own.",
+            description="Features of a window that the head hears, each as [name, exponent, weight, width]; a weight "
+            "of 0 stands for 1 / sqrt(width), a width of 0 for the feature's own.",
         ),
     ] = (Block(name="msd.taggram.mean", weight=1.0),)
 
@@ -157,3 +157,92 @@ class GenreTraining(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fiel
             "workers hear 187."
         ),
     ] = 3
+
+
+class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `tastewave-offline train-genre`."""
+
+    source: Annotated[
+        str,
+        Meta(
+            description="Folder with a folder of audio files for each genre, or a CSV or Parquet file with the columns "
+            "path (or uri), genre and, where known, artist_id. A track may have several genres: a list, or `Rock; Pop` "
+            "in CSV. `Electronic---House` is within `Electronic`."
+        ),
+    ]
+
+    out: Annotated[str, Meta(description="Folder of the head; one that is there is replaced.")]
+
+    release: Annotated[
+        str | None,
+        Meta(
+            description="Folder or URL of the release whose networks, windows and loudness hear the tracks; the one "
+            "that ships with the project when absent."
+        ),
+    ] = None
+
+    artists: Annotated[
+        str | None,
+        Meta(
+            description="Folder or URL of a table of artists (embed-artists), whose vectors the head hears where the "
+            "artist of a track is in it."
+        ),
+    ] = None
+
+    artist_weight: Annotated[
+        Positive,
+        Meta(
+            description="How much the vectors of artists vary beside an input whose weight is 0; not used where inputs "
+            "name artist_embedding."
+        ),
+    ] = 0.5
+
+    classes: Annotated[
+        tuple[str, ...], Meta(description="The genres to learn; all those of the source when empty.")
+    ] = ()
+
+    inputs: Annotated[
+        tuple[Block, ...],
+        Meta(
+            min_length=1,
+            description="Features of a window that the head hears, each as [name, exponent, weight, width]; a weight "
+            "of 0 stands for 1 / sqrt(width), a width of 0 for the feature's own.",
+        ),
+    ] = (Block(name="msd.taggram.mean"),)
+
+    repeats: Annotated[
+        Count,
+        Meta(
+            description="How many times the outer folds are drawn anew. Some thousand tracks take an hour at each; of "
+            "some hundred, 5 make steadier figures."
+        ),
+    ] = 1
+
+    kinds: Annotated[
+        tuple[TagKind, ...],
+        Meta(
+            description="Kinds of music that tags name, each as [name, tags, genres]: the head abstains where the "
+            "strongest tag of a track names a kind with whose genres its guess does not go. None: tags are not asked."
+        ),
+    ] = ()
+
+
+class EmbedArtists(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `tastewave-offline embed-artists`."""
+
+    log: Annotated[str, Meta(description="Parquet file of listens, a folder of them, a glob, or an fsspec URL.")]
+
+    catalogue: Annotated[str, Meta(description="CSV or Parquet file with the columns track_id and artist_id.")]
+
+    out: Annotated[str, Meta(description="Folder of the table; one that is there is replaced.")]
+
+    dim: Annotated[int, Meta(ge=2, le=512, description="Dimensions of the vectors.")] = 40
+
+    least_listeners: Annotated[
+        Count,
+        Meta(description="An artist with fewer listeners gets no vector: it would say what these few people like."),
+    ] = 3
+
+    forgotten: Annotated[
+        str | None, Meta(description="Where a dump of the topic tastewave.forgotten lies: its listens are left out.")
+    ] = None

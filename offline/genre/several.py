@@ -22,32 +22,30 @@ LEAST_ANSWERED = 5
 
 
 def calibrate_labels(
-    settings: HeadTraining, head: GenreHead, unheard: OutOfFold, labels: NDArray[np.bool_]
+    settings: HeadTraining, head: GenreHead, rule: LabelRule, unheard: OutOfFold, *, labels: NDArray[np.bool_]
 ) -> GenreHead:
     """The head with the sigmoids and the thresholds that suit what was said about tracks of unheard artists.
 
     The sigmoid of a label within another is fitted on the tracks of that other, since it stands for a probability given
     the parent. The threshold of a label is the least probability from which on its answers reach target_accuracy.
     """
-    assert head.several is not None
     repeats = len(unheard.decisions)
     truth = np.tile(labels, (repeats, 1))
     decisions = unheard.decisions.reshape(truth.shape)
-    parents = head.several.parents
     sigmoids = np.array(
         [
             fit_sigmoid(decisions[rows, label], truth[rows, label])
-            for label, parent in enumerate(parents.tolist())
+            for label, parent in enumerate(rule.parents.tolist())
             for rows in [truth[:, parent] if parent >= 0 else slice(None)]
         ]
     )
-    rule = replace(head.several, slopes=sigmoids[:, 0].copy(), intercepts=sigmoids[:, 1].copy())
+    rule = replace(rule, slopes=sigmoids[:, 0].copy(), intercepts=sigmoids[:, 1].copy())
     probabilities = rule.probabilities(decisions)
     thresholds = [
         least_probability(
             probabilities[:, label], truth[:, label], target=settings.target_accuracy, least=LEAST_ANSWERED * repeats
         )
-        for label in range(len(parents))
+        for label in range(len(head.classes))
     ]
     return replace(
         head,
@@ -99,25 +97,25 @@ def least_probability(probabilities: Float64, truth: NDArray[np.bool_], *, targe
     return float(probabilities[surest_first[reached[-1]]]) if len(reached) else np.inf
 
 
-def answerable(head: GenreHead) -> NDArray[np.bool_]:
-    """(classes,) those that have a threshold, and those that another of these is within."""
-    assert head.several is not None
-    return head.several.answered(np.where(np.isfinite(head.several.thresholds), np.inf, 0.0))
+def answerable(rule: LabelRule) -> NDArray[np.bool_]:
+    """(labels,) those that have a threshold, and those that another of these is within."""
+    return rule.answered(np.where(np.isfinite(rule.thresholds), np.inf, 0.0))
 
 
 def keep_labels(head: GenreHead, kept: NDArray[np.bool_]) -> GenreHead:
-    """The head without some of its labels. With a label, those that it is within have to be kept.
+    """The head of several labels without some of them. With a label, those that it is within have to be kept.
 
     Raises:
         SettingsError: none is kept.
     """
-    assert head.several is not None
+    rule = head.several
+    if rule is None:
+        return head
     if not kept.any():
         raise SettingsError(
             "no label is right often enough on the tracks of unheard artists; add tracks, or lower target_accuracy"
         )
     places = np.cumsum(kept) - 1
-    rule = head.several
     parents = np.where(rule.parents >= 0, places[rule.parents], -1)[kept]
     return replace(
         head,

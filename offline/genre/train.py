@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -77,8 +78,8 @@ def train(settings: HeadTraining, *, tracks: Sequence[Features], labels: Labels,
 def _train(settings: HeadTraining, tracks: Sequence[Features], labels: Labels, artists: Int64) -> Trained:
     """A head without another, all of its labels kept."""
     features = track_features(settings, tracks)
-    whole = ~np.isnan(features).any(axis=1)
-    _check(settings, labels, artists, whole)
+    whole: NDArray[Any] = np.isfinite(features).all(axis=1)
+    _check(settings, labels, artists, whole=whole)
     tags = _side_by_side({f"{NETWORK}.taggram.mean": 0}, tracks) if settings.kinds else None
     with threadpool_limits(1):  # the sums of linear algebra depend on the number of threads
         unheard = out_of_fold(settings, features, labels, artists, whole=whole, tags=tags)
@@ -86,7 +87,7 @@ def _train(settings: HeadTraining, tracks: Sequence[Features], labels: Labels, a
         head = fit(settings, features, labels, artists, gamma=gamma, ridge=ridge)
     asked, of_asked = labels[whole], artists[whole]
     if head.several:
-        head = calibrate_labels(settings, head, unheard, asked)
+        head = calibrate_labels(settings, head, head.several, unheard, labels=asked)
         metrics = measure_labels(head, unheard, asked, of_asked)
     else:
         head = calibrate(settings, head, unheard, asked)
@@ -106,7 +107,9 @@ def _without_unanswerable(settings: HeadTraining, trained: Trained, plain: Genre
     head = trained.head
     if head.several is None:
         return replace(trained, head=replace(head, plain=plain))
-    kept = answerable(head) if plain is None else answerable(head) | answerable(plain)
+    kept = answerable(head.several)
+    if plain and plain.several:
+        kept |= answerable(plain.several)
     return replace(
         trained,
         head=replace(
@@ -139,7 +142,7 @@ def _side_by_side(widths: Mapping[str, int], tracks: Sequence[Features]) -> Floa
     return np.stack(rows).astype(np.float64)
 
 
-def _check(settings: HeadTraining, labels: Labels, artists: Int64, whole: NDArray[np.bool_]) -> None:
+def _check(settings: HeadTraining, labels: Labels, artists: Int64, *, whole: NDArray[Any]) -> None:
     has = labels.any(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(settings.classes)) > 0
     if not has.all():
         raise SettingsError(

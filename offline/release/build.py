@@ -13,22 +13,24 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.artists import ARTISTS_MANIFEST
 from models.audio.windows import WindowPlan
 from models.contract import CONTRACT
 from models.errors import SettingsError
-from models.genre import DISTANCE
+from models.features import feature_width
+from models.genre import DISTANCE, GenreHead
 from models.mel import FRONT_END, MUSICNN
 from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, load_release, release_id
-from models.sealed_folder import describe_files
+from models.sealed_folder import describe_file, describe_files
 from models.user_tower import TOWER_MANIFEST, UserTower, load_user_tower
 from offline.files import check_replaceable, new_folder, write_json, writing
+from offline.genre.head_folder import GENRE_HEAD, HeadFolder, load_head_folder
 from offline.genre.labels import LabelledTaggrams, read_artists, read_embeddings, read_taggrams
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
 from offline.musicnn.convert import NETWORKS
 from offline.release.settings import BuildRelease
 
-GENRE_HEAD = "genre.npz"
 NOTICE = "LICENSE-musicnn.txt"
 EMBEDDING = "embedding"
 """The input that comes from listeners, in the taste space of the release."""
@@ -49,34 +51,102 @@ class Outcome:
         ]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Genre:
+    """The genre head of a release.
+
+    Attributes:
+        head: that decides.
+        hearing: the fields of the configuration that say how the audio of its training was heard.
+        training: what the manifest says of the training.
+        metrics: likewise.
+    """
+
+    head: GenreHead
+    hearing: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, float]
+
+
 def run(settings: BuildRelease) -> Outcome:
-    """Train the genre head and write a release: the same release_id from the same data on the same machine.
+    """Train the genre head, or take one, and write a release: the same release_id from the same data on the same machine.
 
     A release that is there is replaced, as a whole and at the end.
 
     Raises:
         SettingsError: the data or the networks cannot be used, or `out` is a folder of something else,
             is written by another run, or cannot be written.
-        ReleaseError: the tower cannot be used.
+        ReleaseError: the tower or the genre head cannot be used.
     """
     out = Path(settings.out)
     networks_dir = Path(settings.networks or DEFAULT)
     _check_folders(out, networks_dir)
     tower = load_user_tower(Path(settings.tower)) if settings.tower else None
-    tracks = read_taggrams(Path(settings.taggrams_dir, "train.npz"), classes=len(settings.training.classes))
-    artists = read_artists(Path(settings.taggrams_dir, "train_artists.csv"), tracks.ids)
-    heard = _heard(settings, tracks)
-    trained = train(settings.training, tracks=heard, labels=tracks.labels, artists=artists)
+    if (settings.taggrams_dir is None) == (settings.genre_head is None):
+        raise SettingsError(
+            "a release has one genre head; name a folder of taggrams, or one of --genre-head, and not both"
+        )
+    taken = load_head_folder(settings.genre_head) if settings.genre_head else None
+    genre = _taken(settings, taken, networks_dir) if taken else _trained(settings, Path(settings.taggrams_dir or ""))
     with writing(out), new_folder(out) as folder:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
-        (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
+        (folder / GENRE_HEAD).write_bytes(genre.head.to_bytes())
+        if taken:
+            for name in taken.artist_files:
+                shutil.copyfile(taken.folder / name, folder / name)
         if settings.tower and tower:
             for name in (*tower.manifest.files, TOWER_MANIFEST):
                 shutil.copyfile(Path(settings.tower, name), folder / name)
-        write_json(folder / MANIFEST, _manifest(folder, trained, settings, tracks, tower))
+        write_json(folder / MANIFEST, _manifest(folder, genre, tower))
         _try(load_release(folder))
     return Outcome(release=load_release(out))
+
+
+def _trained(settings: BuildRelease, taggrams_dir: Path) -> _Genre:
+    """A head that is trained on taggrams."""
+    training = settings.training
+    tracks = read_taggrams(taggrams_dir / "train.npz", classes=len(training.classes))
+    artists = read_artists(taggrams_dir / "train_artists.csv", tracks.ids)
+    heard = _heard(training, tracks, taggrams_dir)
+    trained = train(training, tracks=heard, labels=tracks.labels, artists=artists)
+    plan = WindowPlan()
+    return _Genre(
+        head=trained.head,
+        hearing={
+            "front_end": FRONT_END,
+            "sample_rate": MUSICNN.sample_rate,
+            "windows": plan.count,
+            "window_s": plan.window_s,
+            "loudness_lufs": msgspec.UNSET if settings.loudness_lufs is None else settings.loudness_lufs,
+        },
+        training=_describe(training, tracks, trained),
+        metrics={name: round(value, 4) for name, value in trained.metrics.items()},
+    )
+
+
+def _taken(settings: BuildRelease, taken: HeadFolder, networks_dir: Path) -> _Genre:
+    """A head that `train-genre` wrote.
+
+    Raises:
+        SettingsError: it was trained on what other networks, or another loudness, gave.
+    """
+    manifest = taken.manifest
+    for model, expected in manifest.networks.items():
+        if (got := describe_file(networks_dir / NETWORKS[model]).sha256[:12]) != expected:
+            raise SettingsError(
+                f"the genre head heard the {model} network {expected}, {networks_dir} has {got}; name the folder of the "
+                "networks of its training, or train it again"
+            )
+    if settings.loudness_lufs is not None and settings.loudness_lufs != manifest.loudness_lufs:
+        raise SettingsError("the genre head says how loud its training was; leave loudness_lufs out")
+    hearing = ("front_end", "sample_rate", "windows", "window_s", "loudness_lufs")
+    return _Genre(
+        head=taken.head,
+        hearing={name: getattr(manifest, name) for name in hearing},
+        training=manifest.training,
+        metrics=manifest.metrics,
+    )
 
 
 def _try(release: Release) -> None:
@@ -86,11 +156,13 @@ def _try(release: Release) -> None:
         release.user_tower()
 
 
-def _heard(settings: BuildRelease, tracks: LabelledTaggrams) -> list[dict[str, NDArray[np.float32]]]:
+def _heard(
+    training: GenreTraining, tracks: LabelledTaggrams, taggrams_dir: Path
+) -> list[dict[str, NDArray[np.float32]]]:
     """What is known of each track; an embedding only of those that have one."""
-    heard = tracks.features(patch_step=settings.training.patch_step)
-    if EMBEDDING in (block.name for block in settings.training.inputs):
-        embeddings = read_embeddings(Path(settings.taggrams_dir, "embeddings.npz"))
+    heard = tracks.features(patch_step=training.patch_step)
+    if EMBEDDING in (block.name for block in training.inputs):
+        embeddings = read_embeddings(taggrams_dir / "embeddings.npz")
         for features, track in zip(heard, tracks.ids, strict=True):
             if track in embeddings:
                 features[EMBEDDING] = embeddings[track]
@@ -122,25 +194,22 @@ def _describe(training: GenreTraining, tracks: LabelledTaggrams, trained: Traine
     }
 
 
-def _manifest(
-    folder: Path, trained: Trained, settings: BuildRelease, tracks: LabelledTaggrams, tower: UserTower | None
-) -> Manifest:
+def _manifest(folder: Path, genre: _Genre, tower: UserTower | None) -> Manifest:
     """The manifest of the files in a folder, which are those of a release."""
-    plan = WindowPlan()
+    heard = {name.partition(".")[0] for name in genre.head.inputs if feature_width(name)}
+    if genre.head.kinds:
+        heard.add(genre.head.kinds.network)
+    files = describe_files(folder)
     configuration = Configuration(
-        front_end=FRONT_END,
-        sample_rate=MUSICNN.sample_rate,
-        windows=plan.count,
-        window_s=plan.window_s,
         networks=NETWORKS,
-        run=("msd",),
+        run=tuple(sorted(heard)) or ("msd",),
         genre_head=GENRE_HEAD,
-        genres=trained.head.classes,
+        genres=genre.head.classes,
         embedding_dim=tower.manifest.dim if tower else None,
         user_tower=TOWER_MANIFEST if tower else msgspec.UNSET,
-        loudness_lufs=msgspec.UNSET if settings.loudness_lufs is None else settings.loudness_lufs,
+        artist_table=ARTISTS_MANIFEST if ARTISTS_MANIFEST in files else msgspec.UNSET,
+        **genre.hearing,
     )
-    files = describe_files(folder)
     return Manifest(
         contract=CONTRACT,
         release_id=release_id(configuration, files),
@@ -148,6 +217,6 @@ def _manifest(
         code_version=version("tastewave"),
         configuration=configuration,
         files=files,
-        training=_describe(settings.training, tracks, trained),
-        metrics={name: round(value, 4) for name, value in trained.metrics.items()},
+        training=genre.training,
+        metrics=genre.metrics,
     )
