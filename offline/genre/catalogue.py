@@ -77,7 +77,7 @@ def _of_catalogue(path: Path) -> list[LabelledFile]:
     artists = frame["artist_id"].cast(pl.String) if "artist_id" in frame.columns else [None] * len(frame)
     return [
         LabelledFile(where=_from(path.parent, str(where)), labels=_split(genre), artist_id=artist or None)
-        for where, genre, artist in zip(frame[place], frame["genre"], artists, strict=True)
+        for where, genre, artist in zip(frame[place], frame["genre"].to_list(), artists, strict=True)
     ]
 
 

@@ -92,8 +92,8 @@ def hear(files: Sequence[LabelledFile], release: Release) -> HeardTracks:
 
 
 def _read(where: str) -> bytes:
-    opened: Any = fsspec.open(where if "://" in where else Path(where).resolve().as_uri(), "rb")
-    with opened as file:
+    at_url: Any = fsspec.open
+    with at_url(where, "rb") if "://" in where else Path(where).open("rb") as file:
         data: bytes = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(f"the file has over {MAX_FILE_BYTES} bytes; cut it")

@@ -182,7 +182,7 @@ def choose(
     that lack a block are learned from, and not asked about.
     """
     grid = sorted(product(settings.gammas, settings.ridges), key=lambda pair: (pair[0], -pair[1]))
-    whole: NDArray[Any] = np.isfinite(features).all(axis=1)
+    whole = np.asarray(np.isfinite(features).all(axis=1))
     right = np.empty((len(grid), len(labels)))
     for train, test in folds(settings.inner_folds, labels, artists, seed=seed):
         if len(asked := test[whole[test]]):

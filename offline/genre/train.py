@@ -78,7 +78,7 @@ def train(settings: HeadTraining, *, tracks: Sequence[Features], labels: Labels,
 def _train(settings: HeadTraining, tracks: Sequence[Features], labels: Labels, artists: Int64) -> Trained:
     """A head without another, all of its labels kept."""
     features = track_features(settings, tracks)
-    whole: NDArray[Any] = np.isfinite(features).all(axis=1)
+    whole = np.asarray(np.isfinite(features).all(axis=1))
     _check(settings, labels, artists, whole=whole)
     tags = _side_by_side({f"{NETWORK}.taggram.mean": 0}, tracks) if settings.kinds else None
     with threadpool_limits(1):  # the sums of linear algebra depend on the number of threads

@@ -69,7 +69,7 @@ class _Genre:
 
 
 def run(settings: BuildRelease) -> Outcome:
-    """Train the genre head, or take one, and write a release: the same release_id from the same data on the same machine.
+    """Train the genre head, or take one, and write a release: the same release_id from the same data and machine.
 
     A release that is there is replaced, as a whole and at the end.
 
@@ -83,9 +83,7 @@ def run(settings: BuildRelease) -> Outcome:
     _check_folders(out, networks_dir)
     tower = load_user_tower(Path(settings.tower)) if settings.tower else None
     if (settings.taggrams_dir is None) == (settings.genre_head is None):
-        raise SettingsError(
-            "a release has one genre head; name a folder of taggrams, or one of --genre-head, and not both"
-        )
+        raise SettingsError("a release has one genre head; name a folder of taggrams or one of --genre-head")
     taken = load_head_folder(settings.genre_head) if settings.genre_head else None
     genre = _taken(settings, taken, networks_dir) if taken else _trained(settings, Path(settings.taggrams_dir or ""))
     with writing(out), new_folder(out) as folder:
@@ -135,8 +133,8 @@ def _taken(settings: BuildRelease, taken: HeadFolder, networks_dir: Path) -> _Ge
     for model, expected in manifest.networks.items():
         if (got := describe_file(networks_dir / NETWORKS[model]).sha256[:12]) != expected:
             raise SettingsError(
-                f"the genre head heard the {model} network {expected}, {networks_dir} has {got}; name the folder of the "
-                "networks of its training, or train it again"
+                f"the genre head heard the {model} network {expected}, {networks_dir} has {got}; name the folder of "
+                "the networks of its training, or train it again"
             )
     if settings.loudness_lufs is not None and settings.loudness_lufs != manifest.loudness_lufs:
         raise SettingsError("the genre head says how loud its training was; leave loudness_lufs out")

@@ -16,8 +16,8 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     taggrams_dir: Annotated[
         str | None,
         Meta(
-            description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist), to train a genre head on; "
-            "absent where genre_head names one."
+            description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist), to train a genre head "
+            "on; absent where genre_head names one."
         ),
     ] = None
 

@@ -86,16 +86,20 @@ class _Process:
             raise _Died("it sent an answer before it got a file")
         self.guards = message.guards
 
-    async def hear(self, file: IO[bytes]) -> Tagging:
-        """Send it a file and wait for the answer. Raises _Died, MachineUnusable, or the error that it answers with."""
+    async def hear(self, file: IO[bytes], artist_id: str | None) -> Tagging:
+        """Send it a file and the id of its artist, and wait for the answer.
+
+        Raises _Died, MachineUnusable, or the error that it answers with.
+        """
         try:  # opened again: the process can only read, and reads from the start
             descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             problem = FetchFailed(f"the audio cannot be read ({error.strerror}); check its file")
             raise lacking(error) or problem from None
         self._asked = True
-        try:
-            socket.send_fds(self._channel, [b"."], [descriptor])
+        artist = (artist_id or "").encode()
+        try:  # at most 260 bytes into an empty buffer: all of them are taken
+            socket.send_fds(self._channel, [LENGTH.pack(len(artist)) + artist], [descriptor])
         except OSError as error:
             raise lacking(error) or _Died(str(error)) from None
         finally:
@@ -217,8 +221,12 @@ class TaggerPool:
             raise PoolUnusable(f"a pool process ended while it loaded the release ({error}); see the log") from None
         return {name: all(process.guards[name] for process in self._processes) for name in sandbox.GUARDS}
 
-    async def tag(self, file: IO[bytes]) -> Tagging:
+    async def tag(self, file: IO[bytes], *, artist_id: str | None = None) -> Tagging:
         """Hear an open file, from its start, in a pool process that is `ready`.
+
+        Args:
+            file: of the track.
+            artist_id: of its artist, which counts where the release has a table of artists.
 
         A file whose process dies is heard once more by a new process.
 
@@ -238,7 +246,7 @@ class TaggerPool:
                     process = await self._replacement(process)
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        return await process.hear(file)
+                        return await process.hear(file, artist_id)
                 except TimeoutError:
                     raise ProcessTimedOut(
                         f"hearing the track took over {self._timeout_s:g} s and was ended; check the file"

@@ -1,8 +1,9 @@
 """A process that hears tracks: `python -m stream.audio.pool_process SOCKET RELEASE MAX_DURATION_S MEMORY_BYTES`.
 
 TaggerPool starts it with one end of a socket pair. It loads the release, gives up the rights that it no longer needs
-(stream.audio.sandbox), and sends Ready. From then on, each request is one byte with the descriptor of an open file,
-and its answer a Tagging or a Refused (stream.audio.messages). It ends when the worker closes the socket.
+(stream.audio.sandbox), and sends Ready. From then on, each request is the descriptor of an open file with the id of
+the track's artist (its length in 4 bytes, 0 where it is not known, and its UTF-8), and its answer a Tagging or a
+Refused (stream.audio.messages). It ends when the worker closes the socket.
 """
 
 from __future__ import annotations
@@ -59,13 +60,25 @@ class PoolProcess:
         _warm_up(tagger)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print warnings about a file there
         self._send(Ready(sandbox.enter(memory_bytes=memory_bytes)))
-        while descriptors := self._receive():
-            self._send(_hear(tagger, descriptors[0]))
+        while request := self._receive():
+            self._send(_hear(tagger, *request))
 
-    def _receive(self) -> list[int]:
-        """The descriptor of the next file; nothing when the worker has closed its end."""
-        _, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1)
-        return descriptors
+    def _receive(self) -> tuple[int, str] | None:
+        """The descriptor of the next file and the id of its artist; None when the worker has closed its end."""
+        head, descriptors, _, _ = socket.recv_fds(self._channel, LENGTH.size, 1)
+        if not descriptors:
+            return None
+        head = self._read_on(head, LENGTH.size)
+        return descriptors[0], self._read_on(b"", *LENGTH.unpack(head)).decode()
+
+    def _read_on(self, data: bytes, size: int) -> bytes:
+        """What was read of a part of the request, and the rest of it."""
+        while len(data) < size:
+            piece, _, _, _ = socket.recv_fds(self._channel, size - len(data), 1)
+            if not piece:
+                raise EOFError("the worker closed its end within a request")
+            data += piece
+        return data
 
     def _send(self, message: Message) -> None:
         data = msgspec.msgpack.encode(message)
@@ -89,10 +102,10 @@ def _warm_up(tagger: Tagger) -> None:
     tagger.tag(wav.replace(wav[36:44], b"data\0\0\0\0"))  # without its length, PyAV reads it
 
 
-def _hear(tagger: Tagger, descriptor: int) -> Message:
+def _hear(tagger: Tagger, descriptor: int, artist_id: str) -> Message:
     try:
         with open(descriptor, "rb") as file:
-            return tagger.tag(file)
+            return tagger.tag(file, artist_id=artist_id or None)
     except TastewaveError as error:
         return _refused(error)
     except MemoryError:
