@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track as progress
 from scipy.optimize import minimize_scalar
 
 from models.genre import GenreHead, outvoted
 from offline.genre.machine import Float64, Int64, Labels, choose, fit, folds, rightness, standard_error
 from offline.genre.settings import HeadTraining
+from offline.progress import progress_bar
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,17 +64,17 @@ def out_of_fold(
         for train, test in folds(settings.folds, labels, artists, seed=settings.seed + repeat)
         if len(asked := test[whole[test]])
     ]
-    console = Console(stderr=True)
-    for repeat, train, asked in progress(work, "Nested folds", console=console, transient=True):
-        known = features[train], labels[train], artists[train]
-        gamma, ridge = choose(settings, *known, seed=settings.seed + repeat)
-        head = fit(settings, *known, gamma=gamma, ridge=ridge)
-        decisions[repeat, asked], distances[repeat, asked], votes = head.scores(features[asked])
-        guesses = decisions[repeat, asked].argmax(axis=1)
-        if not head.several:
-            contradicted[repeat, asked] = outvoted(votes, guesses)
-        if head.kinds and tags is not None:
-            contradicted[repeat, asked] |= head.kinds.contradict(tags[asked], guesses)
+    with progress_bar() as bar:
+        for repeat, train, asked in bar.track(work, description="Nested folds"):
+            known = features[train], labels[train], artists[train]
+            gamma, ridge = choose(settings, *known, seed=settings.seed + repeat)
+            head = fit(settings, *known, gamma=gamma, ridge=ridge)
+            decisions[repeat, asked], distances[repeat, asked], votes = head.scores(features[asked])
+            guesses = decisions[repeat, asked].argmax(axis=1)
+            if not head.several:
+                contradicted[repeat, asked] = outvoted(votes, guesses)
+            if head.kinds and tags is not None:
+                contradicted[repeat, asked] |= head.kinds.contradict(tags[asked], guesses)
     return OutOfFold(decisions=decisions[:, whole], distances=distances[:, whole], contradicted=contradicted[:, whole])
 
 
