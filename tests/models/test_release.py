@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -315,3 +316,16 @@ def test_a_release_without_a_tower_or_with_one_of_another_space_says_so(tmp_path
         load_release(other).user_tower()
     with pytest.raises(ReleaseError, match=r"uses tower\.json and does not list it"):
         load_release(write_release(tmp_path / "without", user_tower=TOWER_MANIFEST))
+
+
+def test_a_head_that_hears_a_network_that_does_not_run_is_refused(tmp_path: Path):
+    deaf = replace(HEAD, inputs=("mtt.taggram.mean",))
+    release = load_release(write_release(tmp_path / "release", files={"genre.npz": deaf.to_bytes()}))
+    with pytest.raises(ReleaseError, match=r"hears mtt\.taggram\.mean, the networks that run are msd"):
+        release.genre_head()
+
+
+def test_a_release_whose_table_of_artists_is_not_listed_is_refused(tmp_path: Path):
+    with pytest.raises(ReleaseError, match=r"uses artists\.json and does not list it"):
+        load_release(write_release(tmp_path / "release", artist_table="artists.json"))
+    assert load_release(write_release(tmp_path / "without")).artist_table() is None
