@@ -1,6 +1,6 @@
-"""What a pool process sends to the worker: each message is its length in 4 bytes, then one of these structs in msgpack.
+"""What the worker and a pool process send each other: a message is its length in 4 bytes, then a struct in msgpack.
 
-The worker decodes nothing but these structs, whatever a file has made of the pool process.
+The worker sends Request, and decodes nothing but the other structs, whatever a file has made of the pool process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,16 @@ import msgspec
 from models.tagging import Tagging
 
 LENGTH = struct.Struct(">I")
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Comes with the descriptor of a file: what else is known of its track.
+
+    Attributes:
+        artist_id: of its artist; None where the upload names none.
+    """
+
+    artist_id: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

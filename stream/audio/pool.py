@@ -30,7 +30,7 @@ from models.errors import (
 from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.machine import lacking
-from stream.audio.messages import LENGTH, Message, Ready, Refused
+from stream.audio.messages import LENGTH, Message, Ready, Refused, Request
 
 log = structlog.get_logger(__name__)
 
@@ -97,9 +97,9 @@ class _Process:
             problem = FetchFailed(f"the audio cannot be read ({error.strerror}); check its file")
             raise lacking(error) or problem from None
         self._asked = True
-        artist = (artist_id or "").encode()
-        try:  # at most 260 bytes into an empty buffer: all of them are taken
-            socket.send_fds(self._channel, [LENGTH.pack(len(artist)) + artist], [descriptor])
+        request = msgspec.msgpack.encode(Request(artist_id))
+        try:  # a few hundred bytes into an empty buffer: all of them are taken
+            socket.send_fds(self._channel, [LENGTH.pack(len(request)), request], [descriptor])
         except OSError as error:
             raise lacking(error) or _Died(str(error)) from None
         finally:

@@ -1,9 +1,8 @@
 """A process that hears tracks: `python -m stream.audio.pool_process SOCKET RELEASE MAX_DURATION_S MEMORY_BYTES`.
 
 TaggerPool starts it with one end of a socket pair. It loads the release, gives up the rights that it no longer needs
-(stream.audio.sandbox), and sends Ready. From then on, each request is the descriptor of an open file with the id of
-the track's artist (its length in 4 bytes, 0 where it is not known, and its UTF-8), and its answer a Tagging or a
-Refused (stream.audio.messages). It ends when the worker closes the socket.
+(stream.audio.sandbox), and sends Ready. From then on, each Request comes with the descriptor of an open file, and its
+answer is a Tagging or a Refused (stream.audio.messages). It ends when the worker closes the socket.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import msgspec
 
 from models.errors import FetchFailed, OutOfMemory, TastewaveError
 from stream.audio import sandbox
-from stream.audio.messages import LENGTH, Message, Ready, Refused
+from stream.audio.messages import LENGTH, Message, Ready, Refused, Request
 
 if TYPE_CHECKING:
     from models.tagger import Tagger
@@ -63,13 +62,13 @@ class PoolProcess:
         while request := self._receive():
             self._send(_hear(tagger, *request))
 
-    def _receive(self) -> tuple[int, str] | None:
-        """The descriptor of the next file and the id of its artist; None when the worker has closed its end."""
+    def _receive(self) -> tuple[int, Request] | None:
+        """The descriptor of the next file and what else is known; None when the worker has closed its end."""
         head, descriptors, _, _ = socket.recv_fds(self._channel, LENGTH.size, 1)
         if not descriptors:
             return None
         head = self._read_on(head, LENGTH.size)
-        return descriptors[0], self._read_on(b"", *LENGTH.unpack(head)).decode()
+        return descriptors[0], msgspec.msgpack.decode(self._read_on(b"", *LENGTH.unpack(head)), type=Request)
 
     def _read_on(self, data: bytes, size: int) -> bytes:
         """What was read of a part of the request, and the rest of it."""
@@ -102,10 +101,10 @@ def _warm_up(tagger: Tagger) -> None:
     tagger.tag(wav.replace(wav[36:44], b"data\0\0\0\0"))  # without its length, PyAV reads it
 
 
-def _hear(tagger: Tagger, descriptor: int, artist_id: str) -> Message:
+def _hear(tagger: Tagger, descriptor: int, request: Request) -> Message:
     try:
         with open(descriptor, "rb") as file:
-            return tagger.tag(file, artist_id=artist_id or None)
+            return tagger.tag(file, artist_id=request.artist_id)
     except TastewaveError as error:
         return _refused(error)
     except MemoryError:

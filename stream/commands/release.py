@@ -47,6 +47,7 @@ def show_release(where: str | None, *, as_json: bool) -> None:
             "genres": ", ".join(configuration.genres),
             "taste space": f"{configuration.embedding_dim}-d" if configuration.embedding_dim else "none",
             "user tower": _tower_text(release),
+            "artists": _artists_text(release),
             "metrics": ", ".join(f"{name} {value}" for name, value in manifest.metrics.items()),
             "training": ", ".join(f"{k} {v}" for k, v in manifest.training.items() if isinstance(v, int | float)),
             "files": "\n".join(f"{name}  {file.bytes:,} bytes" for name, file in manifest.files.items()),
@@ -62,6 +63,11 @@ def _tower_text(release: Release) -> str:
     text = f"{tower.pooling} pooling, {tower.dim}-d, {tower.items:,} items, the newest {tower.history} listens"
     until_ms = tower.training.get("trained_until_ms")  # of earlier versions, a tower does not tell
     return text if until_ms is None else f"{text}, trained until {utc(until_ms)}"
+
+
+def _artists_text(release: Release) -> str:
+    table = release.artist_table()
+    return "none" if table is None else f"{len(table):,} that the genre head knows by their listeners"
 
 
 def activate_release(settings: Settings, release: str | None, *, force: bool = False) -> None:
