@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, diags_array
 from scipy.sparse.linalg import svds
+from threadpoolctl import threadpool_limits
 
 from models.artists import ARTIST_IDS, ARTIST_VECTORS, ARTISTS_MANIFEST, ArtistsManifest, ArtistTable, load_artist_table
 from models.errors import SettingsError
@@ -58,7 +59,8 @@ def run(settings: EmbedArtists) -> Outcome:
     artist_of = read_artist_ids(Path(settings.catalogue))
     log = read_log(settings.log, forgotten=settings.forgotten)
     ids, listens = co_listens(log, artist_of)
-    known, vectors = artist_vectors(listens, dim=settings.dim, least_listeners=settings.least_listeners)
+    with threadpool_limits(1):  # the sums of linear algebra depend on the number of threads
+        known, vectors = artist_vectors(listens, dim=settings.dim, least_listeners=settings.least_listeners)
     with writing(out), new_folder(out) as folder:
         training = {"log": log.fingerprint, "users": len(log.users), "least_listeners": settings.least_listeners}
         write_artist_table(folder, ids.gather(known).to_list(), vectors, training=training)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from models.errors import SettingsError
-from models.label_rule import WITHIN, parent_of
+from models.label_rule import parent_of
 from offline.genre.machine import Labels
 
 _FORM = (
@@ -105,6 +105,11 @@ def choose_classes(files: Sequence[LabelledFile], wanted: Sequence[str]) -> tupl
     return tuple(sorted({up for name in wanted for up in _up(name)} or found))
 
 
+def labels_among(file: LabelledFile, classes: Iterable[str]) -> set[str]:
+    """The labels of a track, and what these are within, that are among some classes."""
+    return {up for label in file.labels for up in _up(label)} & set(classes)
+
+
 def label_array(files: Sequence[LabelledFile], classes: Sequence[str]) -> Labels:
     """The labels of the tracks as offline.genre.machine takes them: (tracks,) where each has one genre, else several.
 
@@ -112,14 +117,10 @@ def label_array(files: Sequence[LabelledFile], classes: Sequence[str]) -> Labels
         files: each has a label among the classes.
         classes: as choose_classes gives them.
     """
-    several = any(len(set(file.labels) & set(classes)) > 1 for file in files) or any(WITHIN in name for name in classes)
-    number = {name: place for place, name in enumerate(classes)}
-    if not several:
-        return np.array([next(number[name] for name in file.labels if name in number) for file in files], np.int64)
-    labels = np.zeros((len(files), len(classes)), np.bool_)
-    for row, file in enumerate(files):
-        labels[row, [number[up] for name in file.labels for up in _up(name) if up in number]] = True
-    return labels
+    known = [labels_among(file, classes) for file in files]
+    if all(len(labels) == 1 for labels in known) and not any(parent_of(name) in classes for name in classes):
+        return np.array([classes.index(name) for labels in known for name in labels], np.int64)
+    return np.array([[name in labels for name in classes] for labels in known])
 
 
 def _up(label: str | None) -> list[str]:

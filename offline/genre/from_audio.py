@@ -19,7 +19,7 @@ from models.genre import DISTANCE
 from models.release import Release, load_release
 from models.sealed_folder import describe_files
 from offline.files import check_replaceable, new_folder, write_json, writing
-from offline.genre.catalogue import choose_classes, label_array, read_source
+from offline.genre.catalogue import choose_classes, label_array, labels_among, read_source
 from offline.genre.head_folder import GENRE_HEAD, HEAD_MANIFEST, METRICS, HeadFolder, HeadManifest, load_head_folder
 from offline.genre.hearing import HeardTracks, hear, listening
 from offline.genre.kinds import NETWORK
@@ -60,7 +60,7 @@ def run(settings: TrainGenre) -> Outcome:
     training = _with_artists(settings, table)
     files, unlabelled = read_source(Path(settings.source))
     training = msgspec.structs.replace(training, classes=choose_classes(files, settings.classes))
-    wanted = [file for file in files if set(file.labels) & set(training.classes)]
+    wanted = [file for file in files if labels_among(file, training.classes)]
     release = listening(load_release(settings.release), networks_of(training))
     heard = hear(wanted, release)
     if table:

@@ -80,3 +80,11 @@ def test_one_genre_a_track_is_a_number_and_several_are_a_row():
     assert label_array([file("b"), file("a", "b")], ("a", "b")).tolist() == [[False, True], [True, True]]
     within = label_array([file("a---x"), file("a"), file("b")], ("a", "a---x", "b"))
     assert within.tolist() == [[True, True, False], [True, False, False], [False, False, True]]
+
+
+def test_a_track_of_a_finer_genre_is_one_of_what_that_is_within():
+    files = [file("a---x"), file("a---y"), file("b")]
+    assert choose_classes(files, ("a", "b")) == ("a", "b")
+    assert label_array(files, ("a", "b")).tolist() == [0, 0, 1]
+    finer = choose_classes(files, ("a---x", "b"))
+    assert label_array(files, finer).tolist() == [[True, True, False], [True, False, False], [False, False, True]]
