@@ -1,12 +1,12 @@
 """Several labels a track, and labels within labels: how a head's decision values become labels that agree.
 
 A head of this kind has one machine a label. A label may be within another, its parent: `Electronic---House` is within
-`Electronic`. What the machine of a label says is then a probability given the parent, and
+`Electronic`. From the top down, no label is more probable than its parent:
 
-    P(House) = P(Electronic) P(House | Electronic)
+    P(House) = min(what its own machine says, P(Electronic))
 
-so that no label is more probable than its parent, whatever the machines say. Conditional probabilities down a tree are
-those of Cesa-Bianchi, Gentile & Zaniboni, Incremental Algorithms for Hierarchical Classification (JMLR 7, 2006).
+This is the top-down correction of Robinson, Frasca, Köhler et al., A Hierarchical Ensemble Method for DAG-Structured
+Taxonomies (MCS 2015). A label does not depend on those within it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ class LabelRule:
         rule = LabelRule(  # Electronic, Electronic---House
             parents=np.array([-1, 0]), slopes=np.ones(2), intercepts=np.zeros(2), thresholds=np.array([0.5, 0.4])
         )
-        rule.probabilities(np.array([0.0, 9.0]))  # [0.5, 0.49994]
+        rule.probabilities(np.array([0.0, 9.0]))  # [0.5, 0.5]
         rule.answered(np.array([0.45, 0.44]))     # [True, True]: what is House is Electronic
 
     Attributes:
         parents: (labels,) the number of the label that each is within, -1 for none. Parents stand before children.
         slopes: (labels,) positive; the machine of a label gives it the probability
-            1 / (1 + exp(-slope decision - intercept)), given its parent (Platt, Probabilistic Outputs for Support
-            Vector Machines, 1999).
+            1 / (1 + exp(-slope decision - intercept)) (Platt, Probabilistic Outputs for Support Vector Machines, 1999).
         intercepts: (labels,)
         thresholds: (labels,) a label is answered from this probability on; inf where only what is within it is.
 
@@ -76,7 +75,7 @@ class LabelRule:
         probabilities = 0.5 + 0.5 * np.tanh(0.5 * (self.slopes * decisions + self.intercepts))
         for label, parent in enumerate(self.parents.tolist()):
             if parent >= 0:
-                probabilities[..., label] *= probabilities[..., parent]
+                np.minimum(probabilities[..., label], probabilities[..., parent], out=probabilities[..., label])
         return probabilities
 
     def answered(self, probabilities: Float64) -> NDArray[np.bool_]:

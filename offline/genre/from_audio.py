@@ -83,6 +83,8 @@ def _with_artists(settings: TrainGenre, table: ArtistTable | None) -> HeadTraini
         blocks += (Block(name=ARTIST_EMBEDDING, width=dim, weight=settings.artist_weight * dim**-0.5),)
     elif not table and ARTIST_EMBEDDING in names:
         raise SettingsError(f"the input {ARTIST_EMBEDDING} needs a table of artists; name its folder with --artists")
+    if unknown := [name for name in names if not feature_width(name) and name != ARTIST_EMBEDDING]:
+        raise SettingsError(f"no network of the release gives the input {unknown[0]}; see models.features for those")
     return msgspec.structs.replace(settings, inputs=blocks)
 
 
@@ -128,8 +130,7 @@ def _write(
     if table:
         for name in (*table.manifest.files, ARTISTS_MANIFEST):
             shutil.copyfile(table.folder / name, folder / name)
-    metrics = {name: round(value, 4) for name, value in trained.metrics.items()}
-    write_json(folder / METRICS, _figures(trained, metrics))
+    write_json(folder / METRICS, _figures(trained))
     configuration = release.configuration
     manifest = HeadManifest(
         front_end=configuration.front_end,
@@ -140,23 +141,33 @@ def _write(
         networks=release.network_hashes,
         files=describe_files(folder),
         training=_describe(trained, training, heard),
-        metrics=metrics,
+        metrics=_rounded(trained.metrics),
     )
     write_json(folder / HEAD_MANIFEST, manifest)
 
 
-def _figures(trained: Trained, metrics: dict[str, float]) -> dict[str, Any]:
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in metrics.items()}
+
+
+def _figures(trained: Trained) -> dict[str, Any]:
     """What metrics.json holds."""
     rule = trained.head.several
     thresholds = {} if rule is None else dict(zip(trained.head.classes, rule.thresholds.tolist(), strict=True))
     by_class = {
-        name: {key: round(value, 4) for key, value in row.items()}
+        name: _rounded(row)
         | ({"threshold": round(thresholds[name], 4)} if np.isfinite(thresholds.get(name, np.inf)) else {})
         for name, row in trained.by_class.items()
     }
-    figures: dict[str, Any] = {"metrics": metrics, "classes": by_class, "left_out": trained.unanswerable}
+    figures: dict[str, Any] = {
+        "metrics": _rounded(trained.metrics),
+        "classes": by_class,
+        "left_out": trained.unanswerable,
+    }
     if trained.confusion is not None:
         figures["confusion"] = trained.confusion.tolist()
+    if trained.plain:
+        figures["plain"] = _figures(trained.plain)
     return figures
 
 

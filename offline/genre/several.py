@@ -26,19 +26,12 @@ def calibrate_labels(
 ) -> GenreHead:
     """The head with the sigmoids and the thresholds that suit what was said about tracks of unheard artists.
 
-    The sigmoid of a label within another is fitted on the tracks of that other, since it stands for a probability given
-    the parent. The threshold of a label is the least probability from which on its answers reach target_accuracy.
+    The threshold of a label is the least probability from which on its answers reach target_accuracy.
     """
     repeats = len(unheard.decisions)
     truth = np.tile(labels, (repeats, 1))
     decisions = unheard.decisions.reshape(truth.shape)
-    sigmoids = np.array(
-        [
-            fit_sigmoid(decisions[rows, label], truth[rows, label])
-            for label, parent in enumerate(rule.parents.tolist())
-            for rows in [truth[:, parent] if parent >= 0 else slice(None)]
-        ]
-    )
+    sigmoids = np.array([fit_sigmoid(decisions[:, label], truth[:, label]) for label in range(len(head.classes))])
     rule = replace(rule, slopes=sigmoids[:, 0].copy(), intercepts=sigmoids[:, 1].copy())
     probabilities = rule.probabilities(decisions)
     thresholds = [

@@ -32,11 +32,12 @@ class Trained:
         head: trained on every track.
         gamma: chosen of settings.gammas.
         ridge: chosen of settings.ridges.
-        metrics: as offline.genre.calibration.measure or measure_labels gives them; those of a plain head begin with
+        metrics: as offline.genre.calibration.measure or measure_labels gives them; those of the plain head begin with
             `plain_`.
         by_class: as offline.genre.calibration.measure_classes gives them.
         confusion: (classes, classes), as offline.genre.calibration.confusion gives it; None for several labels.
         unanswerable: labels that no threshold makes right often enough, and which the head leaves out.
+        plain: the same of the plain head that it brings along; None where it brings none.
     """
 
     head: GenreHead
@@ -46,6 +47,7 @@ class Trained:
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: Int64 | None = None
     unanswerable: tuple[str, ...] = ()
+    plain: Trained | None = None
 
 
 def train(settings: HeadTraining, *, tracks: Sequence[Features], labels: Labels, artists: Int64) -> Trained:
@@ -69,10 +71,10 @@ def train(settings: HeadTraining, *, tracks: Sequence[Features], labels: Labels,
     heard = tuple(block for block in settings.inputs if feature_width(block.name))
     full = _train(settings, tracks, labels, artists)
     if heard in ((), settings.inputs):
-        return _without_unanswerable(settings, full, None)
+        return _answerable(settings, full)
     plain = _train(msgspec.structs.replace(settings, inputs=heard), tracks, labels, artists)
     metrics = full.metrics | {f"plain_{name}": value for name, value in plain.metrics.items()}
-    return _without_unanswerable(settings, replace(full, metrics=metrics), plain.head)
+    return _answerable(settings, replace(full, metrics=metrics, plain=plain))
 
 
 def _train(settings: HeadTraining, tracks: Sequence[Features], labels: Labels, artists: Int64) -> Trained:
@@ -102,23 +104,22 @@ def _train(settings: HeadTraining, tracks: Sequence[Features], labels: Labels, a
     )
 
 
-def _without_unanswerable(settings: HeadTraining, trained: Trained, plain: GenreHead | None) -> Trained:
-    """With its plain head, and without the labels that neither of them can answer."""
-    head = trained.head
-    if head.several is None:
-        return replace(trained, head=replace(head, plain=plain))
-    kept = answerable(head.several)
-    if plain and plain.several:
-        kept |= answerable(plain.several)
-    return replace(
-        trained,
-        head=replace(
-            keep_labels(head, kept),
-            plain=plain and keep_labels(plain, kept),
-        ),
-        by_class={name: row for name, row in trained.by_class.items() if kept[settings.classes.index(name)]},
-        unanswerable=tuple(name for name, is_kept in zip(settings.classes, kept.tolist(), strict=True) if not is_kept),
+def _answerable(settings: HeadTraining, trained: Trained) -> Trained:
+    """Without the labels that neither head can answer; the plain head is a part of the other."""
+    parts = [trained, *([trained.plain] if trained.plain else [])]
+    rules = [part.head.several for part in parts if part.head.several]
+    kept = np.any([answerable(rule) for rule in rules], axis=0) if rules else np.ones(len(settings.classes), np.bool_)
+    out = tuple(name for name, is_kept in zip(settings.classes, kept.tolist(), strict=True) if not is_kept)
+    full, *plain = (
+        replace(
+            part,
+            head=keep_labels(part.head, kept),
+            by_class={name: row for name, row in part.by_class.items() if name not in out},
+            unanswerable=out,
+        )
+        for part in parts
     )
+    return replace(full, head=replace(full.head, plain=plain[0].head), plain=plain[0]) if plain else full
 
 
 def track_features(settings: HeadTraining, tracks: Sequence[Features]) -> Float64:

@@ -43,13 +43,14 @@ def test_no_label_is_more_probable_than_its_parent_and_what_is_answered_has_its_
     assert finest.any() == answered.any()
 
 
-def test_probabilities_are_the_product_down_the_tree():
+def test_a_probability_is_that_of_the_machine_or_of_the_parent_where_that_is_less():
     made = rule([-1, 0, 1], slopes=[1.0, 2.0, 1.0], intercepts=[0.0, 0.0, 1.0])
-    root, child, grandchild = 1 / (1 + np.exp(-0.3)), 1 / (1 + np.exp(-2 * 0.4)), 1 / (1 + np.exp(0.5 - 1.0))
-    expected = [root, root * child, root * child * grandchild]
-    np.testing.assert_allclose(made.probabilities(np.array([0.3, 0.4, -0.5])), expected, rtol=1e-12)
-    both = made.probabilities(np.array([[0.3, 0.4, -0.5], [0.0, 0.0, -1.0]]))
-    np.testing.assert_allclose(both, [expected, [0.5, 0.25, 0.125]], rtol=1e-12)
+    root, grandchild = 1 / (1 + np.exp(-0.3)), 1 / (1 + np.exp(0.5 - 1.0))  # the child is surer than the root
+    assert grandchild > root
+    np.testing.assert_allclose(made.probabilities(np.array([0.3, 0.4, -0.5])), [root] * 3, rtol=1e-12)
+    both = made.probabilities(np.array([[0.0, -0.4, -3.0], [0.0, 0.0, -1.0]]))
+    child, grandchild = 1 / (1 + np.exp(0.8)), 1 / (1 + np.exp(2.0))
+    np.testing.assert_allclose(both, [[0.5, child, grandchild], [0.5, 0.5, 0.5]], rtol=1e-12)
 
 
 def test_a_label_without_a_threshold_is_answered_only_with_one_within_it():

@@ -153,6 +153,9 @@ def test_a_release_whose_head_hears_artists_uses_those_that_it_knows(catalogue: 
         source=str(catalogue), out=str(tmp_path / "head"), artists=str(table), inputs=inputs, **QUICK
     ))  # fmt: skip
     assert trained.folder.head.plain is not None
+    figures = json.loads((tmp_path / "head" / "metrics.json").read_text())
+    assert figures["classes"]["loud"]["tracks"] == 8
+    assert figures["plain"]["classes"]["loud"]["tracks"] == 10
     assert trained.folder.manifest.training["with_artist_embedding"] == 18  # the artist of the last two is in no log
     built = build.run(BuildRelease(out=str(tmp_path / "release"), genre_head=str(tmp_path / "head"))).release
     known = built.artist_table()
@@ -213,7 +216,8 @@ def test_a_genre_that_is_too_small_is_refused_with_what_it_has_and_needs(catalog
     [
         ({"classes": ("polka",)}, "no track has the genre 'polka'"),
         ({"inputs": (Block(name="artist_embedding", width=5),)}, "needs a table of artists"),
-        ({"inputs": (Block(name="embedding", width=5),)}, "has to hear the audio"),
+        ({"inputs": (Block(name="embedding", width=5),)}, "no network of the release gives the input embedding"),
+        ({"kinds": (), "inputs": (Block(name="mtt.polka", width=5),)}, "gives the input mtt.polka"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused_before_anything_is_heard(
