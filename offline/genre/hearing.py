@@ -93,8 +93,11 @@ def hear(files: Sequence[LabelledFile], release: Release) -> HeardTracks:
 
 def _read(where: str) -> bytes:
     at_url: Any = fsspec.open
-    with at_url(where, "rb") if "://" in where else Path(where).open("rb") as file:
-        data: bytes = file.read(MAX_FILE_BYTES + 1)
+    try:
+        with at_url(where, "rb") if "://" in where else Path(where).open("rb") as file:
+            data: bytes = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError, ImportError) as error:  # a scheme that nothing is installed for, among others
+        raise SettingsError(f"it cannot be read ({error}); check its path") from error
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(f"the file has over {MAX_FILE_BYTES} bytes; cut it")
     return data

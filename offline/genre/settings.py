@@ -213,8 +213,8 @@ class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=
     repeats: Annotated[
         Count,
         Meta(
-            description="How many times the outer folds are drawn anew. Some thousand tracks take an hour at each; of "
-            "some hundred, 5 make steadier figures."
+            description="How many times the outer folds are drawn anew. The time grows with it; with some hundred "
+            "tracks, 5 make steadier figures."
         ),
     ] = 1
 

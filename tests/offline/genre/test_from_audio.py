@@ -228,8 +228,8 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_heard(
 
 
 def test_a_source_of_which_nothing_can_be_heard_is_refused(tmp_path: Path):
-    (tmp_path / "c.csv").write_text("path,genre\nmissing.wav,a\nalso.wav,b\n")
-    with pytest.raises(SettingsError, match=r"none of 2 files can be heard, such as .*missing\.wav"):
+    (tmp_path / "c.csv").write_text("path,genre\nmissing.wav,a\nnosuch://also.wav,b\n")
+    with pytest.raises(SettingsError, match=r"none of 2 files can be heard, such as .*missing\.wav: it cannot be read"):
         run(TrainGenre(source=str(tmp_path / "c.csv"), out=str(tmp_path / "head"), **QUICK))
 
 

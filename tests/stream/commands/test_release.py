@@ -20,3 +20,8 @@ def test_show_tells_the_tower_of_a_release(tmp_path: Path, capsys) -> None:
 
 def test_show_says_that_a_release_has_no_tower(capsys) -> None:
     assert "user tower none" in shown(None, capsys)
+
+
+def test_a_release_whose_head_hears_artists_says_how_many_it_knows(tmp_path, capsys):
+    folder = taste.write_release_that_hears_artists(tmp_path / "release", {"first": "jazz", "second": "metal"})
+    assert "2 that the genre head knows by their listeners" in shown(folder, capsys)
