@@ -22,6 +22,7 @@ from models.errors import ReleaseError
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
 
 if TYPE_CHECKING:
+    from models.artists import ArtistTable
     from models.audio_encoder import AudioEncoder
     from models.genre import GenreHead
     from models.musicnn import Musicnn
@@ -54,6 +55,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             one, tracks that the user tower does not know have an embedding as well.
         blocks: for each further network that the genre head hears, the manifest of an audio encoder; UNSET where there
             are none. What it gives is the feature `<name>.embedding` (models.features).
+        artist_table: manifest of the table of artists that the genre head hears, whose files lie beside it; UNSET where
+            the release has none.
     """
 
     front_end: str
@@ -70,6 +73,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     user_tower: str | msgspec.UnsetType = msgspec.UNSET
     audio_encoder: str | msgspec.UnsetType = msgspec.UNSET
     blocks: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    artist_table: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,8 +141,8 @@ class Release:
     def genre_head(self) -> GenreHead:
         """The genre head.
 
-        Raises ReleaseError when its classes are not those of the manifest, or the embeddings that it hears are not as
-        wide as those that the release gives.
+        Raises ReleaseError when its classes are not those of the manifest, or the release lacks what the head hears or
+        gives it in other widths.
         """
         from models.genre import GenreHead
 
@@ -147,8 +151,29 @@ class Release:
             raise ReleaseError(
                 f"the genre head knows {head.classes}, the manifest {self.configuration.genres}; {_ADVICE}"
             )
-        head.check_widths(self._embedding_widths())
+        self._check_inputs(head)
         return head
+
+    def _check_inputs(self, head: GenreHead) -> None:
+        from models.artists import ARTIST_EMBEDDING
+        from models.features import feature_width
+
+        run, inputs = self.configuration.run, (*head.inputs, *(head.plain.inputs if head.plain else ()))
+        deaf = [name for name in inputs if feature_width(name) and name.partition(".")[0] not in run]
+        if deaf:
+            raise ReleaseError(f"the genre head hears {deaf[0]}, the networks that run are {', '.join(run)}; {_ADVICE}")
+        widths = self._embedding_widths()
+        if ARTIST_EMBEDDING in inputs:
+            if (artists := self.artist_table()) is None:
+                raise ReleaseError(f"the genre head hears artists, and the release has no table of artists; {_ADVICE}")
+            widths[ARTIST_EMBEDDING] = artists.manifest.dim
+        head.check_widths(widths)
+
+    def artist_table(self) -> ArtistTable | None:
+        """The table of artists; None where the release has none. Raises ReleaseError when it is damaged."""
+        from models.artists import load_artist_table
+
+        return None if self.configuration.artist_table is msgspec.UNSET else load_artist_table(self.folder)
 
     def user_tower(self) -> UserTower:
         """The user tower. Raises ReleaseError when the release has none, or one of another taste space."""
@@ -210,7 +235,8 @@ def _decode(content: bytes, shown: str) -> Manifest:
 def _check(manifest: Manifest, shown: str) -> None:
     configuration = manifest.configuration
     needed = {*configuration.networks.values(), configuration.genre_head}
-    needed |= {configuration.user_tower, configuration.audio_encoder} - {msgspec.UNSET}
+    optional = {configuration.user_tower, configuration.audio_encoder, configuration.artist_table}
+    needed |= optional - {msgspec.UNSET}
     needed |= set((configuration.blocks or {}).values())
     if missing := needed - manifest.files.keys():
         raise ReleaseError(f"the manifest uses {', '.join(sorted(map(str, missing)))} and does not list it; {_ADVICE}")

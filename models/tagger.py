@@ -1,6 +1,7 @@
 """A track from its file to its genre and its place in taste space, as its release says.
 
-decode -> loudness -> log-mel -> musicnn -> genre head; and the audio encoders, whose vectors the head may hear as well.
+decode -> loudness -> log-mel -> musicnn -> genre head; and the audio encoders, whose vectors the head may hear as well,
+as it may that of the track's artist.
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.artists import ARTIST_EMBEDDING
 from models.audio.loudness import gain_to, made_as_loud
 from models.audio.windows import Source, WindowPlan, Windows, decode_whole, decode_windows
 from models.contract import encode_taggram
 from models.errors import ReleaseError
 from models.features import EMBEDDING, embedding_of, pack_window, window_features
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
-from models.musicnn import OUTPUTS, TAGS
+from models.musicnn import OUTPUTS, TAGS, MusicnnFeatures
 from models.release import Configuration, Release
 from models.tagging import Tagging
 
@@ -52,6 +55,7 @@ class Tagger:
         self._max_duration_s = max_duration_s
         self._networks = {model: release.network(model) for model in configuration.run}
         self._head = release.genre_head()
+        self._artists = release.artist_table()
         self._encoders = {embedding_of(name): block for name, block in release.blocks().items()}
         if encoder := release.audio_encoder():
             self._encoders[EMBEDDING] = encoder
@@ -64,41 +68,24 @@ class Tagger:
         """Dimensions of the taste space of the release; None where it has none."""
         return self._configuration.embedding_dim
 
-    def tag(self, source: Source, *, track_id: str | None = None) -> Tagging:
+    def tag(self, source: Source, *, track_id: str | None = None, artist_id: str | None = None) -> Tagging:
         """Hear a track.
 
         Args:
             source: its file: a path, bytes, or an open binary file that can seek.
             track_id: by which the user tower of the release may know it; then its embedding is the one that was
                 learned.
+            artist_id: of its artist, whose vector the genre head hears where the release has one.
 
         Raises:
             NotAudio, Damaged, TooShort, TooLong, Silent, OSError: as models.audio.windows.decode_windows.
             ReleaseError: an audio encoder of the release gives no numbers, or the genre head lacks an input.
         """
         timings_ms: dict[str, float] = {}
-        with _timed(timings_ms, "decode"):
-            audio = decode_windows(
-                source,
-                plan=self._plan,
-                sample_rate=MUSICNN.sample_rate,
-                max_duration_s=self._max_duration_s,
-                further_rates=self._further_rates,
-            )
-            waveforms = _at_rates_as_heard(self._configuration, audio)
-        with _timed(timings_ms, "log_mel"):
-            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms[MUSICNN.sample_rate]]
-        with _timed(timings_ms, "network"):
-            heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
-        vectors: dict[str, Float32] = {}
-        if self._encoders:
-            with _timed(timings_ms, "encoder"):
-                vectors = {name: encoder(waveforms[encoder.sample_rate]) for name, encoder in self._encoders.items()}
+        audio, heard, vectors = self._hear(source, timings_ms)
         with _timed(timings_ms, "genre"):
-            features = {
-                model: [window_features(model, window) for window in windows] for model, windows in heard.items()
-            }
-            decision = self._head.decide(_by_window(features, vectors))
+            features = _features(heard)
+            decision = self._head.decide(self._by_window(features, vectors, artist_id))
         first = next(iter(heard))
         taggram = np.concatenate([window.taggram for window in heard[first]])
         return Tagging(
@@ -122,6 +109,47 @@ class Tagger:
             timings_ms=timings_ms,
         )
 
+    def windows(self, source: Source) -> list[dict[str, Float32]]:
+        """What the release hears in each window of a track: features by their names (models.features).
+
+        Raises:
+            As `tag`.
+        """
+        _, heard, vectors = self._hear(source, {})
+        return self._by_window(_features(heard), vectors, None)
+
+    def _hear(self, source: Source, timings_ms: dict[str, float]) -> _Heard:
+        with _timed(timings_ms, "decode"):
+            audio = decode_windows(
+                source,
+                plan=self._plan,
+                sample_rate=MUSICNN.sample_rate,
+                max_duration_s=self._max_duration_s,
+                further_rates=self._further_rates,
+            )
+            waveforms = _at_rates_as_heard(self._configuration, audio)
+        with _timed(timings_ms, "log_mel"):
+            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms[MUSICNN.sample_rate]]
+        with _timed(timings_ms, "network"):
+            heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
+        vectors: dict[str, Float32] = {}
+        if self._encoders:
+            with _timed(timings_ms, "encoder"):
+                vectors = {name: encoder(waveforms[encoder.sample_rate]) for name, encoder in self._encoders.items()}
+        return _Heard(audio, heard, vectors)
+
+    def _by_window(
+        self,
+        features: Mapping[str, Sequence[Mapping[str, Float32]]],
+        vectors: Mapping[str, Float32],
+        artist_id: str | None,
+    ) -> list[dict[str, Float32]]:
+        """The features of all networks and encoders for each window, and with them the vector of a known artist."""
+        of_artist = self._artists.vector(artist_id) if self._artists and artist_id else None
+        more = {} if of_artist is None else {ARTIST_EMBEDDING: of_artist}
+        rows = zip(*features.values(), *([{name: row} for row in of] for name, of in vectors.items()), strict=True)
+        return [more | {name: value for part in parts for name, value in part.items()} for parts in rows]
+
     def _embedding(self, track_id: str | None, vectors: Mapping[str, Float32]) -> tuple[float, ...] | None:
         """Where a track is in taste space."""
         if self._items and track_id is not None and (row := int(self._items.rows([track_id])[0])) >= 0:
@@ -129,6 +157,25 @@ class Tagger:
         if EMBEDDING in vectors:
             return tuple(self._encoders[EMBEDDING].mean(vectors[EMBEDDING]).tolist())
         return None
+
+
+class _Heard(NamedTuple):
+    """What was heard in a track.
+
+    Attributes:
+        audio: its windows.
+        networks: of each musicnn network what it heard in the patches of each window.
+        vectors: of each audio encoder, by the name of its feature, (windows, dim).
+    """
+
+    audio: Windows
+    networks: dict[str, list[MusicnnFeatures]]
+    vectors: dict[str, Float32]
+
+
+def _features(heard: Mapping[str, Sequence[MusicnnFeatures]]) -> dict[str, list[dict[str, Float32]]]:
+    """The features of each window by network."""
+    return {model: [window_features(model, window) for window in windows] for model, windows in heard.items()}
 
 
 def whole_features(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> dict[str, Float32]:
@@ -173,14 +220,6 @@ def whole_log_mel(release: Release, source: Source, *, max_duration_s: float = M
     if lufs is not msgspec.UNSET:
         (waveform,) = made_as_loud([waveform], lufs=lufs, sample_rate=MUSICNN.sample_rate)
     return musicnn_log_mel(waveform)
-
-
-def _by_window(
-    features: Mapping[str, Sequence[Mapping[str, Float32]]], vectors: Mapping[str, Float32]
-) -> list[dict[str, Float32]]:
-    """The features of each window, from those of each musicnn network and (windows, dim) of each audio encoder."""
-    rows = zip(*features.values(), *([{name: row} for row in of] for name, of in vectors.items()), strict=True)
-    return [{name: value for part in parts for name, value in part.items()} for parts in rows]
 
 
 def _at_rates_as_heard(configuration: Configuration, audio: Windows) -> dict[int, Sequence[Float32]]:

@@ -247,18 +247,67 @@ JOBS = (
         """,
     ),
     Job(
+        name="embed-artists",
+        settings="offline.genre.settings:EmbedArtists",
+        run="offline.genre.artists:run",
+        arguments=(Argument("log", "LOG"), Argument("catalogue", "CATALOGUE"), Argument("out", "OUT_DIR", FOLDER)),
+        options=(Option("--forgotten"),),
+        short="Place artists by who listens to them.",
+        help="""Write to OUT_DIR a vector for each artist of CATALOGUE whom people of LOG listen to.
+
+        Artists with the same listeners lie close together. CATALOGUE is CSV or Parquet with the columns track_id and
+        artist_id. An artist with fewer than `least_listeners` listeners gets no vector. A genre head hears the vectors
+        where the artist of an upload is known: see train-genre --artists.
+
+        \b
+        Examples:
+          tastewave-offline embed-artists listens/ tracks.parquet artists
+          tastewave-offline embed-artists listens/ tracks.csv artists --forgotten forgotten/ least_listeners=10
+        """,
+    ),
+    Job(
+        name="train-genre",
+        settings="offline.genre.settings:TrainGenre",
+        run="offline.genre.from_audio:run",
+        arguments=(Argument("source", "SOURCE"), Argument("out", "OUT_DIR", FOLDER)),
+        options=(
+            Option("--release"),
+            Option("--artists", shown="DIR"),
+            Option("--machine"),
+        ),
+        short="Train a genre head on audio of your own.",
+        help="""Train a genre head on the labelled audio of SOURCE, and write it and its figures to OUT_DIR.
+
+        SOURCE is a folder with a folder of files for each genre, or a CSV or Parquet file with the columns path (or
+        uri), genre and artist_id. Genres may have any names, a track may have several, and `Electronic---House` is
+        within `Electronic`. No artist is on both sides of a fold. A genre needs 10 tracks of 3 artists.
+
+        `build-release --genre-head OUT_DIR` makes a release with the head.
+
+        \b
+        Examples:
+          tastewave-offline train-genre genres/ head
+          tastewave-offline train-genre catalogue.parquet head repeats=5 target_accuracy=0.9
+          tastewave-offline train-genre catalogue.csv head --artists artists
+          tastewave-offline train-genre catalogue.csv head 'inputs=[["msd.max_pool"], ["mtt.taggram.mean"]]'
+        """,
+    ),
+    Job(
         name="build-release",
         settings="offline.release.settings:BuildRelease",
         run="offline.release.build:run",
         arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER_THAT_IS),),
         options=(
             Option("--out", shown="DIR", type=FOLDER),
+            Option("--genre-head", shown="DIR"),
             Option("--networks", shown="DIR", type=FOLDER_THAT_IS),
             Option("--tower", shown="DIR", type=FOLDER_THAT_IS),
             Option("--audio-encoder", shown="DIR", type=FOLDER_THAT_IS),
         ),
-        short="Train a genre head and write a release.",
+        short="Write a release, with a genre head.",
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
+
+        With --genre-head the release gets a head that train-genre wrote, and the table of artists that it hears.
 
         Takes less than a minute. The same data give the same release id on the same machine. A release that is in the
         folder of --out is replaced.
@@ -268,6 +317,7 @@ JOBS = (
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --tower towers/mean
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --audio-encoder encoders/mine
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
+          tastewave-offline build-release --out releases/2026-12 --genre-head head --tower towers/mean
         """,
     ),
     Job(

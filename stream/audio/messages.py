@@ -19,9 +19,11 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         track_id: of the track; None for a file that is none of a platform's.
+        artist_id: of its artist; None where the upload names none.
     """
 
     track_id: str | None = None
+    artist_id: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

@@ -87,8 +87,8 @@ class _Process:
             raise _Died("it sent an answer before it got a file")
         self.guards, self._dim = message.guards, message.dim
 
-    async def hear(self, file: IO[bytes], track_id: str | None) -> Tagging:
-        """Send it a file and the id of its track, and wait for the answer.
+    async def hear(self, file: IO[bytes], request: Request) -> Tagging:
+        """Send it a file and what else is known of its track, and wait for the answer.
 
         Raises _Died, MachineUnusable, or the error that it answers with.
         """
@@ -98,9 +98,9 @@ class _Process:
             problem = FetchFailed(f"the audio cannot be read ({error.strerror}); check its file")
             raise lacking(error) or problem from None
         self._asked = True
-        request = msgspec.msgpack.encode(Request(track_id))
+        data = msgspec.msgpack.encode(request)
         try:  # a few hundred bytes into an empty buffer: all of them are taken
-            socket.send_fds(self._channel, [LENGTH.pack(len(request)), request], [descriptor])
+            socket.send_fds(self._channel, [LENGTH.pack(len(data)), data], [descriptor])
         except OSError as error:
             raise lacking(error) or _Died(str(error)) from None
         finally:
@@ -224,7 +224,7 @@ class TaggerPool:
             raise PoolUnusable(f"a pool process ended while it loaded the release ({error}); see the log") from None
         return {name: all(process.guards[name] for process in self._processes) for name in sandbox.GUARDS}
 
-    async def tag(self, file: IO[bytes], *, track_id: str | None = None) -> Tagging:
+    async def tag(self, file: IO[bytes], *, track_id: str | None = None, artist_id: str | None = None) -> Tagging:
         """Hear an open file, from its start, in a pool process that is `ready`.
 
         A file whose process dies is heard once more by a new process.
@@ -232,6 +232,7 @@ class TaggerPool:
         Args:
             file: the audio.
             track_id: by which the user tower of the release may know the track.
+            artist_id: of its artist, which counts where the release has a table of artists.
 
         Raises:
             AudioError: the file cannot be decoded, or is too short, too long or silent.
@@ -249,7 +250,7 @@ class TaggerPool:
                     process = await self._replacement(process)
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        return await process.hear(file, track_id)
+                        return await process.hear(file, Request(track_id=track_id, artist_id=artist_id))
                 except TimeoutError:
                     raise ProcessTimedOut(
                         f"hearing the track took over {self._timeout_s:g} s and was ended; check the file"

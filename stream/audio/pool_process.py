@@ -104,7 +104,7 @@ def _warm_up(tagger: Tagger) -> None:
 def _hear(tagger: Tagger, descriptor: int, request: Request) -> Message:
     try:
         with open(descriptor, "rb") as file:
-            return tagger.tag(file, track_id=request.track_id)
+            return tagger.tag(file, track_id=request.track_id, artist_id=request.artist_id)
     except TastewaveError as error:
         return _refused(error)
     except MemoryError:

@@ -50,6 +50,7 @@ def show_release(where: str | None, *, as_json: bool) -> None:
             "user tower": _tower_text(release),
             "audio encoder": _encoder_text(release.audio_encoder()),
             **{f"block {name}": _encoder_text(encoder) for name, encoder in release.blocks().items()},
+            "artists": _artists_text(release),
             "metrics": ", ".join(f"{name} {value}" for name, value in manifest.metrics.items()),
             "training": ", ".join(f"{k} {v}" for k, v in manifest.training.items() if isinstance(v, int | float)),
             "files": "\n".join(f"{name}  {file.bytes:,} bytes" for name, file in manifest.files.items()),
@@ -81,6 +82,11 @@ def _encoder_text(encoder: AudioEncoder | None) -> str:
         f"{manifest.name}, {manifest.dim}-d, hears {what} of {manifest.window_s:g} s at {manifest.sample_rate} Hz; "
         f"licence: {manifest.licence}"
     )
+
+
+def _artists_text(release: Release) -> str:
+    table = release.artist_table()
+    return "none" if table is None else f"{len(table):,} that the genre head knows by their listeners"
 
 
 def activate_release(settings: Settings, release: str | None, *, force: bool = False) -> None:

@@ -167,7 +167,7 @@ class TrackHandler:
             fetched = await self._fetcher.fetch(event.uri)
         with fetched:
             started = time.monotonic()
-            heard = await self._pool.tag(fetched.file, track_id=event.track_id)
+            heard = await self._pool.tag(fetched.file, track_id=event.track_id, artist_id=event.artist_id)
             took_s = time.monotonic() - started
         for stage, took_ms in heard.timings_ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(took_ms / 1000)

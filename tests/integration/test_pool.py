@@ -100,6 +100,23 @@ async def test_a_track_is_heard_and_an_error_of_its_audio_comes_back_as_it_is(po
     assert pool.restarts == 0
 
 
+async def test_the_artist_of_a_track_counts_where_the_release_knows_it(track, tmp_path) -> None:
+    release = taste.write_release_that_hears_artists(tmp_path / "release", {"first": "jazz", "ö" * 128: "metal"})
+    pool = Pool(release=release)
+    try:
+        pool.launch()
+        await pool.ready()
+        for artist, genre in (("first", "jazz"), ("ö" * 128, "metal"), ("first", "jazz")):
+            with track.open("rb") as file:
+                assert (await pool.tag(file, artist_id=artist)).genres[0][0] == genre
+        plain = (await pool.tag_file(track)).genres
+        with track.open("rb") as file:
+            assert (await pool.tag(file, artist_id="somebody else")).genres == plain
+        assert pool.restarts == 0
+    finally:
+        pool.stop()
+
+
 async def test_a_process_that_is_killed_is_replaced_and_its_track_tried_again(pool, long) -> None:
     hearing = asyncio.create_task(pool.tag_file(long))
     (await until_heard_by_other_than(long)).kill()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -337,3 +338,16 @@ def test_audio_encoders_are_part_of_the_id_and_without_them_it_is_that_of_releas
 def test_a_configuration_with_an_encoder_that_is_not_there_is_refused(tmp_path: Path, changes: dict):
     with pytest.raises(ReleaseError, match=r"uses audio_encoder\.json and does not list it"):
         load_release(write_release(tmp_path / "release", **changes))
+
+
+def test_a_head_that_hears_a_network_that_does_not_run_is_refused(tmp_path: Path):
+    deaf = replace(HEAD, inputs=("mtt.taggram.mean",))
+    release = load_release(write_release(tmp_path / "release", files={"genre.npz": deaf.to_bytes()}))
+    with pytest.raises(ReleaseError, match=r"hears mtt\.taggram\.mean, the networks that run are msd"):
+        release.genre_head()
+
+
+def test_a_release_whose_table_of_artists_is_not_listed_is_refused(tmp_path: Path):
+    with pytest.raises(ReleaseError, match=r"uses artists\.json and does not list it"):
+        load_release(write_release(tmp_path / "release", artist_table="artists.json"))
+    assert load_release(write_release(tmp_path / "without")).artist_table() is None

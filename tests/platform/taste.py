@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from models.artists import ARTIST_EMBEDDING, ARTISTS_MANIFEST
 from models.audio_encoder import ENCODER_MANIFEST, load_audio_encoder
 from models.genre import GenreHead
 from models.history import CountingRule
-from models.release import DEFAULT, MANIFEST, load_release, release_id
+from models.release import DEFAULT, MANIFEST, Configuration, load_release, release_id
 from models.sealed_folder import describe_files
 from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.files import write_json
@@ -68,8 +70,43 @@ def write_release(
         changes["blocks"] = {name: block_manifest(name) for name in blocks}
     if head:
         (folder / manifest.configuration.genre_head).write_bytes(head.to_bytes())
-    configuration = msgspec.structs.replace(manifest.configuration, **changes)
+    return _sealed(folder, msgspec.structs.replace(manifest.configuration, **changes))
+
+
+def write_release_that_hears_artists(folder: Path, genre_of: dict[str, str]) -> Path:
+    """The shipped release with a head that also hears artists: the genre of a known one is what it guesses."""
+    from offline.genre.artists import write_artist_table
+
+    manifest = load_release().manifest
+    plain = replace(load_release().genre_head(), kinds=None)
+    classes = np.eye(len(plain.classes))
+    table = folder.with_name("artists")
+    table.mkdir()
+    vectors = classes[[plain.classes.index(genre) for genre in genre_of.values()]].astype(np.float32)
+    write_artist_table(table, list(genre_of), vectors, training={})
+    head = replace(
+        plain,
+        inputs=(*plain.inputs, ARTIST_EMBEDDING),
+        exponents=np.ones(50 + len(classes)),
+        projection=np.vstack([np.zeros((50, len(classes))), classes]),
+        offset=np.zeros(len(classes)),
+        vectors=classes,
+        labels=np.arange(len(classes)),
+        weights=classes,
+        biases=np.zeros(len(classes)),
+        gamma=1.0,
+        plain=plain,
+    )
+    shutil.copytree(DEFAULT, folder)
+    shutil.copytree(table, folder, dirs_exist_ok=True)
+    (folder / MANIFEST).unlink()
+    (folder / manifest.configuration.genre_head).write_bytes(head.to_bytes())
+    return _sealed(folder, msgspec.structs.replace(manifest.configuration, artist_table=ARTISTS_MANIFEST))
+
+
+def _sealed(folder: Path, configuration: Configuration) -> Path:
+    """Write the manifest of a release whose files are in the folder."""
     files = describe_files(folder)
     changes = {"release_id": release_id(configuration, files), "configuration": configuration, "files": files}
-    write_json(folder / MANIFEST, msgspec.structs.replace(manifest, **changes))
+    write_json(folder / MANIFEST, msgspec.structs.replace(load_release().manifest, **changes))
     return folder

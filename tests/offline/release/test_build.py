@@ -140,7 +140,7 @@ def test_a_release_whose_head_hears_embeddings_reads_back_with_its_plain_head(
     known = [track for track in ids if not track.endswith("3")]  # the others are in nobody's log
     vectors = np.random.default_rng(0).normal(0.0, 1.0, (len(known), 5))
     np.savez(taggrams_dir / "embeddings.npz", IDS=np.array(known), EMBEDDING=vectors)
-    inputs = (Block(name="msd.taggram.mean"), Block(name="embedding", width=5, weight=0.5))
+    inputs = (Block(name="msd.taggram.mean", weight=1.0), Block(name="embedding", width=5, weight=0.5))
     settings = BuildRelease(
         taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir),
         training=msgspec.structs.replace(CONFIG, inputs=inputs),
@@ -148,7 +148,7 @@ def test_a_release_whose_head_hears_embeddings_reads_back_with_its_plain_head(
     release = run(settings).release
     head = load_release(tmp_path / "out").genre_head()
     assert head.plain is not None
-    assert (len(head.vectors), len(head.plain.vectors)) == (24, 32)
+    assert (len(head.vectors), len(head.plain.vectors)) == (32, 32)
     assert release.manifest.metrics["plain_accuracy"] > 0.5
     alone = build_release(taggrams_dir, out=tmp_path / "plain", networks_dir=networks_dir).genre_head()
     assert head.plain.to_bytes() == alone.to_bytes()
@@ -301,7 +301,7 @@ def test_a_foreign_network_is_a_block_of_the_head(tmp_path: Path, taggrams_dir: 
 @pytest.mark.parametrize(
     ("training", "blocks", "error", "message"),
     [
-        (with_block(6), {}, SettingsError, r"names the embeddings \['foreign.embedding'\], blocks gives \[\]"),
+        (with_block(6), {}, SettingsError, r"hears the embeddings \['foreign.embedding'\], blocks gives \[\]"),
         (CONFIG, {"foreign": "block"}, SettingsError, r"embeddings \[\], blocks gives \['foreign.embedding'\]"),
         (with_block(5), {"foreign": "block"}, ReleaseError, r"takes 55 columns, .* have \[50, 6\]"),
     ],

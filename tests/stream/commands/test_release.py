@@ -35,3 +35,8 @@ def test_show_tells_the_audio_encoders_of_a_release_and_their_licences(tmp_path:
     ) in text
     assert "block foreign filterbank, 7-d, hears the waveform of 10 s at 24000 Hz; licence: of the tests" in text
     assert "audio encoder none" in shown(None, capsys)
+
+
+def test_a_release_whose_head_hears_artists_says_how_many_it_knows(tmp_path, capsys):
+    folder = taste.write_release_that_hears_artists(tmp_path / "release", {"first": "jazz", "second": "metal"})
+    assert "2 that the genre head knows by their listeners" in shown(folder, capsys)
