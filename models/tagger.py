@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from models.artists import ARTIST_EMBEDDING
 from models.audio.loudness import gain_to, made_as_loud
 from models.audio.windows import Source, WindowPlan, Windows, decode_whole, decode_windows
+from models.audio_encoder import AudioEncoder
 from models.contract import encode_taggram
 from models.errors import ReleaseError
 from models.features import EMBEDDING, embedding_of, pack_window, window_features
@@ -30,6 +32,105 @@ Float32 = NDArray[np.float32]
 
 MAX_DURATION_S = 3 * 3600.0
 _DIGITS = 6
+
+
+class Heard(NamedTuple):
+    """What was heard in a track.
+
+    Attributes:
+        audio: its windows.
+        patches: of each musicnn network what it heard in the patches of each window.
+        features: of each musicnn network the features of each window (models.features).
+        vectors: of each audio encoder, by the name of its feature, (windows, dim).
+    """
+
+    audio: Windows
+    patches: dict[str, list[MusicnnFeatures]]
+    features: dict[str, list[dict[str, Float32]]]
+    vectors: dict[str, Float32]
+
+    def windows(self) -> list[dict[str, Float32]]:
+        """The features of each window by their names, those of networks and of encoders."""
+        vectors = ([{name: row} for row in rows] for name, rows in self.vectors.items())
+        rows = zip(*self.features.values(), *vectors, strict=True)
+        return [{name: value for part in parts for name, value in part.items()} for parts in rows]
+
+
+class TrackHearing:
+    """How a release hears tracks, without a genre head: its windows, loudness and musicnn networks; one thread.
+
+        hearing = TrackHearing(load_release())
+        hearing("song.mp3").windows()[0]["msd.max_pool"].shape  # (753,)
+
+    Args:
+        release: whose networks, windows and loudness are used.
+        encoders: audio encoders that hear the same windows, by the names of their features (encoders_by_feature).
+        max_duration_s: longest track.
+
+    Raises:
+        ReleaseError: the release was made for another front end, or a network cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        *,
+        encoders: Mapping[str, AudioEncoder] = MappingProxyType({}),
+        max_duration_s: float = MAX_DURATION_S,
+    ) -> None:
+        _check_front_end(release)
+        self._configuration = release.configuration
+        self._plan = WindowPlan(count=self._configuration.windows, window_s=self._configuration.window_s)
+        self._max_duration_s = max_duration_s
+        self._networks = {model: release.network(model) for model in self._configuration.run}
+        self._encoders = encoders
+        self._further_rates = {one.sample_rate for one in encoders.values()} - {MUSICNN.sample_rate}
+
+    def __call__(self, source: Source, *, timings_ms: dict[str, float] | None = None) -> Heard:
+        """Hear a track.
+
+        Args:
+            source: as Tagger.tag takes it.
+            timings_ms: gets the time taken by decode, log_mel, network, and encoder where there are encoders.
+
+        Raises:
+            As Tagger.tag.
+        """
+        timings_ms = {} if timings_ms is None else timings_ms
+        with _timed(timings_ms, "decode"):
+            audio = decode_windows(
+                source,
+                plan=self._plan,
+                sample_rate=MUSICNN.sample_rate,
+                max_duration_s=self._max_duration_s,
+                further_rates=self._further_rates,
+            )
+            waveforms = _at_rates_as_heard(self._configuration, audio)
+        with _timed(timings_ms, "log_mel"):
+            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms[MUSICNN.sample_rate]]
+        with _timed(timings_ms, "network"):
+            patches = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
+            features = {
+                model: [window_features(model, window) for window in windows] for model, windows in patches.items()
+            }
+        vectors: dict[str, Float32] = {}
+        if self._encoders:
+            with _timed(timings_ms, "encoder"):
+                vectors = {name: encoder(waveforms[encoder.sample_rate]) for name, encoder in self._encoders.items()}
+        return Heard(audio, patches, features, vectors)
+
+
+def encoders_by_feature(
+    audio_encoder: AudioEncoder | None, blocks: Mapping[str, AudioEncoder]
+) -> dict[str, AudioEncoder]:
+    """Audio encoders by the names of the features that they give (models.features).
+
+    Args:
+        audio_encoder: that of a release.
+        blocks: the further networks by their names.
+    """
+    of_blocks = {embedding_of(name): block for name, block in blocks.items()}
+    return of_blocks | ({EMBEDDING: audio_encoder} if audio_encoder else {})
 
 
 class Tagger:
@@ -49,17 +150,12 @@ class Tagger:
     """
 
     def __init__(self, release: Release, *, max_duration_s: float = MAX_DURATION_S) -> None:
-        _check_front_end(release)
         configuration = release.configuration
-        self._plan = WindowPlan(count=configuration.windows, window_s=configuration.window_s)
-        self._max_duration_s = max_duration_s
-        self._networks = {model: release.network(model) for model in configuration.run}
+        self._encoder = release.audio_encoder()
+        encoders = encoders_by_feature(self._encoder, release.blocks())
+        self._hearing = TrackHearing(release, encoders=encoders, max_duration_s=max_duration_s)
         self._head = release.genre_head()
         self._artists = release.artist_table()
-        self._encoders = {embedding_of(name): block for name, block in release.blocks().items()}
-        if encoder := release.audio_encoder():
-            self._encoders[EMBEDDING] = encoder
-        self._further_rates = {one.sample_rate for one in self._encoders.values()} - {MUSICNN.sample_rate}
         self._items = release.user_tower().items if configuration.user_tower is not msgspec.UNSET else None
         self._configuration = configuration
 
@@ -82,12 +178,13 @@ class Tagger:
             ReleaseError: an audio encoder of the release gives no numbers, or the genre head lacks an input.
         """
         timings_ms: dict[str, float] = {}
-        audio, heard, vectors = self._hear(source, timings_ms)
+        heard = self._hearing(source, timings_ms=timings_ms)
+        of_artist = self._artists.vector(artist_id) if self._artists and artist_id else None
         with _timed(timings_ms, "genre"):
-            features = _features(heard)
-            decision = self._head.decide(self._by_window(features, vectors, artist_id))
-        first = next(iter(heard))
-        taggram = np.concatenate([window.taggram for window in heard[first]])
+            more = {} if of_artist is None else {ARTIST_EMBEDDING: of_artist}
+            decision = self._head.decide([window | more for window in heard.windows()])
+        first = next(iter(heard.patches))
+        taggram = np.concatenate([window.taggram for window in heard.patches[first]])
         return Tagging(
             status="abstained" if decision.genre is None else "tagged",
             genre=decision.genre,
@@ -96,86 +193,26 @@ class Tagger:
             genres_from="tags" if decision.abstained_because == "tags" else None,
             tags=_ranked_tags(first, taggram),
             taggram=encode_taggram(taggram),
-            embedding=self._embedding(track_id, vectors),
+            embedding=self._embedding(track_id, heard.vectors),
             windows={
                 model: tuple(
                     pack_window(model, row, start_ms=start_ms)
-                    for row, start_ms in zip(rows, audio.starts_ms, strict=True)
+                    for row, start_ms in zip(rows, heard.audio.starts_ms, strict=True)
                 )
-                for model, rows in features.items()
+                for model, rows in heard.features.items()
             },
-            duration_s=audio.duration_s,
-            lost_s=audio.lost_s,
+            duration_s=heard.audio.duration_s,
+            lost_s=heard.audio.lost_s,
             timings_ms=timings_ms,
         )
-
-    def windows(self, source: Source) -> list[dict[str, Float32]]:
-        """What the release hears in each window of a track: features by their names (models.features).
-
-        Raises:
-            As `tag`.
-        """
-        _, heard, vectors = self._hear(source, {})
-        return self._by_window(_features(heard), vectors, None)
-
-    def _hear(self, source: Source, timings_ms: dict[str, float]) -> _Heard:
-        with _timed(timings_ms, "decode"):
-            audio = decode_windows(
-                source,
-                plan=self._plan,
-                sample_rate=MUSICNN.sample_rate,
-                max_duration_s=self._max_duration_s,
-                further_rates=self._further_rates,
-            )
-            waveforms = _at_rates_as_heard(self._configuration, audio)
-        with _timed(timings_ms, "log_mel"):
-            log_mels = [musicnn_log_mel(waveform) for waveform in waveforms[MUSICNN.sample_rate]]
-        with _timed(timings_ms, "network"):
-            heard = {model: [network(log_mel) for log_mel in log_mels] for model, network in self._networks.items()}
-        vectors: dict[str, Float32] = {}
-        if self._encoders:
-            with _timed(timings_ms, "encoder"):
-                vectors = {name: encoder(waveforms[encoder.sample_rate]) for name, encoder in self._encoders.items()}
-        return _Heard(audio, heard, vectors)
-
-    def _by_window(
-        self,
-        features: Mapping[str, Sequence[Mapping[str, Float32]]],
-        vectors: Mapping[str, Float32],
-        artist_id: str | None,
-    ) -> list[dict[str, Float32]]:
-        """The features of all networks and encoders for each window, and with them the vector of a known artist."""
-        of_artist = self._artists.vector(artist_id) if self._artists and artist_id else None
-        more = {} if of_artist is None else {ARTIST_EMBEDDING: of_artist}
-        rows = zip(*features.values(), *([{name: row} for row in of] for name, of in vectors.items()), strict=True)
-        return [more | {name: value for part in parts for name, value in part.items()} for parts in rows]
 
     def _embedding(self, track_id: str | None, vectors: Mapping[str, Float32]) -> tuple[float, ...] | None:
         """Where a track is in taste space."""
         if self._items and track_id is not None and (row := int(self._items.rows([track_id])[0])) >= 0:
             return tuple(self._items.vectors[row].tolist())
-        if EMBEDDING in vectors:
-            return tuple(self._encoders[EMBEDDING].mean(vectors[EMBEDDING]).tolist())
+        if self._encoder:
+            return tuple(self._encoder.mean(vectors[EMBEDDING]).tolist())
         return None
-
-
-class _Heard(NamedTuple):
-    """What was heard in a track.
-
-    Attributes:
-        audio: its windows.
-        networks: of each musicnn network what it heard in the patches of each window.
-        vectors: of each audio encoder, by the name of its feature, (windows, dim).
-    """
-
-    audio: Windows
-    networks: dict[str, list[MusicnnFeatures]]
-    vectors: dict[str, Float32]
-
-
-def _features(heard: Mapping[str, Sequence[MusicnnFeatures]]) -> dict[str, list[dict[str, Float32]]]:
-    """The features of each window by network."""
-    return {model: [window_features(model, window) for window in windows] for model, windows in heard.items()}
 
 
 def whole_features(release: Release, source: Source, *, max_duration_s: float = MAX_DURATION_S) -> dict[str, Float32]:

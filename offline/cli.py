@@ -273,6 +273,7 @@ JOBS = (
         options=(
             Option("--release"),
             Option("--artists", shown="DIR"),
+            Option("--audio-encoder", shown="DIR"),
             Option("--machine"),
         ),
         short="Train a genre head on audio of your own.",
@@ -289,6 +290,7 @@ JOBS = (
           tastewave-offline train-genre genres/ head
           tastewave-offline train-genre catalogue.parquet head repeats=5 target_accuracy=0.9
           tastewave-offline train-genre catalogue.csv head --artists artists
+          tastewave-offline train-genre catalogue.csv head --audio-encoder encoders/mine blocks.muq=encoders/muq
           tastewave-offline train-genre catalogue.csv head 'inputs=[["msd.max_pool"], ["mtt.taggram.mean"]]'
         """,
     ),
@@ -296,7 +298,7 @@ JOBS = (
         name="build-release",
         settings="offline.release.settings:BuildRelease",
         run="offline.release.build:run",
-        arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER_THAT_IS),),
+        arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER),),
         options=(
             Option("--out", shown="DIR", type=FOLDER),
             Option("--genre-head", shown="DIR"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,24 @@ import msgspec
 import numpy as np
 
 from models.artists import ARTIST_EMBEDDING, ARTISTS_MANIFEST, ArtistTable, load_artist_table
+from models.audio_encoder import AudioEncoder, load_audio_encoder
 from models.errors import SettingsError
 from models.features import feature_width
 from models.genre import DISTANCE
 from models.release import Release, load_release
 from models.sealed_folder import describe_files
+from models.tagger import encoders_by_feature
 from offline.files import check_replaceable, new_folder, write_json, writing
 from offline.genre.catalogue import choose_classes, label_array, labels_among, read_source
-from offline.genre.head_folder import GENRE_HEAD, HEAD_MANIFEST, METRICS, HeadFolder, HeadManifest, load_head_folder
+from offline.genre.head_folder import (
+    GENRE_HEAD,
+    HEAD_MANIFEST,
+    METRICS,
+    HeadFolder,
+    HeadManifest,
+    encoder_hash,
+    load_head_folder,
+)
 from offline.genre.hearing import HeardTracks, hear, listening
 from offline.genre.kinds import NETWORK
 from offline.genre.machine import Int64, Labels
@@ -52,24 +62,25 @@ def run(settings: TrainGenre) -> Outcome:
     Raises:
         SettingsError: the source or the settings cannot be used, a genre has too few tracks, or `out` is a folder of
             something else.
-        ReleaseError: the release or the table of artists cannot be used.
+        ReleaseError: the release, the table of artists or an audio encoder cannot be used.
     """
     out = Path(settings.out)
     check_replaceable(out, HEAD_MANIFEST)
     table = load_artist_table(settings.artists) if settings.artists else None
-    training = _with_artists(settings, table)
+    encoders = _load_encoders(settings)
+    training = _with_embeddings(_with_artists(settings, table), encoders)
     files, unlabelled = read_source(Path(settings.source))
     training = msgspec.structs.replace(training, classes=choose_classes(files, settings.classes))
     wanted = [file for file in files if labels_among(file, training.classes)]
     release = listening(load_release(settings.release), networks_of(training))
-    heard = hear(wanted, release)
+    heard = hear(wanted, release, encoders=encoders)
     if table:
         heard = heard.with_artists(table)
     labels, artists = label_array(heard.files, training.classes), heard.artists()
     _check_sizes(training.classes, labels, artists)
-    trained = train(training, tracks=heard.features, labels=labels, artists=artists)
+    trained = train(training, tracks=heard.features, labels=labels, artists=artists, given=encoders)
     with writing(out), new_folder(out) as folder:
-        _write(folder, trained, training=training, release=release, heard=heard, table=table)
+        _write(folder, trained, training=training, release=release, encoders=encoders, heard=heard, table=table)
     notes = [*_notes_of_source(len(files) - len(wanted), unlabelled, heard), *_notes_of_labels(trained)]
     return Outcome(folder=load_head_folder(out), notes=tuple(notes))
 
@@ -83,23 +94,48 @@ def _with_artists(settings: TrainGenre, table: ArtistTable | None) -> HeadTraini
         blocks += (Block(name=ARTIST_EMBEDDING, width=dim, weight=settings.artist_weight * dim**-0.5),)
     elif not table and ARTIST_EMBEDDING in names:
         raise SettingsError(f"the input {ARTIST_EMBEDDING} needs a table of artists; name its folder with --artists")
-    if unknown := [name for name in names if not feature_width(name) and name != ARTIST_EMBEDDING]:
-        raise SettingsError(f"no network of the release gives the input {unknown[0]}; see models.features for those")
     return msgspec.structs.replace(settings, inputs=blocks)
 
 
+def _load_encoders(settings: TrainGenre) -> dict[str, AudioEncoder]:
+    """The audio encoders that hear the tracks, by the names of their features."""
+    audio_encoder = load_audio_encoder(settings.audio_encoder) if settings.audio_encoder else None
+    return encoders_by_feature(
+        audio_encoder, {name: load_audio_encoder(where) for name, where in settings.blocks.items()}
+    )
+
+
+def _with_embeddings(training: HeadTraining, encoders: Mapping[str, AudioEncoder]) -> HeadTraining:
+    """The settings with a block for what each audio encoder gives."""
+    names = {block.name for block in training.inputs}
+    if unknown := [name for name in names - {ARTIST_EMBEDDING} if not feature_width(name) and name not in encoders]:
+        raise SettingsError(
+            f"nothing gives the input {min(unknown)}; see models.features for the names, and name the folder of an "
+            "audio encoder in audio_encoder or blocks"
+        )
+    widths = {name: encoder.manifest.dim for name, encoder in encoders.items()}
+    for block in training.inputs:
+        if block.name in widths and block.width != widths[block.name]:
+            raise SettingsError(
+                f"the input {block.name} has {widths[block.name]} columns, not {block.width}; give it this width"
+            )
+    more = tuple(Block(name=name, width=width) for name, width in widths.items() if name not in names)
+    return msgspec.structs.replace(training, inputs=(*training.inputs, *more))
+
+
 def networks_of(training: HeadTraining) -> tuple[str, ...]:
-    """The musicnn networks that a head hears, and that its kinds of music are asked of: msd first.
+    """The musicnn networks that run beside a head: those that it hears, or that its kinds of music are asked of; msd
+    first, and where it needs none, since the tags come from it.
 
     Raises:
-        SettingsError: it hears none.
+        SettingsError: it hears no audio.
     """
     named = {block.name.partition(".")[0] for block in training.inputs if feature_width(block.name)}
     if training.kinds:
         named.add(NETWORK)
-    if not named:
+    if all(block.name == ARTIST_EMBEDDING for block in training.inputs):
         raise SettingsError("a genre head has to hear the audio of a track; add an input such as msd.taggram.mean")
-    return tuple(sorted(named))
+    return tuple(sorted(named)) or (NETWORK,)
 
 
 def _check_sizes(classes: Sequence[str], labels: Labels, artists: Int64) -> None:
@@ -124,6 +160,7 @@ def _write(
     training: HeadTraining,
     release: Release,
     heard: HeardTracks,
+    encoders: Mapping[str, AudioEncoder],
     table: ArtistTable | None,
 ) -> None:
     (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
@@ -139,6 +176,7 @@ def _write(
         window_s=configuration.window_s,
         loudness_lufs=configuration.loudness_lufs,
         networks=release.network_hashes,
+        encoders={name: encoder_hash(encoder.manifest) for name, encoder in encoders.items()},
         files=describe_files(folder),
         training=_describe(trained, training, heard),
         metrics=_rounded(trained.metrics),

@@ -6,6 +6,7 @@ table of artists that the head hears lies beside them (models.artists).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from models.artists import ARTIST_EMBEDDING, ARTISTS_MANIFEST
+from models.audio_encoder import ENCODER_MANIFEST, EncoderManifest, network_of
 from models.errors import ReleaseError
 from models.genre import GenreHead
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
@@ -27,6 +29,7 @@ class HeadManifest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         front_end, sample_rate, windows, window_s, loudness_lufs: how the audio was heard, as in models.release.
         networks: those that heard it (mtt, msd), each with 12 hex digits of the SHA-256 of its file.
+        encoders: the audio encoders that heard it, by the names of their features, each with its encoder_hash.
         files: size and SHA-256 of each file.
         training: on what, and with which settings.
         metrics: the figures that a release shows; metrics.json has the others as well.
@@ -37,6 +40,7 @@ class HeadManifest(msgspec.Struct, frozen=True, kw_only=True):
     windows: int
     window_s: int
     networks: dict[str, str]
+    encoders: dict[str, str] = {}
     loudness_lufs: float | msgspec.UnsetType = msgspec.UNSET
     files: dict[str, SealedFile]
     training: dict[str, Any]
@@ -61,6 +65,13 @@ class HeadFolder:
     def artist_files(self) -> tuple[str, ...]:
         """The files of the table of artists, which go where the head goes; none where it hears no artists."""
         return tuple(name for name in self.manifest.files if name not in (GENRE_HEAD, METRICS))
+
+
+def encoder_hash(manifest: EncoderManifest) -> str:
+    """12 hex digits over the network of an audio encoder and how it hears: equal ones give equal vectors."""
+    network = manifest.files[network_of(ENCODER_MANIFEST)].sha256
+    content = msgspec.json.encode([network, manifest.input, manifest.window_s, manifest.unit_norm], order="sorted")
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def load_head_folder(where: str | Path) -> HeadFolder:

@@ -1,9 +1,9 @@
-"""What musicnn hears in labelled files, as features of a track. Other sources of features can stand in its place."""
+"""What networks hear in labelled files, as features of a track. Other sources of features can stand in its place."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artists import ARTIST_EMBEDDING, ArtistTable
+from models.audio_encoder import AudioEncoder
 from models.errors import SettingsError, TastewaveError
 from models.release import Release
-from models.tagger import Tagger
+from models.tagger import TrackHearing
 from offline.genre.catalogue import LabelledFile
 from offline.genre.labels import joined
 from offline.progress import progress_bar
@@ -65,20 +66,25 @@ def listening(release: Release, networks: Sequence[str]) -> Release:
     return Release(msgspec.structs.replace(release.manifest, configuration=configuration), release.folder)
 
 
-def hear(files: Sequence[LabelledFile], release: Release) -> HeardTracks:
+def hear(files: Sequence[LabelledFile], release: Release, *, encoders: Mapping[str, AudioEncoder]) -> HeardTracks:
     """Hear tracks as the workers of a release do. A file that cannot be heard is skipped, and told.
+
+    Args:
+        files: of the tracks.
+        release: that hears them.
+        encoders: audio encoders that hear them as well, by the names of their features.
 
     Raises:
         SettingsError: none can be heard.
     """
-    tagger = Tagger(release)
+    hearing = TrackHearing(release, encoders=encoders)
     heard, features, content, skipped = list[LabelledFile](), list[dict[str, Float32]](), list[str](), []
     with progress_bar() as bar:
         task = bar.add_task("Hearing", total=len(files))
         for file in files:
             try:
                 data = _read(file.where)
-                windows = tagger.windows(data)
+                windows = hearing(data).windows()
             except (TastewaveError, OSError) as error:
                 skipped.append((file.where, str(error)))
             else:

@@ -189,6 +189,22 @@ class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
 
+    audio_encoder: Annotated[
+        str | None,
+        Meta(
+            description="Folder or URL of the audio encoder of the release that the head is for: the head hears the "
+            "place that it gives a track in taste space, as the input `embedding`."
+        ),
+    ] = None
+
+    blocks: Annotated[
+        dict[Annotated[str, Meta(pattern="^[a-z0-9_-]{1,40}$")], str],
+        Meta(
+            description="Folders or URLs of further audio encoders that the head hears, by name: each gives the input "
+            "NAME.embedding. An encoder's input that inputs do not name is added with its default weight."
+        ),
+    ] = {}
+
     artist_weight: Annotated[
         Positive,
         Meta(

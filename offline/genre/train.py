@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,7 +50,14 @@ class Trained:
     plain: Trained | None = None
 
 
-def train(settings: HeadTraining, *, tracks: Sequence[Features], labels: Labels, artists: Int64) -> Trained:
+def train(
+    settings: HeadTraining,
+    *,
+    tracks: Sequence[Features],
+    labels: Labels,
+    artists: Int64,
+    given: Collection[str] = (),
+) -> Trained:
     """Train a head: the same from the same data on the same machine, bit for bit.
 
     Some inputs are not known of every track, such as an embedding from listeners. A head with such inputs learns from
@@ -63,12 +70,13 @@ def train(settings: HeadTraining, *, tracks: Sequence[Features], labels: Labels,
         tracks: what is known of each.
         labels: (tracks,) class numbers, or (tracks, classes) True for each of several labels.
         artists: (tracks,) numbers; no fold divides an artist.
+        given: inputs other than those of musicnn that every track has in service too: the plain head hears them.
 
     Raises:
         SettingsError: a class has no track, there are too few artists for the folds, the tracks lack an input, or no
             label can be answered.
     """
-    heard = tuple(block for block in settings.inputs if feature_width(block.name))
+    heard = tuple(block for block in settings.inputs if feature_width(block.name) or block.name in given)
     full = _train(settings, tracks, labels, artists)
     if heard in ((), settings.inputs):
         return _answerable(settings, full)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.artists import ARTIST_EMBEDDING, ARTISTS_MANIFEST
 from models.audio.windows import WindowPlan
-from models.audio_encoder import ENCODER_MANIFEST, load_audio_encoder
+from models.audio_encoder import ENCODER_MANIFEST, load_audio_encoder, read_encoder_manifest
 from models.contract import CONTRACT
 from models.errors import SettingsError
 from models.features import EMBEDDING, embedding_of, feature_width
@@ -25,7 +25,7 @@ from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, 
 from models.sealed_folder import describe_file, describe_files
 from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.files import check_replaceable, new_folder, write_json, writing
-from offline.genre.head_folder import GENRE_HEAD, HeadFolder, load_head_folder
+from offline.genre.head_folder import GENRE_HEAD, HeadFolder, encoder_hash, load_head_folder
 from offline.genre.labels import LabelledTaggrams, read_artists, read_embeddings, read_taggrams
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
@@ -134,7 +134,7 @@ def _taken(settings: BuildRelease, taken: HeadFolder, networks_dir: Path) -> _Ge
     """A head that `train-genre` wrote.
 
     Raises:
-        SettingsError: it was trained on what other networks, or another loudness, gave.
+        SettingsError: it was trained on what other networks or audio encoders, or another loudness, gave.
     """
     manifest = taken.manifest
     for model, expected in manifest.networks.items():
@@ -142,6 +142,17 @@ def _taken(settings: BuildRelease, taken: HeadFolder, networks_dir: Path) -> _Ge
             raise SettingsError(
                 f"the genre head heard the {model} network {expected}, {networks_dir} has {got}; name the folder of "
                 "the networks of its training, or train it again"
+            )
+    folders = {embedding_of(name): where for name, where in settings.blocks.items()}
+    if settings.audio_encoder:
+        folders[EMBEDDING] = settings.audio_encoder
+    for feature, expected in manifest.encoders.items():
+        if feature not in folders:
+            raise SettingsError(f"the genre head hears {feature}; name the folder of the audio encoder that gives it")
+        if encoder_hash(read_encoder_manifest(Path(folders[feature], ENCODER_MANIFEST))) != expected:
+            raise SettingsError(
+                f"the genre head heard another audio encoder as {feature} than that in {folders[feature]}; name that "
+                "of its training, or train it again"
             )
     if settings.loudness_lufs is not None and settings.loudness_lufs != manifest.loudness_lufs:
         raise SettingsError("the genre head says how loud its training was; leave loudness_lufs out")

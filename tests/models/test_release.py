@@ -343,8 +343,11 @@ def test_a_configuration_with_an_encoder_that_is_not_there_is_refused(tmp_path: 
 def test_a_head_that_hears_a_network_that_does_not_run_is_refused(tmp_path: Path):
     deaf = replace(HEAD, inputs=("mtt.taggram.mean",))
     release = load_release(write_release(tmp_path / "release", files={"genre.npz": deaf.to_bytes()}))
-    with pytest.raises(ReleaseError, match=r"hears mtt\.taggram\.mean, the networks that run are msd"):
-        release.genre_head()
+    by_plain = replace(HEAD, plain=deaf)
+    other = load_release(write_release(tmp_path / "other", files={"genre.npz": by_plain.to_bytes()}))
+    for one in (release, other):
+        with pytest.raises(ReleaseError, match=r"hears mtt\.taggram\.mean, the networks that run are msd"):
+            one.genre_head()
 
 
 def test_a_release_whose_table_of_artists_is_not_listed_is_refused(tmp_path: Path):

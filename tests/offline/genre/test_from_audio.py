@@ -20,6 +20,7 @@ from offline.genre.head_folder import load_head_folder
 from offline.genre.settings import Block, TrainGenre
 from offline.release import build
 from offline.release.settings import BuildRelease
+from tests.platform.encoders import write_filterbank
 
 RATE = 16_000
 QUICK = {"folds": 3, "inner_folds": 2, "gammas": (0.1,), "ridges": (0.3,)}
@@ -216,7 +217,7 @@ def test_a_genre_that_is_too_small_is_refused_with_what_it_has_and_needs(catalog
     [
         ({"classes": ("polka",)}, "no track has the genre 'polka'"),
         ({"inputs": (Block(name="artist_embedding", width=5),)}, "needs a table of artists"),
-        ({"inputs": (Block(name="embedding", width=5),)}, "no network of the release gives the input embedding"),
+        ({"inputs": (Block(name="embedding", width=5),)}, "nothing gives the input embedding"),
         ({"kinds": (), "inputs": (Block(name="mtt.polka", width=5),)}, "gives the input mtt.polka"),
     ],
 )
@@ -231,6 +232,91 @@ def test_a_source_of_which_nothing_can_be_heard_is_refused(tmp_path: Path):
     (tmp_path / "c.csv").write_text("path,genre\nmissing.wav,a\nnosuch://also.wav,b\n")
     with pytest.raises(SettingsError, match=r"none of 2 files can be heard, such as .*missing\.wav: it cannot be read"):
         run(TrainGenre(source=str(tmp_path / "c.csv"), out=str(tmp_path / "head"), **QUICK))
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("encoders")
+    return {
+        "own": write_filterbank(folder / "own", dim=12),
+        "foreign": write_filterbank(folder / "foreign", dim=7, sample_rate=24_000, window_s=1.0, unit_norm=False),
+        "other": write_filterbank(folder / "other", dim=12, seed=1),
+    }
+
+
+def test_a_head_hears_audio_encoders_as_workers_will(catalogue: Path, encoders: dict[str, Path], tmp_path: Path):
+    """Tags hardly count here; so what is guessed is what the encoders give."""
+    names = ["--audio-encoder", str(encoders["own"]), f"blocks.foreign={encoders['foreign']}"]
+    words = ["folds=3", "inner_folds=2", "gammas=[0.1]", "ridges=[0.3]", 'inputs=[["msd.taggram.mean", 1, 0.001]]']
+    artists = ["--artists", str(artist_table(tmp_path / "artists"))]
+    done = CliRunner().invoke(cli, ["train-genre", str(catalogue), str(tmp_path / "head"), *names, *artists, *words])
+    assert done.exit_code == 0, done.exception
+    trained = load_head_folder(tmp_path / "head").head
+    audio = ("msd.taggram.mean", "foreign.embedding", "embedding")
+    assert set(trained.inputs) == {*audio, "artist_embedding"}
+    assert len(trained.exponents) == 50 + 7 + 12 + 5
+    assert set(trained.plain.inputs) == set(audio)  # all of which each upload has
+    built = CliRunner().invoke(
+        cli, ["build-release", "--out", str(tmp_path / "release"), "--genre-head", str(tmp_path / "head"), *names]
+    )
+    assert built.exit_code == 0, built.exception
+    release = load_release(tmp_path / "release")
+    assert release.configuration.embedding_dim == 12
+    tagger = Tagger(release)
+    for noisy, genre in ((False, "Gamelan & Co"), (True, "loud---noise")):
+        write_audio(tmp_path / "new.wav", noisy=noisy, seed=99)
+        heard = tagger.tag(tmp_path / "new.wav")
+        assert heard.genre == genre
+        assert len(heard.embedding) == 12
+        artist = "p1" if noisy else "G1"
+        assert tagger.tag(tmp_path / "new.wav", artist_id=artist).genre == genre
+        assert tagger.tag(tmp_path / "new.wav", artist_id=artist).genres != heard.genres
+
+
+def test_a_head_can_hear_an_audio_encoder_alone(catalogue: Path, encoders: dict[str, Path], tmp_path: Path):
+    settings = TrainGenre(
+        source=str(catalogue), out=str(tmp_path / "head"), audio_encoder=str(encoders["own"]),
+        inputs=(Block(name="embedding", width=12),), **QUICK,
+    )  # fmt: skip
+    head = run(settings).folder.head
+    assert (head.inputs, head.plain) == (("embedding",), None)
+    release = build.run(BuildRelease(
+        out=str(tmp_path / "release"), genre_head=str(tmp_path / "head"), audio_encoder=str(encoders["own"])
+    )).release  # fmt: skip
+    write_audio(tmp_path / "new.wav", noisy=False, seed=99)
+    assert Tagger(release).tag(tmp_path / "new.wav").genre == "Gamelan & Co"
+
+
+def test_a_release_whose_encoders_are_not_those_that_the_head_heard_is_refused(
+    catalogue: Path, encoders: dict[str, Path], tmp_path: Path
+):
+    run(TrainGenre(
+        source=str(catalogue), out=str(tmp_path / "head"), audio_encoder=str(encoders["own"]), **QUICK
+    ))  # fmt: skip
+    for changes, said in (
+        ({}, "hears embedding; name the folder of the audio encoder"),
+        ({"audio_encoder": str(encoders["other"])}, "heard another audio encoder as embedding than that in .*other"),
+        (
+            {"audio_encoder": str(encoders["own"]), "blocks": {"foreign": str(encoders["foreign"])}},
+            r"hears the embeddings \[\], blocks gives \['foreign.embedding'\]",
+        ),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            build.run(BuildRelease(out=str(tmp_path / "out"), genre_head=str(tmp_path / "head"), **changes))
+    wide = (Block(name="embedding", width=13),)
+    with pytest.raises(SettingsError, match="the input embedding has 12 columns, not 13"):
+        run(TrainGenre(
+            source=str(catalogue), out=str(tmp_path / "out"), audio_encoder=str(encoders["own"]), inputs=wide, **QUICK
+        ))  # fmt: skip
+
+
+def test_a_head_can_hear_the_other_network_alone(catalogue: Path, tmp_path: Path):
+    inputs = (Block(name="mtt.taggram.mean"),)
+    run(TrainGenre(source=str(catalogue), out=str(tmp_path / "head"), inputs=inputs, **QUICK))
+    release = build.run(BuildRelease(out=str(tmp_path / "release"), genre_head=str(tmp_path / "head"))).release
+    assert release.configuration.run == ("mtt",)
+    write_audio(tmp_path / "new.wav", noisy=False, seed=99)
+    assert Tagger(release).tag(tmp_path / "new.wav").genres[0][0] == "Gamelan & Co"
 
 
 def test_both_networks_can_be_heard(catalogue: Path, tmp_path: Path):
