@@ -51,8 +51,8 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     blocks: Annotated[
         dict[Annotated[str, Meta(pattern="^[a-z0-9_-]{1,40}$")], str],
         Meta(
-            description="Folders of audio encoders for the genre head, by name: `training.inputs` names what it hears "
-            "of them as NAME.embedding."
+            description="Folders of audio encoders for the genre head, by name: `training.inputs`, or the head of "
+            "genre_head, names what it hears of them as NAME.embedding."
         ),
     ] = {}
 
