@@ -25,6 +25,7 @@ TastewaveError
 ├── UploadFailed, TaggingFailed, NoAnswer, RewindRefused    (stream) a command could not do what was asked
 ├── WorkerCrashed         (stream.worker)    Faust gave up; its supervisor starts the worker anew
 ├── DumpFailed            (offline)          Kafka, or the folder of a dump, does not do what it needs
+├── SpreadFailed          (offline)          processes die, whatever they are given to work on
 ├── LaunchError           (deploy.local)     a local server does not start
 ├── ReleaseError                             a release or a trained tower is missing, damaged or of another shape
 └── SettingsError                            a setting or an argument cannot be used

@@ -90,7 +90,8 @@ class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     event_time and event_id are those of the upload; of two uploads of one time, that of the greater event_id stands. An
     answer of an earlier version of tastewave has an empty event_id. genre is there only when status is tagged; genres
     and tags are the top k, best first; genres_from only where the genres are kinds of music that the tags name, since
-    they contradict the genre head; embedding (unit norm) only where the release has a taste space; reason only when
+    they contradict the genre head; embedding (unit norm) only where the release has a place for the track in its taste
+    space: the one that its user tower learned from listens, else the one that its audio encoder hears; reason only when
     status is failed.
     """
 

@@ -7,11 +7,19 @@ A feature has the name `<network>.<what>`, and is one float32 vector a window:
 | `<network>.taggram.mean` | 50 | mean of the taggram, 0 to 1 |
 | `<network>.taggram.spread` | 50 | standard deviation of the taggram, 0 to 0.5 |
 | `<network>.max_pool` | 753 | mean of max_pool, about +-110 |
+
+Audio encoders (models.audio_encoder) give further ones, as wide as a release says:
+
+| name | from the window |
+|---|---|
+| `embedding` | its place in taste space, by the audio encoder of the release |
+| `<name>.embedding` | the vector of a further network of the release |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +32,27 @@ Float32 = NDArray[np.float32]
 _WIDTHS = {"taggram.mean": OUTPUTS["tags"], "taggram.spread": OUTPUTS["tags"], "max_pool": OUTPUTS["max_pool"]}
 
 
-def feature_width(name: str) -> int | None:
+EMBEDDING = "embedding"
+"""The feature that lies in the taste space of a release."""
+
+
+def embedding_of(name: str) -> str:
+    """The feature that a further network of a release gives."""
+    return f"{name}.{EMBEDDING}"
+
+
+def feature_width(name: str, embeddings: Mapping[str, int] = MappingProxyType({})) -> int | None:
     """How many values a feature has; None for a name that is none of this module's.
 
-        feature_width("msd.max_pool")  # 753
-        feature_width("embedding")     # None: its width is that of a release's taste space
+        feature_width("msd.max_pool")                 # 753
+        feature_width("embedding")                    # None: its width is that of a release's taste space
+        feature_width("embedding", {"embedding": 40}) # 40
 
     Args:
         name: of the feature, `<network>.<what>`.
+        embeddings: how wide the features of a release's audio encoders are.
     """
-    return _WIDTHS.get(name.partition(".")[2])
+    return _WIDTHS.get(name.partition(".")[2], embeddings.get(name))
 
 
 def taggram_features(network: str, taggram: Float32) -> dict[str, Float32]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from models.errors import ReleaseError
 from models.features import feature_width
+from models.label_rule import LabelRule
 from models.tag_kinds import TagKinds
 
 Float32 = NDArray[np.float32]
@@ -44,7 +45,9 @@ class GenreDecision:
         genre: the best guess; None where the head abstains.
         guess: the best guess, abstained or not.
         genres: every genre with its probability, best first; they sum to 1. Where the tags contradict the head they
-            are the kinds of music that the tags name, each with the probability of its strongest tag.
+            are the kinds of music that the tags name, each with the probability of its strongest tag. Of a head of
+            several labels they are the labels that are answered, `genre` first, and where it abstains every label,
+            best first.
         distance: how far the track is from the training tracks (DISTANCE), a mean over its windows.
         abstained_because: the strongest tag names another kind of music than the best guess (tags), the track is too
             far from all training tracks (distance), most of those near it are of another genre (neighbours), or the
@@ -88,13 +91,13 @@ class GenreHead:
 
     Attributes:
         classes: the genres.
-        inputs: names of the features of a window (models.features, or `embedding`) that the head hears, side by side
-            in this order: each is a block of columns as wide as the feature.
+        inputs: names of the features of a window (models.features) that the head hears, side by side in this order:
+            each is a block of columns as wide as the feature.
         exponents: (columns,) what each input value x is raised to: sign(x) |x|^exponent.
         projection: (columns, components) standardisation and PCA in one matrix.
         offset: (components,) to add after the projection.
         vectors: (training tracks, components) the support vectors, in the space of the PCA.
-        labels: (training tracks,) their class numbers.
+        labels: (training tracks,) their class numbers; 0 in a head of several labels.
         weights: (training tracks, classes) of the support vectors: a genre's decision value is
             biases[genre] + sum_i weights[i, genre] exp(-gamma |z - vectors[i]|^2).
         biases: (classes,)
@@ -104,6 +107,9 @@ class GenreHead:
         min_confidence: the head abstains below this probability of its best guess.
         max_distance: and where the track is farther than this from the training tracks (DISTANCE).
         kinds: and where the tags contradict its best guess; None where tags are not asked.
+        several: how the classes are answered where a track may have several of them, or one within another; then
+            temperature, min_confidence and the genres of the training tracks near by do not count. None where a track
+            has one genre.
         plain: the head that decides where a window lacks an input, such as the embedding; None where there is none.
 
     Raises:
@@ -124,6 +130,7 @@ class GenreHead:
     min_confidence: float
     max_distance: float
     kinds: TagKinds | None = None
+    several: LabelRule | None = None
     plain: GenreHead | None = None
 
     def __post_init__(self) -> None:
@@ -145,8 +152,9 @@ class GenreHead:
         labels, classes = self.labels, len(self.classes)
         if labels.shape != (tracks,) or labels.dtype != np.int64 or labels.min() < 0 or labels.max() >= classes:
             raise ReleaseError(f"labels of the genre head are not {tracks} int64 below {classes}; {_ADVICE}")
-        known = self.kinds.fits.shape[1] if self.kinds else classes
-        if known != classes or (self.plain and self.plain.classes != self.classes):
+        of_kinds = self.kinds.fits.shape[1] if self.kinds else classes
+        of_labels = len(self.several.parents) if self.several else classes
+        if {of_kinds, of_labels} != {classes} or (self.plain and self.plain.classes != self.classes):
             raise ReleaseError(f"the parts of the genre head do not know the same {classes} classes; {_ADVICE}")
         for name in ("gamma", "temperature", "max_distance"):
             if not 0.0 < (value := getattr(self, name)) < np.inf:
@@ -156,12 +164,22 @@ class GenreHead:
                 f"the genre head has {len(self.classes)} classes, {len(self.inputs)} inputs, {tracks} training tracks "
                 f"(at least {NEIGHBOURS}) and min_confidence {self.min_confidence} (0 to 1); {_ADVICE}"
             )
-        widths = [feature_width(name) for name in self.inputs]
+        self.check_widths({})
+
+    def check_widths(self, embeddings: Mapping[str, int]) -> None:
+        """Raise ReleaseError where the inputs together are not as wide as what the head takes.
+
+        Args:
+            embeddings: width of each feature that the audio encoders and the table of artists of a release give.
+        """
+        columns, widths = len(self.exponents), [feature_width(name, embeddings) for name in self.inputs]
         known = sum(width or 0 for width in widths)
         if columns != known if None not in widths else columns <= known:
             raise ReleaseError(
                 f"the genre head takes {columns} columns, {', '.join(self.inputs)} have {widths}; {_ADVICE}"
             )
+        if self.plain:
+            self.plain.check_widths(embeddings)
 
     @cached_property
     def _vector_terms(self) -> tuple[Float64, Float64]:
@@ -190,6 +208,8 @@ class GenreHead:
         if kinds := _under("kinds", arrays):
             kinds |= {"network": str(kinds["network"]), "names": _texts(kinds["names"])}
             values["kinds"] = TagKinds(**kinds)
+        if several := _under("several", arrays):
+            values["several"] = LabelRule(**several)
         if plain := _under("plain", arrays):
             values["plain"] = cls._of(plain)
         return cls(**values)
@@ -203,8 +223,9 @@ class GenreHead:
     def _arrays(self) -> dict[str, Any]:
         """What the file holds; the arrays of a part have its name and a dot in front."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _PARTS}
-        if self.kinds:
-            values |= {f"kinds.{field.name}": getattr(self.kinds, field.name) for field in fields(self.kinds)}
+        for name, part in (("kinds", self.kinds), ("several", self.several)):
+            if part:
+                values |= {f"{name}.{field.name}": getattr(part, field.name) for field in fields(part)}
         if self.plain:
             values |= {f"plain.{name}": array for name, array in self.plain._arrays().items()}
         return {name: np.asarray(value) for name, value in values.items()}
@@ -249,9 +270,15 @@ class GenreHead:
 
     def probabilities(self, decision: Float64) -> Float64:
         """Calibrated probabilities of decision values (..., classes), the same shape."""
+        if self.several:
+            return self.several.probabilities(decision)
         scaled = decision / self.temperature
         raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         return raised / raised.sum(axis=-1, keepdims=True)
+
+    def answered(self, probabilities: Float64) -> NDArray[np.bool_]:
+        """Which classes are probable enough to be answered, of probabilities (..., classes); the same shape."""
+        return self.several.answered(probabilities) if self.several else probabilities >= self.min_confidence
 
     def decide(self, windows: Sequence[Mapping[str, Float32]]) -> GenreDecision:
         """Say what a track is.
@@ -266,19 +293,23 @@ class GenreHead:
         if self.plain is not None and any(name not in window for window in windows for name in self.inputs):
             return self.plain.decide(windows)
         decisions, distances, votes = self.scores(self.stack(windows))
-        probabilities = self.probabilities(decisions.mean(axis=0))
-        guess, distance = int(probabilities.argmax()), float(distances.mean())
-        by_genre = sorted(zip(self.classes, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
-        genres: tuple[tuple[str, float], ...] = tuple(by_genre)
+        probabilities, distance = self.probabilities(decisions.mean(axis=0)), float(distances.mean())
+        answered = self.answered(probabilities)
+        guess = self._guess(probabilities, answered)
+        genres = self._ranked(probabilities)
         reason: Literal["tags", "distance", "neighbours", "confidence"] | None = None
         if self.kinds and self.kinds.contradict(tags := _mean(windows, self.kinds.feature), np.array([guess]))[0]:
             reason, genres = "tags", self.kinds.ranked(tags[0])
         elif distance > self.max_distance:
             reason = "distance"
-        elif outvoted(votes.sum(axis=0), np.array(guess)):
+        elif not self.several and outvoted(votes.sum(axis=0), np.array(guess)):
             reason = "neighbours"
-        elif probabilities[guess] < self.min_confidence:
+        elif not answered[guess]:
             reason = "confidence"
+        elif self.several:
+            given = {name for name, is_given in zip(self.classes, answered.tolist(), strict=True) if is_given}
+            labels = (pair for pair in genres if pair[0] in given)
+            genres = tuple(sorted(labels, key=lambda pair: pair[0] != self.classes[guess]))
         return GenreDecision(
             genre=None if reason else self.classes[guess],
             guess=self.classes[guess],
@@ -287,8 +318,18 @@ class GenreHead:
             abstained_because=reason,
         )
 
+    def _guess(self, probabilities: Float64, answered: NDArray[np.bool_]) -> int:
+        """The most probable class; of several labels that are answered, the most probable with none within it."""
+        if self.several and answered.any():
+            return int(np.where(self.several.finest(answered), probabilities, -1.0).argmax())
+        return int(probabilities.argmax())
 
-_PARTS = ("kinds", "plain")
+    def _ranked(self, probabilities: Float64) -> tuple[tuple[str, float], ...]:
+        pairs = zip(self.classes, probabilities.tolist(), strict=True)
+        return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+
+
+_PARTS = ("kinds", "several", "plain")
 
 
 def outvoted(votes: Int64, guesses: Int64) -> NDArray[np.bool_]:

@@ -87,6 +87,9 @@ class MelConfig:
 
 MUSICNN = MelConfig(sample_rate=16000, n_fft=512, hop_length=256, n_mels=96)
 
+ENCODER = MelConfig(sample_rate=16000, n_fft=1024, hop_length=512, n_mels=96)
+"""What our own audio encoder hears: of the waveform that musicnn hears, 938 frames in 30 s."""
+
 
 def musicnn_log_mel(waveform: Float32) -> Float32:
     """The log-mel spectrogram that musicnn hears.

@@ -22,6 +22,8 @@ from models.errors import ReleaseError
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
 
 if TYPE_CHECKING:
+    from models.artists import ArtistTable
+    from models.audio_encoder import AudioEncoder
     from models.genre import GenreHead
     from models.musicnn import Musicnn
     from models.user_tower import UserTower
@@ -49,8 +51,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         loudness_lufs: how loud what is heard is made first (models.audio.loudness), -70 to 0 LUFS;
             UNSET where it is heard as loud as it is.
         user_tower: manifest of the user tower, whose files lie beside it; UNSET where the release has none.
-        audio_encoder: file of the audio encoder; UNSET where the release has none. With one, tracks that the user tower
-            does not know have an embedding as well.
+        audio_encoder: manifest of the audio encoder, whose files lie beside it; UNSET where the release has none. With
+            one, tracks that the user tower does not know have an embedding as well.
+        blocks: for each further network that the genre head hears, the manifest of an audio encoder; UNSET where there
+            are none. What it gives is the feature `<name>.embedding` (models.features).
+        artist_table: manifest of the table of artists that the genre head hears, whose files lie beside it; UNSET where
+            the release has none.
     """
 
     front_end: str
@@ -66,6 +72,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     loudness_lufs: Annotated[float, msgspec.Meta(ge=-70, le=0)] | msgspec.UnsetType = msgspec.UNSET
     user_tower: str | msgspec.UnsetType = msgspec.UNSET
     audio_encoder: str | msgspec.UnsetType = msgspec.UNSET
+    blocks: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    artist_table: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +139,11 @@ class Release:
         return Musicnn(self.folder / networks[model])
 
     def genre_head(self) -> GenreHead:
-        """The genre head. Raises ReleaseError when its classes are not those of the manifest."""
+        """The genre head.
+
+        Raises ReleaseError when its classes are not those of the manifest, or the release lacks what the head hears or
+        gives it in other widths.
+        """
         from models.genre import GenreHead
 
         head = GenreHead.load(self.folder / self.configuration.genre_head)
@@ -139,7 +151,29 @@ class Release:
             raise ReleaseError(
                 f"the genre head knows {head.classes}, the manifest {self.configuration.genres}; {_ADVICE}"
             )
+        self._check_inputs(head)
         return head
+
+    def _check_inputs(self, head: GenreHead) -> None:
+        from models.artists import ARTIST_EMBEDDING
+        from models.features import feature_width
+
+        run, inputs = self.configuration.run, (*head.inputs, *(head.plain.inputs if head.plain else ()))
+        deaf = [name for name in inputs if feature_width(name) and name.partition(".")[0] not in run]
+        if deaf:
+            raise ReleaseError(f"the genre head hears {deaf[0]}, the networks that run are {', '.join(run)}; {_ADVICE}")
+        widths = self._embedding_widths()
+        if ARTIST_EMBEDDING in inputs:
+            if (artists := self.artist_table()) is None:
+                raise ReleaseError(f"the genre head hears artists, and the release has no table of artists; {_ADVICE}")
+            widths[ARTIST_EMBEDDING] = artists.manifest.dim
+        head.check_widths(widths)
+
+    def artist_table(self) -> ArtistTable | None:
+        """The table of artists; None where the release has none. Raises ReleaseError when it is damaged."""
+        from models.artists import load_artist_table
+
+        return None if self.configuration.artist_table is msgspec.UNSET else load_artist_table(self.folder)
 
     def user_tower(self) -> UserTower:
         """The user tower. Raises ReleaseError when the release has none, or one of another taste space."""
@@ -158,6 +192,38 @@ class Release:
             )
         return tower
 
+    def audio_encoder(self) -> AudioEncoder | None:
+        """The audio encoder, or None. Raises ReleaseError when it is of another taste space than the release."""
+        from models.audio_encoder import load_audio_encoder
+
+        if self.configuration.audio_encoder is msgspec.UNSET:
+            return None
+        encoder = load_audio_encoder(self.folder, manifest_name=self.configuration.audio_encoder)
+        manifest = encoder.manifest
+        if manifest.dim != self.configuration.embedding_dim or not manifest.unit_norm:
+            raise ReleaseError(
+                f"the audio encoder {manifest.name} gives {manifest.dim} dimensions with unit_norm "
+                f"{str(manifest.unit_norm).lower()}, the taste space of the release has "
+                f"{self.configuration.embedding_dim} with unit norm; {_ADVICE}"
+            )
+        return encoder
+
+    def blocks(self) -> dict[str, AudioEncoder]:
+        """The further networks that the genre head hears, by name. Raises ReleaseError as load_audio_encoder."""
+        from models.audio_encoder import load_audio_encoder
+
+        blocks = self.configuration.blocks or {}
+        return {name: load_audio_encoder(self.folder, manifest_name=manifest) for name, manifest in blocks.items()}
+
+    def _embedding_widths(self) -> dict[str, int]:
+        """How wide the features are that audio encoders give."""
+        from models.audio_encoder import read_encoder_manifest
+        from models.features import EMBEDDING, embedding_of
+
+        dim, blocks = self.configuration.embedding_dim, self.configuration.blocks or {}
+        of_blocks = {embedding_of(name): read_encoder_manifest(self.folder / blocks[name]).dim for name in blocks}
+        return of_blocks | ({EMBEDDING: dim} if dim else {})
+
 
 def _decode(content: bytes, shown: str) -> Manifest:
     contract = msgspec.json.decode(content, type=dict[str, Any]).get("contract")
@@ -169,7 +235,9 @@ def _decode(content: bytes, shown: str) -> Manifest:
 def _check(manifest: Manifest, shown: str) -> None:
     configuration = manifest.configuration
     needed = {*configuration.networks.values(), configuration.genre_head}
-    needed |= {configuration.user_tower, configuration.audio_encoder} - {msgspec.UNSET}
+    optional = {configuration.user_tower, configuration.audio_encoder, configuration.artist_table}
+    needed |= optional - {msgspec.UNSET}
+    needed |= set((configuration.blocks or {}).values())
     if missing := needed - manifest.files.keys():
         raise ReleaseError(f"the manifest uses {', '.join(sorted(map(str, missing)))} and does not list it; {_ADVICE}")
     if not configuration.run or not configuration.networks.keys() >= set(configuration.run):

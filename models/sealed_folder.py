@@ -80,6 +80,11 @@ def describe_file(path: Path) -> SealedFile:
         return SealedFile(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
 
 
+def describe_bytes(content: bytes) -> SealedFile:
+    """Size and SHA-256 of a file that has this content."""
+    return SealedFile(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
 def describe_files(folder: Path) -> dict[str, SealedFile]:
     """Size and SHA-256 of every file in a folder, in the order of the names."""
     return {path.name: describe_file(path) for path in sorted(folder.iterdir())}

@@ -8,6 +8,8 @@ import msgspec
 
 from models.events import WindowFeatures
 
+_NORM_TOLERANCE = 1e-3
+
 
 class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What models.tagger.Tagger heard in a track. A pool process sends it as it is, as one of several tagged structs.
@@ -22,10 +24,15 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         tags: the 50 tags of the release's first network with their mean over the patches, 0 to 1, best first.
         taggram: the tags of that network (in the order of models.musicnn.TAGS) for each patch of all windows, in
             time order, as models.contract.encode_taggram writes them; decode_taggram gives (patches, 50) float32.
-        windows: what each network heard in each window, for the features topic.
+        embedding: (dim,) float32 of unit norm, where the track is in the taste space of the release: its learned item
+            vector where the user tower knows the track, else what the audio encoder hears; None without either.
+        windows: what each musicnn network heard in each window, for the features topic.
         duration_s: of the track.
         lost_s: how much audio was found damaged where the track was heard, and was skipped.
-        timings_ms: time taken by decode, log_mel, network and genre.
+        timings_ms: time taken by decode, log_mel, network, encoder (where the release has audio encoders) and genre.
+
+    Raises:
+        ValueError: the embedding has not unit norm.
     """
 
     status: Literal["tagged", "abstained"]
@@ -35,7 +42,13 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     genres_from: Literal["tags"] | None = None
     tags: tuple[tuple[str, float], ...]
     taggram: bytes
+    embedding: tuple[float, ...] | None = None
     windows: dict[str, tuple[WindowFeatures, ...]]
     duration_s: float
     lost_s: float
     timings_ms: dict[str, float]
+
+    def __post_init__(self) -> None:
+        # A pool process that a file has taken over may send anything, and users' positions are computed from this.
+        if self.embedding is not None and not abs(sum(x * x for x in self.embedding) - 1.0) < _NORM_TOLERANCE:
+            raise ValueError("an embedding has unit norm")

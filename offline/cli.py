@@ -133,6 +133,40 @@ JOBS = (
         """,
     ),
     Job(
+        name="features",
+        settings="offline.features.settings:Features",
+        run="offline.features.extract:run",
+        arguments=(Argument("catalogue", "CATALOGUE"), Argument("out", "OUT_DIR", FOLDER)),
+        options=(
+            Option("--release"),
+            Option("--genre-folders"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+        ),
+        short="Compute what a catalogue sounds like.",
+        help="""Compute the features of the tracks of CATALOGUE, and keep them in OUT_DIR for trainings.
+
+        Each track is heard as a worker hears it: the release's windows, loudness and networks. OUT_DIR gets sealed
+        shards with log-mels, taggrams and max_pools of each window, tracks.parquet, and failures.csv with the tracks
+        that cannot be heard and why. A run that was stopped goes on when the command is run again, and later runs hear
+        only what is new or has changed. A folder whose features are of another front end, network or spectrogram is
+        refused.
+
+        CATALOGUE is Parquet or CSV with the columns track_id, uri (or path, or audio), and artist_id and genre where
+        they are known. A uri is a path, relative to the catalogue, or an address that fsspec opens (s3://, https://);
+        at most max_mb are read of a file. These are read with the rights of whoever runs the command: take no
+        catalogue from strangers. Or CATALOGUE is a folder of audio: then a track_id is the path of a file below it,
+        such as blues/blues.00000.wav, and with --genre-folders its first folder is the genre.
+
+        \b
+        Examples:
+          tastewave-offline features tracks.parquet features
+          tastewave-offline features genres/ features --genre-folders networks='["msd", "mtt"]'
+          tastewave-offline features tracks.csv features --release releases/2026-11 --ray auto
+          tastewave-offline features platform/tracks.parquet features networks=[] genre_column=style
+        """,
+    ),
+    Job(
         name="convert-musicnn",
         settings="offline.musicnn.convert:ConvertMusicnn",
         run="offline.musicnn.convert:run",
@@ -190,17 +224,92 @@ JOBS = (
         """,
     ),
     Job(
+        name="seal-encoder",
+        settings="offline.audio_encoder.seal:SealEncoder",
+        run="offline.audio_encoder.seal:run",
+        arguments=(
+            Argument("network", "NETWORK", click.Path(exists=True, dir_okay=False)),
+            Argument("out", "OUT_DIR", FOLDER),
+        ),
+        options=(Option("--name"), Option("--licence")),
+        short="Make an audio encoder of any ONNX network.",
+        help="""Make an audio encoder of NETWORK, an ONNX file: a folder that `build-release` takes into a release.
+
+        NETWORK takes one window of audio as float32, (1, samples) or (1, frames, mels), and gives one vector (1, dim).
+        It is tried on a window of noise.
+
+        \b
+        Examples:
+          tastewave-offline seal-encoder mine.onnx encoders/mine --name "ours, May" --licence ours \\
+            input.kind=waveform input.sample_rate=24000 window_s=10
+          tastewave-offline seal-encoder mel.onnx encoders/mel --name mel --licence MIT unit_norm=false \\
+            'input={kind="log_mel", frames=938, mel={sample_rate=16000, n_fft=1024, hop_length=512, n_mels=96}}'
+        """,
+    ),
+    Job(
+        name="embed-artists",
+        settings="offline.genre.settings:EmbedArtists",
+        run="offline.genre.artists:run",
+        arguments=(Argument("log", "LOG"), Argument("catalogue", "CATALOGUE"), Argument("out", "OUT_DIR", FOLDER)),
+        options=(Option("--forgotten"),),
+        short="Place artists by who listens to them.",
+        help="""Write to OUT_DIR a vector for each artist of CATALOGUE whom people of LOG listen to.
+
+        Artists with the same listeners lie close together. CATALOGUE is CSV or Parquet with the columns track_id and
+        artist_id. An artist with fewer than `least_listeners` listeners gets no vector. A genre head hears the vectors
+        where the artist of an upload is known: see train-genre --artists.
+
+        \b
+        Examples:
+          tastewave-offline embed-artists listens/ tracks.parquet artists
+          tastewave-offline embed-artists listens/ tracks.csv artists --forgotten forgotten/ least_listeners=10
+        """,
+    ),
+    Job(
+        name="train-genre",
+        settings="offline.genre.settings:TrainGenre",
+        run="offline.genre.from_audio:run",
+        arguments=(Argument("source", "SOURCE"), Argument("out", "OUT_DIR", FOLDER)),
+        options=(
+            Option("--release"),
+            Option("--artists", shown="DIR"),
+            Option("--audio-encoder", shown="DIR"),
+            Option("--machine"),
+        ),
+        short="Train a genre head on audio of your own.",
+        help="""Train a genre head on the labelled audio of SOURCE, and write it and its figures to OUT_DIR.
+
+        SOURCE is a folder with a folder of files for each genre, or a CSV or Parquet file with the columns path (or
+        uri), genre and artist_id. Genres may have any names, a track may have several, and `Electronic---House` is
+        within `Electronic`. No artist is on both sides of a fold. A genre needs 10 tracks of 3 artists.
+
+        `build-release --genre-head OUT_DIR` makes a release with the head.
+
+        \b
+        Examples:
+          tastewave-offline train-genre genres/ head
+          tastewave-offline train-genre catalogue.parquet head repeats=5 target_accuracy=0.9
+          tastewave-offline train-genre catalogue.csv head --artists artists
+          tastewave-offline train-genre catalogue.csv head --audio-encoder encoders/mine blocks.muq=encoders/muq
+          tastewave-offline train-genre catalogue.csv head 'inputs=[["msd.max_pool"], ["mtt.taggram.mean"]]'
+        """,
+    ),
+    Job(
         name="build-release",
         settings="offline.release.settings:BuildRelease",
         run="offline.release.build:run",
-        arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER_THAT_IS),),
+        arguments=(Argument("taggrams_dir", "TAGGRAMS_DIR", FOLDER),),
         options=(
             Option("--out", shown="DIR", type=FOLDER),
+            Option("--genre-head", shown="DIR"),
             Option("--networks", shown="DIR", type=FOLDER_THAT_IS),
             Option("--tower", shown="DIR", type=FOLDER_THAT_IS),
+            Option("--audio-encoder", shown="DIR", type=FOLDER_THAT_IS),
         ),
-        short="Train a genre head and write a release.",
+        short="Write a release, with a genre head.",
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
+
+        With --genre-head the release gets a head that train-genre wrote, and the table of artists that it hears.
 
         Takes less than a minute. The same data give the same release id on the same machine. A release that is in the
         folder of --out is replaced.
@@ -208,7 +317,9 @@ JOBS = (
         \b
         Examples:
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --tower towers/mean
+          tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --audio-encoder encoders/mine
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
+          tastewave-offline build-release --out releases/2026-12 --genre-head head --tower towers/mean
         """,
     ),
     Job(

@@ -14,7 +14,8 @@ EVENTS = Counter(
 )  # fmt: skip
 STAGE_SECONDS = Histogram(
     "tastewave_stage_seconds",
-    "Time of a stage. Of an upload: fetch, queue, decode, log_mel, network, genre, store. Of a batch of listens: "
+    "Time of a stage. Of an upload: fetch, queue, decode, log_mel, network, encoder, genre, "
+    "store. Of a batch of listens: "
     "events, and of up to 256 of its users: histories, embed, users, publish.",
     ("stage",), registry=REGISTRY, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip

@@ -46,9 +46,14 @@ def made_as_loud(waveforms: Sequence[Float32], *, lufs: float, sample_rate: int)
 
     What integrated_loudness gives no loudness for stays as it is.
     """
-    loudness = integrated_loudness(waveforms, sample_rate=sample_rate)
-    gain = np.float32(10 ** ((lufs - loudness) / 20) if math.isfinite(loudness) else 1.0)
+    gain = gain_to(lufs, waveforms, sample_rate=sample_rate)
     return [waveform * gain for waveform in waveforms]
+
+
+def gain_to(lufs: float, waveforms: Sequence[Float32], *, sample_rate: int) -> np.float32:
+    """What some audio is multiplied with for an integrated loudness of `lufs`; 1 where it has no loudness."""
+    loudness = integrated_loudness(waveforms, sample_rate=sample_rate)
+    return np.float32(10 ** ((lufs - loudness) / 20) if math.isfinite(loudness) else 1.0)
 
 
 def _lufs(power: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:

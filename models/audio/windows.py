@@ -12,7 +12,7 @@ not there.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -87,6 +87,7 @@ class Windows:
         duration_s: length of the whole track.
         sample_rate: of the waveforms, Hz.
         lost_s: how much audio in and just before the windows was found damaged, and was skipped, s.
+        at_rates: the waveforms of the same windows at further sample rates, by the rate.
     """
 
     waveforms: tuple[Float32, ...]
@@ -94,9 +95,12 @@ class Windows:
     duration_s: float
     sample_rate: int
     lost_s: float
+    at_rates: Mapping[int, tuple[Float32, ...]]
 
 
-def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_duration_s: float) -> Windows:
+def decode_windows(
+    source: Source, *, plan: WindowPlan, sample_rate: int, max_duration_s: float, further_rates: Collection[int] = ()
+) -> Windows:
     """Decode the windows of a track, and little more than them where the format can seek.
 
         audio = decode_windows("song.mp3", plan=WindowPlan(), sample_rate=16_000, max_duration_s=3 * 3600)
@@ -106,8 +110,9 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
     Args:
         source: a path, the bytes of a file, or an open binary file that can seek (it stays open, at any position).
         plan: which windows.
-        sample_rate: of the waveforms, Hz.
+        sample_rate: of the waveforms, Hz. Where there is sound is looked at at this rate.
         max_duration_s: longest track.
+        further_rates: Hz. For each of them, the windows are decoded once more.
 
     Returns:
         At least one window. NaN samples count as silence.
@@ -132,14 +137,19 @@ def decode_windows(source: Source, *, plan: WindowPlan, sample_rate: int, max_du
                 f"{lost_s:.1f} s of the track are damaged, {heard_s:.1f} s can be heard; upload an intact file"
             )
         waveforms = _long_enough(waveforms, sample_rate)
+        sound, starts_ms = reader, tuple(waveforms)
         if _disappoint(waveforms.values(), sample_rate):
-            waveforms = _long_enough(_read_sound(reader, plan, sample_rate), sample_rate)
+            sound = _without_silence(reader)
+            waveforms = _long_enough(_read_windows(sound, plan, sample_rate), sample_rate)
+            starts_ms = tuple(_in_track_ms(sound, start_ms) for start_ms in waveforms)
+        at_rates = {rate: _read_again(sound, plan, rate, starts_ms=waveforms) for rate in further_rates}
     return Windows(
         waveforms=tuple(waveforms.values()),
-        starts_ms=tuple(waveforms),
+        starts_ms=starts_ms,
         duration_s=duration_s,
         sample_rate=sample_rate,
         lost_s=lost_s,
+        at_rates=at_rates,
     )
 
 
@@ -221,14 +231,24 @@ def _disappoint(waveforms: Iterable[Float32], sample_rate: int) -> bool:
     return any(level.has_long_silence for level in levels) or sum(level.sounding_s for level in levels) < MIN_DURATION_S
 
 
-def _read_sound(reader: Reader, plan: WindowPlan, sample_rate: int) -> dict[int, Float32]:
-    """The plan's windows of the track without its long silences, by their starts in the track, in milliseconds."""
-    rate = reader.sample_rate
+def _without_silence(reader: Reader) -> WithoutSilence:
+    """The track without its long silences. Raises Silent where it has less sound than a track needs."""
     sound = WithoutSilence(reader)
     if sound.sounding_s < MIN_DURATION_S:
         raise Silent(
             f"{sound.sounding_s:.1f} s of the track are louder than -70 dB of full scale, a track needs "
             f"{MIN_DURATION_S:g} s; upload a track that sounds"
         )
-    windows = _read_windows(sound, plan, sample_rate)
-    return {1000 * sound.position(start_ms * rate // 1000) // rate: waveform for start_ms, waveform in windows.items()}
+    return sound
+
+
+def _in_track_ms(sound: WithoutSilence, start_ms: int) -> int:
+    """Where a moment of the track without its silences lies in the track, in milliseconds."""
+    rate = sound.sample_rate
+    return 1000 * sound.position(start_ms * rate // 1000) // rate
+
+
+def _read_again(reader: Reader, plan: WindowPlan, sample_rate: int, *, starts_ms: Iterable[int]) -> tuple[Float32, ...]:
+    """Those of the plan's windows that begin at these moments."""
+    waveforms = _read_windows(reader, plan, sample_rate)
+    return tuple(waveforms[start_ms] for start_ms in starts_ms)

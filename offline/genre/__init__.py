@@ -1,1 +1,1 @@
-"""The genre head: labelled taggrams, training (`settings`, `machine`, `calibration`, `train`) and scoring."""
+"""The genre head: labelled taggrams or audio, vectors of artists, training, calibration and scoring."""

@@ -144,10 +144,10 @@ def read_artists(path: Path, ids: tuple[str, ...]) -> NDArray[np.int64]:
     if missing := [name for name in names if name not in artist_of]:
         raise SettingsError(f"{path} does not name the artist of {missing[0]} ({len(missing)} missing); add it")
     credited = [(artist_of[name] or f"unknown {name.partition('.')[0]}").split(";") for name in names]
-    return _joined([[artist.strip() for artist in artists] for artists in credited])
+    return joined([[artist.strip() for artist in artists] for artists in credited])
 
 
-def _joined(credited: list[list[str]]) -> NDArray[np.int64]:
+def joined(credited: list[list[str]]) -> NDArray[np.int64]:
     """Numbers that are equal for tracks that share an artist, directly or through others."""
     parent = {artist: artist for artists in credited for artist in artists}
 

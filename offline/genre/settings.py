@@ -29,7 +29,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     Attributes:
         name: of the feature.
         exponent: each value x is raised to it: sign(x) |x|^exponent.
-        weight: each column is standardised, and then multiplied by it.
+        weight: each column is standardised, and then multiplied by it; 0 stands for 1 / sqrt(width), with which all
+            blocks vary by the same: else 40 columns of taste would count little beside 753 of max_pool.
         width: columns of the block; left out where models.features knows the feature.
 
     Raises:
@@ -38,7 +39,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     name: Annotated[str, Meta(min_length=1)]
     exponent: Positive = 1.0
-    weight: Positive = 1.0
+    weight: Annotated[float, Meta(ge=0.0)] = 0.0
     width: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
@@ -48,10 +49,11 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         if self.width not in (0, width):
             raise SettingsError(f"the input {self.name} has {width} columns, not {self.width}; leave its width out")
         msgspec.structs.force_setattr(self, "width", width)
+        msgspec.structs.force_setattr(self, "weight", self.weight or width**-0.5)
 
 
-class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of the training of a genre head; the defaults made the default release.
+class HeadTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the training of any genre head; the defaults made the default release.
 
     They were chosen by the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984) on
     nested folds over its 443 tracks: the smoothest setting that is no worse than the best by more than the standard
@@ -66,18 +68,10 @@ class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         tuple[Block, ...],
         Meta(
             min_length=1,
-            description="Features of a window that the head hears, each as [name, exponent, weight, width]; a width of "
-            "0 stands for the feature's own.",
+            description="Features of a window that the head hears, each as [name, exponent, weight, width]; a weight "
+            "of 0 stands for 1 / sqrt(width), a width of 0 for the feature's own.",
         ),
-    ] = (Block(name="msd.taggram.mean"),)
-
-    patch_step: Annotated[
-        Count,
-        Meta(
-            description="One patch in so many is heard: those of the file are 61 frames apart, those that "
-            "workers hear 187."
-        ),
-    ] = 3
+    ] = (Block(name="msd.taggram.mean", weight=1.0),)
 
     machine: Annotated[
         Literal["least_squares", "hinge"],
@@ -130,7 +124,7 @@ class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Share,
         Meta(
             description="The head abstains below the confidence from which on it is right this often on the tracks of "
-            "unheard artists."
+            "unheard artists. Where tracks have several labels, each label has a threshold of its own."
         ),
     ] = 0.85
 
@@ -151,3 +145,120 @@ class GenreTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = KINDS
 
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Draws the folds; another seed, other folds.")] = 0
+
+
+class GenreTraining(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the training of a genre head on a file of taggrams."""
+
+    patch_step: Annotated[
+        Count,
+        Meta(
+            description="One patch in so many is heard: those of the file are 61 frames apart, those that "
+            "workers hear 187."
+        ),
+    ] = 3
+
+
+class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `tastewave-offline train-genre`."""
+
+    source: Annotated[
+        str,
+        Meta(
+            description="Folder with a folder of audio files for each genre, or a CSV or Parquet file with the columns "
+            "path (or uri), genre and, where known, artist_id. A track may have several genres: a list, or `Rock; Pop` "
+            "in CSV. `Electronic---House` is within `Electronic`."
+        ),
+    ]
+
+    out: Annotated[str, Meta(description="Folder of the head; one that is there is replaced.")]
+
+    release: Annotated[
+        str | None,
+        Meta(
+            description="Folder or URL of the release whose networks, windows and loudness hear the tracks; the one "
+            "that ships with the project when absent."
+        ),
+    ] = None
+
+    artists: Annotated[
+        str | None,
+        Meta(
+            description="Folder or URL of a table of artists (embed-artists), whose vectors the head hears where the "
+            "artist of a track is in it."
+        ),
+    ] = None
+
+    audio_encoder: Annotated[
+        str | None,
+        Meta(
+            description="Folder or URL of the audio encoder of the release that the head is for: the head hears the "
+            "place that it gives a track in taste space, as the input `embedding`."
+        ),
+    ] = None
+
+    blocks: Annotated[
+        dict[Annotated[str, Meta(pattern="^[a-z0-9_-]{1,40}$")], str],
+        Meta(
+            description="Folders or URLs of further audio encoders that the head hears, by name: each gives the input "
+            "NAME.embedding. An encoder's input that inputs do not name is added with its default weight."
+        ),
+    ] = {}
+
+    artist_weight: Annotated[
+        Positive,
+        Meta(
+            description="How much the vectors of artists vary beside an input whose weight is 0; not used where inputs "
+            "name artist_embedding."
+        ),
+    ] = 0.5
+
+    classes: Annotated[
+        tuple[str, ...], Meta(description="The genres to learn; all those of the source when empty.")
+    ] = ()
+
+    inputs: Annotated[
+        tuple[Block, ...],
+        Meta(
+            min_length=1,
+            description="Features of a window that the head hears, each as [name, exponent, weight, width]; a weight "
+            "of 0 stands for 1 / sqrt(width), a width of 0 for the feature's own.",
+        ),
+    ] = (Block(name="msd.taggram.mean"),)
+
+    repeats: Annotated[
+        Count,
+        Meta(
+            description="How many times the outer folds are drawn anew. The time grows with it; with some hundred "
+            "tracks, 5 make steadier figures."
+        ),
+    ] = 1
+
+    kinds: Annotated[
+        tuple[TagKind, ...],
+        Meta(
+            description="Kinds of music that tags name, each as [name, tags, genres]: the head abstains where the "
+            "strongest tag of a track names a kind with whose genres its guess does not go. None: tags are not asked."
+        ),
+    ] = ()
+
+
+class EmbedArtists(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `tastewave-offline embed-artists`."""
+
+    log: Annotated[str, Meta(description="Parquet file of listens, a folder of them, a glob, or an fsspec URL.")]
+
+    catalogue: Annotated[str, Meta(description="CSV or Parquet file with the columns track_id and artist_id.")]
+
+    out: Annotated[str, Meta(description="Folder of the table; one that is there is replaced.")]
+
+    dim: Annotated[int, Meta(ge=2, le=512, description="Dimensions of the vectors.")] = 40
+
+    least_listeners: Annotated[
+        Count,
+        Meta(description="An artist with fewer listeners gets no vector: it would say what these few people like."),
+    ] = 3
+
+    forgotten: Annotated[
+        str | None, Meta(description="Where a dump of the topic tastewave.forgotten lies: its listens are left out.")
+    ] = None

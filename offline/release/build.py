@@ -1,4 +1,4 @@
-"""Building a release: converted networks, a trained genre head and a user tower in one folder, with its manifest."""
+"""Building a release: converted networks, a genre head, a tower and audio encoders in one folder, with its manifest."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.artists import ARTIST_EMBEDDING, ARTISTS_MANIFEST
 from models.audio.windows import WindowPlan
+from models.audio_encoder import ENCODER_MANIFEST, load_audio_encoder, read_encoder_manifest
 from models.contract import CONTRACT
 from models.errors import SettingsError
-from models.genre import DISTANCE
+from models.features import EMBEDDING, embedding_of, feature_width
+from models.genre import DISTANCE, GenreHead
 from models.mel import FRONT_END, MUSICNN
 from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, load_release, release_id
-from models.sealed_folder import describe_files
-from models.user_tower import TOWER_MANIFEST, UserTower, load_user_tower
+from models.sealed_folder import describe_file, describe_files
+from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.files import check_replaceable, new_folder, write_json, writing
+from offline.genre.head_folder import GENRE_HEAD, HeadFolder, encoder_hash, load_head_folder
 from offline.genre.labels import LabelledTaggrams, read_artists, read_embeddings, read_taggrams
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
 from offline.musicnn.convert import NETWORKS
+from offline.release.encoders import block_manifest, copy_encoder
 from offline.release.settings import BuildRelease
 
-GENRE_HEAD = "genre.npz"
 NOTICE = "LICENSE-musicnn.txt"
-EMBEDDING = "embedding"
-"""The input that comes from listeners, in the taste space of the release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,52 +51,153 @@ class Outcome:
         ]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Genre:
+    """The genre head of a release.
+
+    Attributes:
+        head: that decides.
+        hearing: the fields of the configuration that say how the audio of its training was heard.
+        training: what the manifest says of the training.
+        metrics: likewise.
+    """
+
+    head: GenreHead
+    hearing: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, float]
+
+
 def run(settings: BuildRelease) -> Outcome:
-    """Train the genre head and write a release: the same release_id from the same data on the same machine.
+    """Train the genre head, or take one, and write a release: the same release_id from the same data and machine.
 
     A release that is there is replaced, as a whole and at the end.
 
     Raises:
         SettingsError: the data or the networks cannot be used, or `out` is a folder of something else,
             is written by another run, or cannot be written.
-        ReleaseError: the tower cannot be used.
+        ReleaseError: the tower, an audio encoder or the genre head cannot be used, or they do not fit together.
     """
     out = Path(settings.out)
     networks_dir = Path(settings.networks or DEFAULT)
     _check_folders(out, networks_dir)
     tower = load_user_tower(Path(settings.tower)) if settings.tower else None
-    tracks = read_taggrams(Path(settings.taggrams_dir, "train.npz"), classes=len(settings.training.classes))
-    artists = read_artists(Path(settings.taggrams_dir, "train_artists.csv"), tracks.ids)
-    heard = _heard(settings, tracks)
-    trained = train(settings.training, tracks=heard, labels=tracks.labels, artists=artists)
+    encoder = load_audio_encoder(Path(settings.audio_encoder)) if settings.audio_encoder else None
+    if (settings.taggrams_dir is None) == (settings.genre_head is None):
+        raise SettingsError("a release has one genre head; name a folder of taggrams or one of --genre-head")
+    taken = load_head_folder(settings.genre_head) if settings.genre_head else None
+    _check_blocks(settings, taken)
+    genre = _taken(settings, taken, networks_dir) if taken else _trained(settings, Path(settings.taggrams_dir or ""))
     with writing(out), new_folder(out) as folder:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
-        (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
+        (folder / GENRE_HEAD).write_bytes(genre.head.to_bytes())
+        if taken:
+            for name in taken.artist_files:
+                shutil.copyfile(taken.folder / name, folder / name)
         if settings.tower and tower:
             for name in (*tower.manifest.files, TOWER_MANIFEST):
                 shutil.copyfile(Path(settings.tower, name), folder / name)
-        write_json(folder / MANIFEST, _manifest(folder, trained, settings, tracks, tower))
+        if settings.audio_encoder:
+            copy_encoder(Path(settings.audio_encoder), folder, manifest_name=ENCODER_MANIFEST)
+        for name, source in settings.blocks.items():
+            copy_encoder(Path(source), folder, manifest_name=block_manifest(name))
+        dim = next((part.manifest.dim for part in (tower, encoder) if part), None)
+        write_json(folder / MANIFEST, _manifest(folder, genre, settings, dim))
         _try(load_release(folder))
     return Outcome(release=load_release(out))
 
 
+def _trained(settings: BuildRelease, taggrams_dir: Path) -> _Genre:
+    """A head that is trained on taggrams."""
+    training = settings.training
+    tracks = read_taggrams(taggrams_dir / "train.npz", classes=len(training.classes))
+    artists = read_artists(taggrams_dir / "train_artists.csv", tracks.ids)
+    heard = _heard(training, tracks, taggrams_dir)
+    trained = train(training, tracks=heard, labels=tracks.labels, artists=artists)
+    plan = WindowPlan()
+    return _Genre(
+        head=trained.head,
+        hearing={
+            "front_end": FRONT_END,
+            "sample_rate": MUSICNN.sample_rate,
+            "windows": plan.count,
+            "window_s": plan.window_s,
+            "loudness_lufs": msgspec.UNSET if settings.loudness_lufs is None else settings.loudness_lufs,
+        },
+        training=_describe(training, tracks, trained),
+        metrics={name: round(value, 4) for name, value in trained.metrics.items()},
+    )
+
+
+def _taken(settings: BuildRelease, taken: HeadFolder, networks_dir: Path) -> _Genre:
+    """A head that `train-genre` wrote.
+
+    Raises:
+        SettingsError: it was trained on what other networks or audio encoders, or another loudness, gave.
+    """
+    manifest = taken.manifest
+    for model, expected in manifest.networks.items():
+        if (got := describe_file(networks_dir / NETWORKS[model]).sha256[:12]) != expected:
+            raise SettingsError(
+                f"the genre head heard the {model} network {expected}, {networks_dir} has {got}; name the folder of "
+                "the networks of its training, or train it again"
+            )
+    folders = {embedding_of(name): where for name, where in settings.blocks.items()}
+    if settings.audio_encoder:
+        folders[EMBEDDING] = settings.audio_encoder
+    for feature, expected in manifest.encoders.items():
+        if feature not in folders:
+            raise SettingsError(f"the genre head hears {feature}; name the folder of the audio encoder that gives it")
+        if encoder_hash(read_encoder_manifest(Path(folders[feature], ENCODER_MANIFEST))) != expected:
+            raise SettingsError(
+                f"the genre head heard another audio encoder as {feature} than that in {folders[feature]}; name that "
+                "of its training, or train it again"
+            )
+    if settings.loudness_lufs is not None and settings.loudness_lufs != manifest.loudness_lufs:
+        raise SettingsError("the genre head says how loud its training was; leave loudness_lufs out")
+    hearing = ("front_end", "sample_rate", "windows", "window_s", "loudness_lufs")
+    return _Genre(
+        head=taken.head,
+        hearing={name: getattr(manifest, name) for name in hearing},
+        training=manifest.training,
+        metrics=manifest.metrics,
+    )
+
+
 def _try(release: Release) -> None:
-    """Raise ReleaseError where the head or the tower of a release cannot be loaded."""
+    """Raise ReleaseError where the head, the tower or an audio encoder of a release cannot be loaded."""
     release.genre_head()
+    release.audio_encoder()
+    release.blocks()
     if release.configuration.user_tower is not msgspec.UNSET:
         release.user_tower()
 
 
-def _heard(settings: BuildRelease, tracks: LabelledTaggrams) -> list[dict[str, NDArray[np.float32]]]:
+def _heard(
+    training: GenreTraining, tracks: LabelledTaggrams, taggrams_dir: Path
+) -> list[dict[str, NDArray[np.float32]]]:
     """What is known of each track; an embedding only of those that have one."""
-    heard = tracks.features(patch_step=settings.training.patch_step)
-    if EMBEDDING in (block.name for block in settings.training.inputs):
-        embeddings = read_embeddings(Path(settings.taggrams_dir, "embeddings.npz"))
+    heard = tracks.features(patch_step=training.patch_step)
+    for name in (block.name for block in training.inputs if feature_width(block.name) is None):
+        embeddings = read_embeddings(taggrams_dir / f"{name}s.npz")
         for features, track in zip(heard, tracks.ids, strict=True):
             if track in embeddings:
-                features[EMBEDDING] = embeddings[track]
+                features[name] = embeddings[track]
     return heard
+
+
+def _check_blocks(settings: BuildRelease, taken: HeadFolder | None) -> None:
+    """Raise SettingsError where the head does not hear a network that the release is to carry, or one that it lacks."""
+    named = taken.head.inputs if taken else [block.name for block in settings.training.inputs]
+    others = {EMBEDDING, ARTIST_EMBEDDING} if taken else {EMBEDDING}  # a table of artists comes with a head
+    inputs = {name for name in named if feature_width(name) is None} - others
+    carried = {embedding_of(name) for name in settings.blocks}
+    if inputs != carried:
+        raise SettingsError(
+            f"the genre head hears the embeddings {sorted(inputs)}, blocks gives {sorted(carried)}; name the same "
+            "networks in both"
+        )
 
 
 def _check_folders(out: Path, networks_dir: Path) -> None:
@@ -122,25 +225,24 @@ def _describe(training: GenreTraining, tracks: LabelledTaggrams, trained: Traine
     }
 
 
-def _manifest(
-    folder: Path, trained: Trained, settings: BuildRelease, tracks: LabelledTaggrams, tower: UserTower | None
-) -> Manifest:
+def _manifest(folder: Path, genre: _Genre, settings: BuildRelease, dim: int | None) -> Manifest:
     """The manifest of the files in a folder, which are those of a release."""
-    plan = WindowPlan()
-    configuration = Configuration(
-        front_end=FRONT_END,
-        sample_rate=MUSICNN.sample_rate,
-        windows=plan.count,
-        window_s=plan.window_s,
-        networks=NETWORKS,
-        run=("msd",),
-        genre_head=GENRE_HEAD,
-        genres=trained.head.classes,
-        embedding_dim=tower.manifest.dim if tower else None,
-        user_tower=TOWER_MANIFEST if tower else msgspec.UNSET,
-        loudness_lufs=msgspec.UNSET if settings.loudness_lufs is None else settings.loudness_lufs,
-    )
+    heard = {name.partition(".")[0] for name in genre.head.inputs if feature_width(name)}
+    if genre.head.kinds:
+        heard.add(genre.head.kinds.network)
     files = describe_files(folder)
+    configuration = Configuration(
+        networks=NETWORKS,
+        run=tuple(sorted(heard)) or ("msd",),
+        genre_head=GENRE_HEAD,
+        genres=genre.head.classes,
+        embedding_dim=dim,
+        user_tower=TOWER_MANIFEST if settings.tower else msgspec.UNSET,
+        audio_encoder=ENCODER_MANIFEST if settings.audio_encoder else msgspec.UNSET,
+        blocks={name: block_manifest(name) for name in settings.blocks} or msgspec.UNSET,
+        artist_table=ARTISTS_MANIFEST if ARTISTS_MANIFEST in files else msgspec.UNSET,
+        **genre.hearing,
+    )
     return Manifest(
         contract=CONTRACT,
         release_id=release_id(configuration, files),
@@ -148,6 +250,6 @@ def _manifest(
         code_version=version("tastewave"),
         configuration=configuration,
         files=files,
-        training=_describe(settings.training, tracks, trained),
-        metrics={name: round(value, 4) for name, value in trained.metrics.items()},
+        training=genre.training,
+        metrics=genre.metrics,
     )

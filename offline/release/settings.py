@@ -14,8 +14,17 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Settings of `tastewave-offline build-release`."""
 
     taggrams_dir: Annotated[
-        str, Meta(description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist).")
-    ]
+        str | None,
+        Meta(
+            description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist), to train a genre head "
+            "on; absent where genre_head names one."
+        ),
+    ] = None
+
+    genre_head: Annotated[
+        str | None,
+        Meta(description="Folder or URL of the genre head that train-genre wrote, instead of training one."),
+    ] = None
 
     out: Annotated[str, Meta(description="Folder of the release; one that is there is replaced.")]
 
@@ -31,11 +40,27 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Meta(description="Folder of the user tower that places users. Listens workers need one."),
     ] = None
 
+    audio_encoder: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the audio encoder, which gives each track a place in the taste space: that of the "
+            "tower, where there is one."
+        ),
+    ] = None
+
+    blocks: Annotated[
+        dict[Annotated[str, Meta(pattern="^[a-z0-9_-]{1,40}$")], str],
+        Meta(
+            description="Folders of audio encoders for the genre head, by name: `training.inputs`, or the head of "
+            "genre_head, names what it hears of them as NAME.embedding."
+        ),
+    ] = {}
+
     loudness_lufs: Annotated[
         Annotated[float, Meta(ge=-70, le=0)] | None,
         Meta(
             description="Loudness (LUFS) that the audio was given before the taggrams were taken; workers give it to "
-            "tracks too. Absent where the audio was as loud as it was."
+            "tracks too. Absent where the audio was as loud as it was, and where genre_head says it."
         ),
     ] = None
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -27,6 +24,7 @@ from models.user_tower import (
     load_user_tower,
 )
 from offline.files import new_folder, write_json
+from offline.onnx_export import write_onnx
 from offline.user_tower.networks import Items, Tower
 
 TOLERANCE = 1e-5
@@ -85,28 +83,9 @@ def export(
 def write_network(tower: Tower, path: Path, *, dim: int) -> None:
     """Write the tower as ONNX, for any number of histories of its length: vectors, signals, ages_s -> embedding."""
     example = _histories(np.zeros((1, dim), np.float32), count=2, history=tower.history)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore"):  # of the exporter's own imports
-        torch.onnx.export(
-            tower, tuple(map(torch.from_numpy, example)), path, dynamo=True, external_data=False, verbose=False,
-            input_names=["vectors", "signals", "ages_s"], output_names=["embedding"],
-            dynamic_shapes=({0: torch.export.Dim("histories")},) * 3,
-        )  # fmt: skip
-    _forget_where_it_was_made(path)
-
-
-def _forget_where_it_was_made(path: Path) -> None:
-    """Drop what torch writes beside each node: stack traces, with the paths of this machine."""
-    model = onnx.load(path)
-    for part in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info,
-                 *model.graph.input, *model.graph.output, *model.functions):  # fmt: skip
-        del part.metadata_props[:]
-        part.ClearField("doc_string")
-    for function in model.functions:
-        for node in function.node:
-            del node.metadata_props[:]
-            node.ClearField("doc_string")
-    onnx.save(model, path)
+    names = ("vectors", "signals", "ages_s")
+    tensors = [torch.from_numpy(array) for array in example]
+    write_onnx(tower, tensors, path, inputs=names, output="embedding", first_dim="histories")
 
 
 def check_network(tower: Tower, path: Path, vectors: NDArray[np.float32]) -> None:

@@ -1,6 +1,6 @@
-"""What a pool process sends to the worker: each message is its length in 4 bytes, then one of these structs in msgpack.
+"""What the worker and a pool process send each other: a message is its length in 4 bytes, then a struct in msgpack.
 
-The worker decodes nothing but these structs, whatever a file has made of the pool process.
+The worker sends Request, and decodes nothing but the other structs, whatever a file has made of the pool process.
 """
 
 from __future__ import annotations
@@ -14,10 +14,28 @@ from models.tagging import Tagging
 LENGTH = struct.Struct(">I")
 
 
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Comes with the descriptor of a file: what else is known of its track.
+
+    Attributes:
+        track_id: of the track; None for a file that is none of a platform's.
+        artist_id: of its artist; None where the upload names none.
+    """
+
+    track_id: str | None = None
+    artist_id: str | None = None
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The release is loaded. For each guard of stream.audio.sandbox, whether it holds."""
+    """The release is loaded.
+
+    Attributes:
+        guards: for each guard of stream.audio.sandbox, whether it holds.
+        dim: of taste space; None where the release has none.
+    """
 
     guards: dict[str, bool]
+    dim: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

@@ -30,7 +30,7 @@ from models.errors import (
 from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.machine import lacking
-from stream.audio.messages import LENGTH, Message, Ready, Refused
+from stream.audio.messages import LENGTH, Message, Ready, Refused, Request
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +56,7 @@ class _Process:
 
     def __init__(self, release: str, max_duration_s: float, memory_bytes: int) -> None:
         self.guards: dict[str, bool] = {}
+        self._dim: int | None = None
         self._asked = False
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
@@ -84,18 +85,22 @@ class _Process:
             raise _error(message)
         if isinstance(message, Tagging):
             raise _Died("it sent an answer before it got a file")
-        self.guards = message.guards
+        self.guards, self._dim = message.guards, message.dim
 
-    async def hear(self, file: IO[bytes]) -> Tagging:
-        """Send it a file and wait for the answer. Raises _Died, MachineUnusable, or the error that it answers with."""
+    async def hear(self, file: IO[bytes], request: Request) -> Tagging:
+        """Send it a file and what else is known of its track, and wait for the answer.
+
+        Raises _Died, MachineUnusable, or the error that it answers with.
+        """
         try:  # opened again: the process can only read, and reads from the start
             descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             problem = FetchFailed(f"the audio cannot be read ({error.strerror}); check its file")
             raise lacking(error) or problem from None
         self._asked = True
-        try:
-            socket.send_fds(self._channel, [b"."], [descriptor])
+        data = msgspec.msgpack.encode(request)
+        try:  # a few hundred bytes into an empty buffer: all of them are taken
+            socket.send_fds(self._channel, [LENGTH.pack(len(data)), data], [descriptor])
         except OSError as error:
             raise lacking(error) or _Died(str(error)) from None
         finally:
@@ -103,6 +108,8 @@ class _Process:
         message = await self._receive()
         if isinstance(message, Ready):
             raise _Died("it said that it is ready instead of answering")
+        if isinstance(message, Tagging) and message.embedding is not None and len(message.embedding) != self._dim:
+            raise _Died(f"its answer has an embedding of {len(message.embedding)} dimensions")
         self._asked = False
         if isinstance(message, Refused):
             raise _error(message)
@@ -217,10 +224,15 @@ class TaggerPool:
             raise PoolUnusable(f"a pool process ended while it loaded the release ({error}); see the log") from None
         return {name: all(process.guards[name] for process in self._processes) for name in sandbox.GUARDS}
 
-    async def tag(self, file: IO[bytes]) -> Tagging:
+    async def tag(self, file: IO[bytes], *, track_id: str | None = None, artist_id: str | None = None) -> Tagging:
         """Hear an open file, from its start, in a pool process that is `ready`.
 
         A file whose process dies is heard once more by a new process.
+
+        Args:
+            file: the audio.
+            track_id: by which the user tower of the release may know the track.
+            artist_id: of its artist, which counts where the release has a table of artists.
 
         Raises:
             AudioError: the file cannot be decoded, or is too short, too long or silent.
@@ -238,7 +250,7 @@ class TaggerPool:
                     process = await self._replacement(process)
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        return await process.hear(file)
+                        return await process.hear(file, Request(track_id=track_id, artist_id=artist_id))
                 except TimeoutError:
                     raise ProcessTimedOut(
                         f"hearing the track took over {self._timeout_s:g} s and was ended; check the file"

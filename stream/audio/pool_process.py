@@ -1,8 +1,8 @@
 """A process that hears tracks: `python -m stream.audio.pool_process SOCKET RELEASE MAX_DURATION_S MEMORY_BYTES`.
 
 TaggerPool starts it with one end of a socket pair. It loads the release, gives up the rights that it no longer needs
-(stream.audio.sandbox), and sends Ready. From then on, each request is one byte with the descriptor of an open file,
-and its answer a Tagging or a Refused (stream.audio.messages). It ends when the worker closes the socket.
+(stream.audio.sandbox), and sends Ready. From then on, each Request comes with the descriptor of an open file, and its
+answer is a Tagging or a Refused (stream.audio.messages). It ends when the worker closes the socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 
 from models.errors import FetchFailed, OutOfMemory, TastewaveError
 from stream.audio import sandbox
-from stream.audio.messages import LENGTH, Message, Ready, Refused
+from stream.audio.messages import LENGTH, Message, Ready, Refused, Request
 
 if TYPE_CHECKING:
     from models.tagger import Tagger
@@ -53,19 +53,31 @@ class PoolProcess:
 
         try:
             tagger = Tagger(load_release(release), max_duration_s=max_duration_s)
+            _warm_up(tagger)
         except TastewaveError as error:
             self._send(_refused(error))
             return
-        _warm_up(tagger)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print warnings about a file there
-        self._send(Ready(sandbox.enter(memory_bytes=memory_bytes)))
-        while descriptors := self._receive():
-            self._send(_hear(tagger, descriptors[0]))
+        self._send(Ready(sandbox.enter(memory_bytes=memory_bytes), tagger.dim))
+        while request := self._receive():
+            self._send(_hear(tagger, *request))
 
-    def _receive(self) -> list[int]:
-        """The descriptor of the next file; nothing when the worker has closed its end."""
-        _, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1)
-        return descriptors
+    def _receive(self) -> tuple[int, Request] | None:
+        """The descriptor of the next file and what else is known; None when the worker has closed its end."""
+        head, descriptors, _, _ = socket.recv_fds(self._channel, LENGTH.size, 1)
+        if not descriptors:
+            return None
+        head = self._read_on(head, LENGTH.size)
+        return descriptors[0], msgspec.msgpack.decode(self._read_on(b"", *LENGTH.unpack(head)), type=Request)
+
+    def _read_on(self, data: bytes, size: int) -> bytes:
+        """What was read of a part of the request, and the rest of it."""
+        while len(data) < size:
+            piece, _, _, _ = socket.recv_fds(self._channel, size - len(data), 1)
+            if not piece:
+                raise EOFError("the worker closed its end within a request")
+            data += piece
+        return data
 
     def _send(self, message: Message) -> None:
         data = msgspec.msgpack.encode(message)
@@ -89,10 +101,10 @@ def _warm_up(tagger: Tagger) -> None:
     tagger.tag(wav.replace(wav[36:44], b"data\0\0\0\0"))  # without its length, PyAV reads it
 
 
-def _hear(tagger: Tagger, descriptor: int) -> Message:
+def _hear(tagger: Tagger, descriptor: int, request: Request) -> Message:
     try:
         with open(descriptor, "rb") as file:
-            return tagger.tag(file)
+            return tagger.tag(file, track_id=request.track_id, artist_id=request.artist_id)
     except TastewaveError as error:
         return _refused(error)
     except MemoryError:

@@ -7,6 +7,7 @@ import re
 import click
 import msgspec
 
+from models.audio_encoder import AudioEncoder, LogMelInput
 from models.errors import TastewaveError
 from models.release import Release, load_release
 from stream.commands.tables import print_facts, utc
@@ -47,6 +48,9 @@ def show_release(where: str | None, *, as_json: bool) -> None:
             "genres": ", ".join(configuration.genres),
             "taste space": f"{configuration.embedding_dim}-d" if configuration.embedding_dim else "none",
             "user tower": _tower_text(release),
+            "audio encoder": _encoder_text(release.audio_encoder()),
+            **{f"block {name}": _encoder_text(encoder) for name, encoder in release.blocks().items()},
+            "artists": _artists_text(release),
             "metrics": ", ".join(f"{name} {value}" for name, value in manifest.metrics.items()),
             "training": ", ".join(f"{k} {v}" for k, v in manifest.training.items() if isinstance(v, int | float)),
             "files": "\n".join(f"{name}  {file.bytes:,} bytes" for name, file in manifest.files.items()),
@@ -62,6 +66,27 @@ def _tower_text(release: Release) -> str:
     text = f"{tower.pooling} pooling, {tower.dim}-d, {tower.items:,} items, the newest {tower.history} listens"
     until_ms = tower.training.get("trained_until_ms")  # of earlier versions, a tower does not tell
     return text if until_ms is None else f"{text}, trained until {utc(until_ms)}"
+
+
+def _encoder_text(encoder: AudioEncoder | None) -> str:
+    if encoder is None:
+        return "none: tracks that the user tower does not know have no embedding"
+    manifest = encoder.manifest
+    heard = manifest.input
+    what = (
+        f"a log-mel of {heard.frames} frames and {heard.mel.n_mels} mels"
+        if isinstance(heard, LogMelInput)
+        else "the waveform"
+    )
+    return (
+        f"{manifest.name}, {manifest.dim}-d, hears {what} of {manifest.window_s:g} s at {manifest.sample_rate} Hz; "
+        f"licence: {manifest.licence}"
+    )
+
+
+def _artists_text(release: Release) -> str:
+    table = release.artist_table()
+    return "none" if table is None else f"{len(table):,} that the genre head knows by their listeners"
 
 
 def activate_release(settings: Settings, release: str | None, *, force: bool = False) -> None:

@@ -167,7 +167,7 @@ class TrackHandler:
             fetched = await self._fetcher.fetch(event.uri)
         with fetched:
             started = time.monotonic()
-            heard = await self._pool.tag(fetched.file)
+            heard = await self._pool.tag(fetched.file, track_id=event.track_id, artist_id=event.artist_id)
             took_s = time.monotonic() - started
         for stage, took_ms in heard.timings_ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(took_ms / 1000)
@@ -187,6 +187,7 @@ class TrackHandler:
             genres=heard.genres[: self._top_k],
             genres_from=heard.genres_from,
             tags=heard.tags[: self._top_k],
+            embedding=heard.embedding,
             title=event.title,
             artist_id=event.artist_id,
         )

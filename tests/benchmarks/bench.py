@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench.py            # everything but listens-memory
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens, listens-table, listens-memory (13 million listens) or users
+                                            # listens, listens-table, users, encoder or listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import encoder
 import listens_memory
 import listens_path
 import tracks_path
@@ -90,7 +91,7 @@ def tag(folder: Path) -> Figures:
 
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
-PARTS |= tracks_path.PARTS | listens_path.PARTS | listens_memory.PARTS | users_store.PARTS
+PARTS |= tracks_path.PARTS | listens_path.PARTS | listens_memory.PARTS | users_store.PARTS | encoder.PARTS
 LONG = {"listens-memory"}
 
 

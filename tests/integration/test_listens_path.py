@@ -26,6 +26,7 @@ from stream.store.histories import Change, HistoryStore
 from tests.conftest import TowerOf
 from tests.platform import taste
 from tests.platform.clock import now_ms, until
+from tests.platform.encoders import write_filterbank
 from tests.platform.listens import TRACKS, ListenPlatform, made_up_listens
 from tests.platform.tracks import worker_environment
 
@@ -43,7 +44,7 @@ def make(environment: dict[str, str], tower: Path, tmp_path: Path) -> Iterator[M
     """Makes the platform of a test, on a release with the tower."""
     platforms = []
 
-    def make(*, audio_encoder: bool = False, **settings: str) -> ListenPlatform:
+    def make(*, audio_encoder: Path | None = None, **settings: str) -> ListenPlatform:
         release = taste.write_release(tmp_path / "release", tower, audio_encoder=audio_encoder)
         own = {f"TASTEWAVE_{name.upper()}": value for name, value in settings.items()}
         own["TASTEWAVE_RELEASE"] = str(release)
@@ -128,8 +129,10 @@ def test_a_user_without_a_usable_listen_is_placed_at_the_global_embedding_until_
     assert held.embedding != pytest.approx(taste.GLOBAL, abs=1e-3)
 
 
-def test_a_track_that_the_tower_does_not_know_counts_from_the_refresh_after_it_was_tagged(make: Make) -> None:
-    platform = make(audio_encoder=True)
+def test_a_track_that_the_tower_does_not_know_counts_from_the_refresh_after_it_was_tagged(
+    make: Make, tmp_path: Path
+) -> None:
+    platform = make(audio_encoder=write_filterbank(tmp_path / "encoder", dim=taste.DIM))
     tower = load_release(platform.settings.worker.release).user_tower()
     vector = np.array(tower.items.vectors[3])
     platform.start_worker()

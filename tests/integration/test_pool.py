@@ -14,13 +14,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from onnx import helper
 
 from models.errors import FetchFailed, NotAudio, OutOfMemory, ProcessCrashed, ProcessTimedOut, ReleaseError
-from models.release import DEFAULT
+from models.release import DEFAULT, load_release
+from models.sealed_folder import describe_file
+from models.tagger import Tagger
 from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.machine import MachineUnusable
 from stream.audio.pool import PoolUnusable, TaggerPool
+from tests.platform import taste
+from tests.platform.encoders import write_filterbank, write_mean_mel, write_network
 from tests.platform.music import write_music
 
 
@@ -95,6 +100,23 @@ async def test_a_track_is_heard_and_an_error_of_its_audio_comes_back_as_it_is(po
     assert pool.restarts == 0
 
 
+async def test_the_artist_of_a_track_counts_where_the_release_knows_it(track, tmp_path) -> None:
+    release = taste.write_release_that_hears_artists(tmp_path / "release", {"first": "jazz", "ö" * 128: "metal"})
+    pool = Pool(release=release)
+    try:
+        pool.launch()
+        await pool.ready()
+        for artist, genre in (("first", "jazz"), ("ö" * 128, "metal"), ("first", "jazz")):
+            with track.open("rb") as file:
+                assert (await pool.tag(file, artist_id=artist)).genres[0][0] == genre
+        plain = (await pool.tag_file(track)).genres
+        with track.open("rb") as file:
+            assert (await pool.tag(file, artist_id="somebody else")).genres == plain
+        assert pool.restarts == 0
+    finally:
+        pool.stop()
+
+
 async def test_a_process_that_is_killed_is_replaced_and_its_track_tried_again(pool, long) -> None:
     hearing = asyncio.create_task(pool.tag_file(long))
     (await until_heard_by_other_than(long)).kill()
@@ -147,6 +169,27 @@ async def test_a_release_that_cannot_be_used_is_told_as_it_is(tmp_path) -> None:
         pool.stop()
 
 
+async def test_a_network_of_a_release_that_gives_no_numbers_is_told_as_it_is(tmp_path) -> None:
+    mels = write_mean_mel(tmp_path / "mels", frames=938)
+    network, manifest = mels / "audio_encoder.onnx", mels / "audio_encoder.json"
+    before = describe_file(network)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Log", ["mean"], ["y"]),  # of decibels, which are negative
+    ]
+    write_network(network, nodes, takes=[1, 938, 96], gives=[1, 96], weights={})
+    after = describe_file(network)
+    text = manifest.read_text().replace(before.sha256, after.sha256)
+    manifest.write_text(text.replace(f'"bytes": {before.bytes}', f'"bytes": {after.bytes}'))
+    pool = Pool(release=taste.write_release(tmp_path / "release", None, blocks={"mels": mels}))
+    try:
+        pool.launch()
+        with pytest.raises(ReleaseError, match="mean mel gave numbers that are not finite"):
+            await pool.ready()
+    finally:
+        pool.stop()
+
+
 async def test_where_no_process_can_be_started_the_track_is_not_to_blame_and_later_all_is_well(tmp_path, track) -> None:
     release = shutil.copytree(DEFAULT, tmp_path / "release")
     pool = Pool(release=release)
@@ -190,6 +233,62 @@ async def test_a_track_that_needs_more_memory_than_allowed_is_given_up_alone(tra
         with pytest.raises(OutOfMemory, match="TASTEWAVE_TASK_MEMORY_MB"):
             await pool.tag_file(big)
         assert (await pool.tag_file(track)).status in ("tagged", "abstained")
+    finally:
+        pool.stop()
+
+
+async def test_audio_encoders_hear_inside_the_sandbox_and_within_its_memory(tmp_path, long) -> None:
+    release = taste.write_release(
+        tmp_path / "release",
+        taste.write_tower(tmp_path / "tower", ["known"]),
+        audio_encoder=write_filterbank(tmp_path / "encoder", dim=taste.DIM, sample_rate=24_000),
+        blocks={"mels": write_mean_mel(tmp_path / "mels", frames=938)},
+    )
+    pool = Pool(release=release)
+    try:
+        pool.launch()
+        assert await pool.ready() == dict.fromkeys(sandbox.GUARDS, True)
+        with long.open("rb") as file:
+            heard = await pool.tag(file, track_id="new")
+            learned = await pool.tag(file, track_id="known")
+        items = load_release(release).user_tower().items
+        assert learned.embedding == tuple(items.vectors[0].tolist())
+        assert heard.embedding == pytest.approx(Tagger(load_release(release)).tag(long).embedding, abs=1e-5)
+        assert pool.restarts == 0
+    finally:
+        pool.stop()
+
+
+TAKEN_OVER = """
+import socket, sys, msgspec
+from models.tagging import Tagging
+from stream.audio.messages import LENGTH, Ready
+def send(message):
+    data = msgspec.msgpack.encode(message)
+    channel.sendall(LENGTH.pack(len(data)) + data)
+channel = socket.socket(fileno=int(sys.argv[1]))
+send(Ready({"rlimit": True, "landlock": True, "seccomp": True}, 3))
+while socket.recv_fds(channel, 1000, 1)[1]:
+    send(Tagging(status="abstained", genre=None, confidence=0.0, genres=(), tags=(), taggram=b"", embedding=(0.6, 0.8),
+                 windows={}, duration_s=1.0, lost_s=0.0, timings_ms={}))
+"""
+
+
+async def test_a_process_that_sends_an_embedding_of_another_space_is_ended(track, monkeypatch) -> None:
+    start = subprocess.Popen
+
+    def taken_over(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        module = command.index("-m")
+        return start([*command[:module], "-c", TAKEN_OVER, *command[module + 2 :]], **options)
+
+    monkeypatch.setattr("stream.audio.pool.subprocess.Popen", taken_over)
+    pool = Pool()
+    try:
+        pool.launch()
+        await pool.ready()
+        with pytest.raises(ProcessCrashed, match="died 2 times"):
+            await pool.tag_file(track)
+        assert pool.restarts == 2
     finally:
         pool.stop()
 

@@ -99,6 +99,7 @@ def test_damage_is_told_in_the_log_and_in_a_metric_and_a_file_that_is_mostly_dam
     assert platform.wait_for(heard).status != "failed"
     answer = platform.wait_for(failed)
     assert answer.reason == "damaged", platform.worker_log()[-3000:]
+    until(lambda: "track.damaged" in platform.worker_log())  # told once the features are on their topic
     scraped = platform.health("/metrics")[1]
     (lost,) = [line for line in scraped.splitlines() if line.startswith("tastewave_lost_audio_seconds_total ")]
     assert 0.05 < float(lost.split()[1]) < 3

@@ -8,6 +8,7 @@ import pytest
 from models.errors import ReleaseError
 from models.features import taggram_features
 from models.genre import NEIGHBOURS, GenreHead, outvoted
+from models.label_rule import LabelRule
 from models.musicnn import TAGS
 from models.tag_kinds import TagKinds
 
@@ -313,3 +314,45 @@ def test_an_embedding_is_an_input_like_any_other():
     hears_both = head(inputs=("msd.taggram.mean", "embedding"), exponents=np.ones(90), projection=np.zeros((90, 2)))
     window = taggram_features("msd", np.zeros((2, 50), np.float32)) | {"embedding": np.ones(40, np.float32)}
     assert hears_both.stack([window]).sum() == 40.0
+
+
+def two_levels(**changes) -> LabelRule:
+    """metal is within folk here; both are answered from 0.5 on, ska from 0.9."""
+    values = {
+        "parents": np.array([-1, 0, -1]),
+        "slopes": np.full(3, 10.0),
+        "intercepts": np.full(3, -3.0),
+        "thresholds": np.array([0.5, 0.5, 0.9]),
+    }
+    return LabelRule(**values | changes)
+
+
+def test_a_head_of_several_labels_answers_those_that_reach_their_threshold_the_finest_first():
+    """At (2, 0), half way between the corners of folk and metal, both have a decision value of exp(-2)."""
+    wide = head(several=two_levels(intercepts=np.array([3.0, 1.0, -3.0])))
+    decision = wide.decide(windows_at((2.0, 0.0)))
+    folk, metal = (1 / (1 + np.exp(-(10.0 * np.exp(-2.0) + shift))) for shift in (3.0, 1.0))
+    assert decision.genre == decision.guess == "metal"
+    assert dict(decision.genres) == pytest.approx({"metal": metal, "folk": folk})
+    assert folk > metal
+    assert [name for name, _ in decision.genres] == ["metal", "folk"]
+    assert decision.confidence == pytest.approx(metal)
+
+
+def test_a_head_of_several_labels_abstains_where_none_reaches_its_threshold_and_where_all_is_far():
+    unsure = head(several=two_levels()).decide(windows_at((2.0, 1.0)))
+    assert (unsure.genre, unsure.abstained_because, unsure.guess) == (None, "confidence", "folk")
+    assert unsure.genres[0][0] == "folk"
+    assert len(unsure.genres) == 3
+    sure = two_levels(intercepts=np.full(3, 9.0))
+    assert head(several=sure).decide(windows_at((9.0, 9.0))).abstained_because == "distance"
+
+
+def test_labels_of_another_number_than_the_classes_are_refused(tmp_path: Path):
+    rule = LabelRule(parents=np.array([-1, 0]), slopes=np.ones(2), intercepts=np.zeros(2), thresholds=np.ones(2))
+    with pytest.raises(ReleaseError, match="do not know the same 3 classes"):
+        head(several=rule)
+    whole = head(several=two_levels())
+    (tmp_path / "genre.npz").write_bytes(whole.to_bytes())
+    again = GenreHead.load(tmp_path / "genre.npz")
+    assert again.decide(windows_at((2.0, 0.0))) == whole.decide(windows_at((2.0, 0.0)))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from models.errors import SettingsError, TooShort
 from models.mel import (
+    ENCODER,
     MUSICNN,
     PATCH_FRAMES,
     MelConfig,
@@ -21,6 +22,7 @@ from models.mel import (
 
 CONFIGS = {
     "musicnn": MUSICNN,
+    "our encoder": ENCODER,
     "htk without norm": MelConfig(sample_rate=16000, n_fft=512, hop_length=160, n_mels=64, htk=True, norm=None),
     "slaney without norm": MelConfig(sample_rate=22050, n_fft=2048, hop_length=512, n_mels=128, norm=None),
     "htk with norm": MelConfig(sample_rate=44100, n_fft=1024, hop_length=441, n_mels=80, htk=True, fmin=40, fmax=16000),

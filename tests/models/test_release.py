@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -16,6 +17,7 @@ from models.sealed_folder import SealedFile, describe_file
 from models.user_tower import ITEM_VECTORS, TOWER_MANIFEST
 from tests.conftest import TowerOf
 from tests.platform import taste
+from tests.platform.encoders import write_filterbank
 
 HEAD = GenreHead(
     classes=("folk", "metal"),
@@ -316,3 +318,39 @@ def test_a_release_without_a_tower_or_with_one_of_another_space_says_so(tmp_path
         load_release(other).user_tower()
     with pytest.raises(ReleaseError, match=r"uses tower\.json and does not list it"):
         load_release(write_release(tmp_path / "without", user_tower=TOWER_MANIFEST))
+
+
+def test_audio_encoders_are_part_of_the_id_and_without_them_it_is_that_of_releases_from_before(tmp_path: Path):
+    assert load_release().release_id == "bf0c0629ddc7"
+    assert release_id(*from_before()) == "1b8e5dc6732d"
+    encoders = [write_filterbank(tmp_path / name, dim=4, seed=seed) for seed, name in enumerate("ab")]
+    ids = {load_release().release_id}
+    for number, parts in enumerate(
+        ({"audio_encoder": encoders[0]}, {"audio_encoder": encoders[1]}, {"blocks": {"b": encoders[0]}})
+    ):
+        ids.add(load_release(taste.write_release(tmp_path / str(number), None, **parts)).release_id)
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(
+    "changes", [{"audio_encoder": "audio_encoder.json"}, {"blocks": {"mine": "audio_encoder.json"}}]
+)
+def test_a_configuration_with_an_encoder_that_is_not_there_is_refused(tmp_path: Path, changes: dict):
+    with pytest.raises(ReleaseError, match=r"uses audio_encoder\.json and does not list it"):
+        load_release(write_release(tmp_path / "release", **changes))
+
+
+def test_a_head_that_hears_a_network_that_does_not_run_is_refused(tmp_path: Path):
+    deaf = replace(HEAD, inputs=("mtt.taggram.mean",))
+    release = load_release(write_release(tmp_path / "release", files={"genre.npz": deaf.to_bytes()}))
+    by_plain = replace(HEAD, plain=deaf)
+    other = load_release(write_release(tmp_path / "other", files={"genre.npz": by_plain.to_bytes()}))
+    for one in (release, other):
+        with pytest.raises(ReleaseError, match=r"hears mtt\.taggram\.mean, the networks that run are msd"):
+            one.genre_head()
+
+
+def test_a_release_whose_table_of_artists_is_not_listed_is_refused(tmp_path: Path):
+    with pytest.raises(ReleaseError, match=r"uses artists\.json and does not list it"):
+        load_release(write_release(tmp_path / "release", artist_table="artists.json"))
+    assert load_release(write_release(tmp_path / "without")).artist_table() is None

@@ -1,23 +1,29 @@
 """User towers and releases that carry one, made in seconds: the weights are drawn, and nothing is learned."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from models.artists import ARTIST_EMBEDDING, ARTISTS_MANIFEST
+from models.audio_encoder import ENCODER_MANIFEST, load_audio_encoder
+from models.genre import GenreHead
 from models.history import CountingRule
-from models.release import DEFAULT, MANIFEST, load_release, release_id
+from models.release import DEFAULT, MANIFEST, Configuration, load_release, release_id
 from models.sealed_folder import describe_files
 from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.files import write_json
+from offline.release.encoders import block_manifest, copy_encoder
 from offline.user_tower.settings import Pooling
 
 DIM = 40
 GLOBAL = tuple(np.eye(DIM)[0].tolist())
 """The embedding of users without a usable listen: far from all others."""
-ENCODER = "audio-encoder.onnx"
 
 
 def write_tower(folder: Path, track_ids: Iterable[str], *, history: int = 50, pooling: Pooling = "mean") -> Path:
@@ -39,19 +45,68 @@ def write_tower(folder: Path, track_ids: Iterable[str], *, history: int = 50, po
     return folder
 
 
-def write_release(folder: Path, tower: Path, *, audio_encoder: bool = False) -> Path:
-    """The shipped release with a tower; it may also say that it has an audio encoder, which nothing reads."""
+def write_release(
+    folder: Path,
+    tower: Path | None,
+    *,
+    audio_encoder: Path | None = None,
+    blocks: Mapping[str, Path] = MappingProxyType({}),
+    head: GenreHead | None = None,
+) -> Path:
+    """The shipped release with a tower, with audio encoders (tests.platform.encoders), or with another head."""
     shutil.copytree(DEFAULT, folder)
-    shutil.copytree(tower, folder, dirs_exist_ok=True)
     manifest = load_release().manifest
     (folder / MANIFEST).unlink()
-    configuration = msgspec.structs.replace(
-        manifest.configuration, embedding_dim=load_user_tower(tower).manifest.dim, user_tower=TOWER_MANIFEST
-    )
+    changes: dict[str, Any] = {}
     if audio_encoder:
-        (folder / ENCODER).write_bytes(b"an encoder")
-        configuration = msgspec.structs.replace(configuration, audio_encoder=ENCODER)
+        copy_encoder(audio_encoder, folder, manifest_name=ENCODER_MANIFEST)
+        changes |= {"audio_encoder": ENCODER_MANIFEST, "embedding_dim": load_audio_encoder(audio_encoder).manifest.dim}
+    if tower:
+        shutil.copytree(tower, folder, dirs_exist_ok=True)
+        changes |= {"user_tower": TOWER_MANIFEST, "embedding_dim": load_user_tower(tower).manifest.dim}
+    for name, source in blocks.items():
+        copy_encoder(source, folder, manifest_name=block_manifest(name))
+    if blocks:
+        changes["blocks"] = {name: block_manifest(name) for name in blocks}
+    if head:
+        (folder / manifest.configuration.genre_head).write_bytes(head.to_bytes())
+    return _sealed(folder, msgspec.structs.replace(manifest.configuration, **changes))
+
+
+def write_release_that_hears_artists(folder: Path, genre_of: dict[str, str]) -> Path:
+    """The shipped release with a head that also hears artists: the genre of a known one is what it guesses."""
+    from offline.genre.artists import write_artist_table
+
+    manifest = load_release().manifest
+    plain = replace(load_release().genre_head(), kinds=None)
+    classes = np.eye(len(plain.classes))
+    table = folder.with_name("artists")
+    table.mkdir()
+    vectors = classes[[plain.classes.index(genre) for genre in genre_of.values()]].astype(np.float32)
+    write_artist_table(table, list(genre_of), vectors, training={})
+    head = replace(
+        plain,
+        inputs=(*plain.inputs, ARTIST_EMBEDDING),
+        exponents=np.ones(50 + len(classes)),
+        projection=np.vstack([np.zeros((50, len(classes))), classes]),
+        offset=np.zeros(len(classes)),
+        vectors=classes,
+        labels=np.arange(len(classes)),
+        weights=classes,
+        biases=np.zeros(len(classes)),
+        gamma=1.0,
+        plain=plain,
+    )
+    shutil.copytree(DEFAULT, folder)
+    shutil.copytree(table, folder, dirs_exist_ok=True)
+    (folder / MANIFEST).unlink()
+    (folder / manifest.configuration.genre_head).write_bytes(head.to_bytes())
+    return _sealed(folder, msgspec.structs.replace(manifest.configuration, artist_table=ARTISTS_MANIFEST))
+
+
+def _sealed(folder: Path, configuration: Configuration) -> Path:
+    """Write the manifest of a release whose files are in the folder."""
     files = describe_files(folder)
     changes = {"release_id": release_id(configuration, files), "configuration": configuration, "files": files}
-    write_json(folder / MANIFEST, msgspec.structs.replace(manifest, **changes))
+    write_json(folder / MANIFEST, msgspec.structs.replace(load_release().manifest, **changes))
     return folder

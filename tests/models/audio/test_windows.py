@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.audio.sndfile import SndfileReader
-from models.audio.windows import SUFFIXES, WindowPlan
+from models.audio.windows import SUFFIXES, WindowPlan, decode_windows
 from models.errors import AudioError, NotAudio, SettingsError, Silent, TooLong, TooShort
 from tests.models.audio.music_files import (
     DURATION_S,
     FORMATS,
     FORMATS_48K,
+    MAX_S,
     RATE,
     SHORT_WINDOWS,
     encoded,
@@ -307,6 +308,40 @@ class TestSilence:
         x = np.zeros((20 * 44100, 2), np.float32)
         x[9 * 44100 : 13 * 44100] = music(4)
         assert windows_of(wav_bytes(x)).starts_ms == (9000,)
+
+
+class TestFurtherRates:
+    def test_the_same_windows_are_decoded_at_each_of_them(self):
+        data = sndfile(music(21), format="FLAC", subtype="PCM_24")
+        heard = decode_windows(
+            data, plan=SHORT_WINDOWS, sample_rate=RATE, max_duration_s=MAX_S, further_rates=(24_000, 44_100)
+        )
+        assert heard.at_rates.keys() == {24_000, 44_100}
+        mono = music(21).mean(axis=1)
+        for start_ms, at_24k, at_44k in zip(heard.starts_ms, *heard.at_rates.values(), strict=True):
+            start = start_ms * 44_100 // 1000
+            window = mono[start : start + 4 * 44_100]
+            assert relative_error(at_44k, window) < 1e-4
+            assert len(at_24k) == 4 * 24_000
+            assert relative_error(at_24k, soxr.resample(window, 44_100, 24_000)) < 1e-3
+        assert windows_of(data).at_rates == {}
+
+    def test_where_there_is_sound_is_decided_once_so_that_no_rate_has_other_windows(self):
+        """A whistle at 10 kHz is silence at 16 kHz: then the track is looked through, and a pause left out."""
+        samples = music(21)
+        samples[round(5.5 * 44_100) : round(6.7 * 44_100)] = 0
+        t = np.arange(3 * 44_100)[:, None] / 44_100
+        samples[9 * 44_100 : 12 * 44_100] = 0.3 * np.sin(2 * np.pi * 10_000 * t)
+        data = sndfile(samples, format="WAV", subtype="FLOAT")
+        heard = decode_windows(
+            data, plan=SHORT_WINDOWS, sample_rate=RATE, max_duration_s=MAX_S, further_rates=(24_000,)
+        )
+        alone = decode_windows(data, plan=SHORT_WINDOWS, sample_rate=24_000, max_duration_s=MAX_S)
+        assert alone.starts_ms != heard.starts_ms
+        (further,) = heard.at_rates.values()
+        assert [len(window) for window in further] == [len(window) * 3 / 2 for window in heard.waveforms]
+        for at_16k, at_24k in zip(heard.waveforms, further, strict=True):
+            assert relative_error(soxr.resample(at_24k, 24_000, RATE), at_16k) < 1e-2
 
 
 class TestWhatCannotBeHeard:

@@ -2,6 +2,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from models.musicnn import TAGS
+from offline.genre.calibration import OutOfFold, calibrate
 from offline.genre.kinds import TagKind
 from offline.genre.train import train
 from tests.offline.genre.taggrams import CONFIG, heard, made_up, platform
@@ -20,6 +21,22 @@ def test_probabilities_are_calibrated_and_thresholds_come_from_tracks_of_unheard
     near = platform(artists_each=12, seed=5)["tracks"]
     too_far = np.mean([head.decide([track]).distance > head.max_distance for track in near])
     assert too_far < 0.1
+
+
+def test_the_temperature_is_that_of_which_the_labels_were_drawn():
+    head = train(CONFIG, **platform()).head
+    rng = np.random.default_rng(0)
+    decisions = rng.normal(0.0, 0.5, (1, 20_000, 3))
+    true = np.exp(decisions[0] / 0.3)
+    true /= true.sum(axis=1, keepdims=True)
+    labels = (rng.random((20_000, 1)) > np.cumsum(true, axis=1)[:, :2]).sum(axis=1)
+    unheard = OutOfFold(decisions=decisions, distances=np.ones((1, 20_000)), contradicted=np.zeros((1, 20_000), bool))
+    calibrated = calibrate(CONFIG, head, unheard, labels)
+    assert abs(calibrated.temperature / 0.3 - 1) < 0.03
+    confidence = true.max(axis=1)
+    answered = confidence >= calibrated.min_confidence
+    right = decisions[0].argmax(axis=1) == labels
+    assert abs(right[answered].mean() - CONFIG.target_accuracy) < 0.01
 
 
 def test_what_tags_contradict_is_not_answered_and_does_not_count_for_the_thresholds():

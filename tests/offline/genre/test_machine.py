@@ -28,7 +28,7 @@ def least_squares(points, labels, artists, others, *, gamma: float, ridge: float
 
 def test_the_folded_head_gives_what_scikit_learn_gives():
     features, labels, artists = data(tracks_each=5)
-    config = replace(CONFIG, inputs=(Block(name="msd.taggram.mean", exponent=1 / 3),))
+    config = replace(CONFIG, inputs=(Block(name="msd.taggram.mean", exponent=1 / 3, weight=1.0),))
     head = fit(config, features, labels, artists, gamma=0.25, ridge=0.3)
     steps = make_pipeline(StandardScaler(), PCA(min(128, *features.shape)))
     points = steps.fit_transform(np.cbrt(features))
@@ -65,6 +65,35 @@ def test_the_hinge_is_that_of_scikit_learn():
         machine.fit(points, labels == genre, sample_weight=track_weights(labels, artists, power=0.5))
         np.testing.assert_allclose(decisions[:, genre], machine.decision_function(projected), rtol=0, atol=0.01)
     assert (head.weights == 0).mean() > 0.1
+
+
+def test_the_folded_hinge_decides_as_the_machine_of_scikit_learn_on_the_same_kernel():
+    features, labels, artists = data(tracks_each=5)
+    head = fit(replace(CONFIG, machine="hinge"), features, labels, artists, gamma=0.25, ridge=0.5)
+    steps = make_pipeline(StandardScaler(), PCA(50))
+    points, projected = steps.fit_transform(features), steps.transform(data(seed=1)[0])
+    gamma = 0.25 / points.var(axis=0, ddof=1).sum()
+    kernel, of_others = rbf_kernel(points, gamma=gamma), rbf_kernel(projected, points, gamma=gamma)
+    for genre in range(3):
+        machine = SVC(kernel="precomputed", C=2.0)
+        machine.fit(kernel, labels == genre, sample_weight=track_weights(labels, artists, power=0.5))
+        decided = machine.decision_function(of_others)
+        np.testing.assert_allclose(head.scores(data(seed=1)[0]).decisions[:, genre], decided, rtol=0, atol=1e-6)
+
+
+def test_a_track_that_lacks_a_block_counts_as_the_mean_of_the_others():
+    features, labels, artists = data(tracks_each=5)
+    config = replace(CONFIG, inputs=(*CONFIG.inputs, Block(name="embedding", width=3, weight=0.5)))
+    vectors = np.random.default_rng(0).normal(labels[:, None], 1.0, (len(labels), 3))
+    lacking = np.arange(len(labels)) % 4 == 0
+    some = np.hstack([features, np.where(lacking[:, None], np.nan, vectors)])
+    head = fit(config, some, labels, artists, gamma=0.25, ridge=0.3)
+    mean, spread = vectors[~lacking].mean(axis=0), vectors[~lacking].std(axis=0)
+    filled = np.where(lacking[:, None], 0.0, (vectors - mean) / spread) * 0.5
+    points = np.hstack([StandardScaler().fit_transform(features), filled])
+    points = PCA(53).fit_transform(points)
+    np.testing.assert_allclose(np.abs(head.vectors), np.abs(points), rtol=0, atol=1e-8)
+    assert np.isfinite(head.scores(np.hstack([features, vectors])).decisions).all()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,13 @@ def test_a_block_is_as_wide_as_its_feature(name: str, width: int):
         Block(name=name, width=40)
 
 
+def test_blocks_without_a_weight_vary_by_the_same_however_wide_they_are():
+    assert Block(name="msd.max_pool").weight == pytest.approx(1 / 753**0.5)
+    assert Block(name="embedding", width=40).weight == pytest.approx(1 / 40**0.5)
+    assert Block(name="embedding", width=40, weight=2.0).weight == 2.0
+    assert GenreTraining().inputs == (Block(name="msd.taggram.mean", weight=1.0),)
+
+
 def test_a_block_of_another_feature_needs_a_width():
     assert Block(name="embedding", width=40).width == 40
     with pytest.raises(SettingsError, match="how wide the input embedding is"):

@@ -19,7 +19,7 @@ def test_training_refuses_a_genre_without_tracks_and_too_few_artists():
     tracks = platform()
     with pytest.raises(SettingsError, match="genre punk"):
         train(replace(CONFIG, classes=(*CONFIG.classes, "punk")), **tracks)
-    with pytest.raises(SettingsError, match="15 artists are too few"):
+    with pytest.raises(SettingsError, match=r"15 artists with msd\.taggram\.mean are too few"):
         train(replace(CONFIG, folds=10), **tracks)
 
 
@@ -46,8 +46,7 @@ def test_a_head_that_hears_an_embedding_brings_along_the_head_of_tracks_without_
     plain = train(CONFIG, **known)
     assert both.head.plain is not None
     assert both.head.plain.to_bytes() == plain.head.to_bytes()
-    assert len(both.head.vectors) == half.sum()
-    assert both.head.vectors.shape[1] == min(54, half.sum())
+    assert both.head.vectors.shape == (len(tracks), 54)
     assert both.metrics["accuracy"] > both.metrics["plain_accuracy"] == plain.metrics["accuracy"]
     for track in known["tracks"][:10]:
         assert both.head.decide([track]) == plain.head.decide([track])

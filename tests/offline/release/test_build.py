@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from models.audio_encoder import ENCODER_MANIFEST, WaveformInput
 from models.errors import ReleaseError, SettingsError
 from models.release import Release, load_release
+from offline.audio_encoder.seal import seal
 from offline.cli import cli
+from offline.config import load_config
 from offline.genre.settings import Block, GenreTraining
 from offline.musicnn.convert import NETWORKS
 from offline.release.build import NOTICE, run
 from offline.release.settings import BuildRelease
 from tests.conftest import TowerOf
+from tests.platform import taste
+from tests.platform.encoders import write_filterbank
 
 CONFIG = GenreTraining(
     classes=("folk", "metal"), patch_step=1, gammas=(0.25,), ridges=(0.3,), folds=2, inner_folds=2, repeats=1, kinds=()
@@ -135,7 +140,7 @@ def test_a_release_whose_head_hears_embeddings_reads_back_with_its_plain_head(
     known = [track for track in ids if not track.endswith("3")]  # the others are in nobody's log
     vectors = np.random.default_rng(0).normal(0.0, 1.0, (len(known), 5))
     np.savez(taggrams_dir / "embeddings.npz", IDS=np.array(known), EMBEDDING=vectors)
-    inputs = (Block(name="msd.taggram.mean"), Block(name="embedding", width=5, weight=0.5))
+    inputs = (Block(name="msd.taggram.mean", weight=1.0), Block(name="embedding", width=5, weight=0.5))
     settings = BuildRelease(
         taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir),
         training=msgspec.structs.replace(CONFIG, inputs=inputs),
@@ -143,7 +148,7 @@ def test_a_release_whose_head_hears_embeddings_reads_back_with_its_plain_head(
     release = run(settings).release
     head = load_release(tmp_path / "out").genre_head()
     assert head.plain is not None
-    assert (len(head.vectors), len(head.plain.vectors)) == (24, 32)
+    assert (len(head.vectors), len(head.plain.vectors)) == (32, 32)
     assert release.manifest.metrics["plain_accuracy"] > 0.5
     alone = build_release(taggrams_dir, out=tmp_path / "plain", networks_dir=networks_dir).genre_head()
     assert head.plain.to_bytes() == alone.to_bytes()
@@ -226,3 +231,94 @@ def test_the_shipped_release_is_whole():
     assert release.manifest.training["tracks"] == len(head.vectors) == 443
     assert release.configuration.loudness_lufs == -20
     assert head.kinds is not None
+
+
+def words(training: GenreTraining) -> list[str]:
+    """The training as a person gives it on the command line."""
+    changed = [name for name in training.__struct_fields__ if getattr(training, name) != getattr(GenreTraining(), name)]
+    return [f"training.{name}={msgspec.json.encode(getattr(training, name)).decode()}" for name in changed]
+
+
+def test_the_audio_encoder_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    encoder = write_filterbank(tmp_path / "encoder", dim=8)
+    (encoder / ENCODER_MANIFEST).unlink()
+    (encoder / "LICENSE.txt").write_text("of the weights")
+    seal(encoder, name="filterbank", licence="MIT", takes=WaveformInput(sample_rate=16_000), window_s=30, training={})
+    out, options = tmp_path / "out", ["--networks", str(networks_dir), "--audio-encoder", str(encoder)]
+    done = CliRunner().invoke(cli, ["build-release", str(taggrams_dir), "--out", str(out), *options, *words(CONFIG)])
+    assert done.exit_code == 0, done.exception
+    release = load_release(out)
+    assert release.configuration.embedding_dim == 8
+    names = {"audio_encoder.json", "audio_encoder.onnx", "audio_encoder-LICENSE.txt"}
+    assert names < release.manifest.files.keys()
+    assert release.audio_encoder().manifest.licence == "MIT"
+    again = CliRunner().invoke(cli, ["build-release", str(taggrams_dir), "--out", str(out), *options, *words(CONFIG)])
+    assert again.exit_code == 0, again.exception
+    assert load_release(out).release_id == release.release_id
+    without = build_release(taggrams_dir, out=tmp_path / "without", networks_dir=networks_dir)
+    assert without.release_id != release.release_id
+
+
+def test_an_encoder_of_another_space_than_the_tower_is_refused(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    tower, encoder = taste.write_tower(tmp_path / "tower", ["a", "b"]), write_filterbank(tmp_path / "encoder", dim=8)
+    with pytest.raises(ReleaseError, match=r"gives 8 dimensions .* the taste space of the release has 40"):
+        run(BuildRelease(
+            taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), training=CONFIG,
+            tower=str(tower), audio_encoder=str(encoder),
+        ))  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def with_block(width: int) -> GenreTraining:
+    inputs = (Block(name="msd.taggram.mean"), Block(name="foreign.embedding", width=width))
+    return msgspec.structs.replace(CONFIG, inputs=inputs)
+
+
+def write_vectors(taggrams_dir: Path, width: int) -> None:
+    with np.load(taggrams_dir / "train.npz") as arrays:
+        ids = np.unique(arrays["IDS"])
+    vectors = np.random.default_rng(0).normal(size=(len(ids), width))
+    np.savez(taggrams_dir / "foreign.embeddings.npz", IDS=ids, EMBEDDING=vectors)
+
+
+def test_a_foreign_network_is_a_block_of_the_head(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
+    block = write_filterbank(tmp_path / "block", dim=6, sample_rate=24_000, unit_norm=False)
+    write_vectors(taggrams_dir, 6)
+    done = CliRunner().invoke(cli, [
+        "build-release", str(taggrams_dir), "--out", str(tmp_path / "out"), "--networks", str(networks_dir),
+        f"blocks.foreign={block}", *words(with_block(6)),
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    release = load_release(tmp_path / "out")
+    assert release.configuration.blocks == {"foreign": "block-foreign.json"}
+    assert release.configuration.embedding_dim is None
+    assert release.blocks()["foreign"].manifest.dim == 6
+    head = release.genre_head()
+    assert head.inputs == ("msd.taggram.mean", "foreign.embedding")
+    assert len(head.exponents) == 56
+
+
+@pytest.mark.parametrize(
+    ("training", "blocks", "error", "message"),
+    [
+        (with_block(6), {}, SettingsError, r"hears the embeddings \['foreign.embedding'\], blocks gives \[\]"),
+        (CONFIG, {"foreign": "block"}, SettingsError, r"embeddings \[\], blocks gives \['foreign.embedding'\]"),
+        (with_block(5), {"foreign": "block"}, ReleaseError, r"takes 55 columns, .* have \[50, 6\]"),
+    ],
+)
+def test_blocks_that_head_and_release_do_not_agree_on_are_refused(
+    tmp_path: Path, taggrams_dir: Path, networks_dir: Path, training, blocks, error, message
+):
+    write_filterbank(tmp_path / "block", dim=6)
+    write_vectors(taggrams_dir, 5)
+    with pytest.raises(error, match=message):
+        run(BuildRelease(
+            taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), training=training,
+            blocks={name: str(tmp_path / folder) for name, folder in blocks.items()},
+        ))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "Ü", "x" * 41])
+def test_a_block_has_a_name_that_a_file_can_have(name: str):
+    with pytest.raises(SettingsError, match="blocks"):
+        load_config(BuildRelease, taggrams_dir="t", out="o", blocks={name: "b"})

@@ -21,7 +21,16 @@ TAGGING = Tagging(
 )
 
 
-@pytest.mark.parametrize("message", [Ready({"rlimit": True}), TAGGING, Refused("NotAudio", "no decoder reads it")])
+@pytest.mark.parametrize(
+    "message",
+    [
+        Ready({"rlimit": True}),
+        Ready({"rlimit": True}, 40),
+        TAGGING,
+        msgspec.structs.replace(TAGGING, embedding=(0.6, 0.8)),
+        Refused("NotAudio", "no decoder reads it"),
+    ],
+)
 def test_each_message_comes_out_as_it_went_in(message: Message) -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=Message) == message
 
@@ -35,6 +44,9 @@ def test_each_message_comes_out_as_it_went_in(message: Message) -> None:
         {"type": "Popen", "args": ["sh"]},
         ["Ready", {}],
         msgspec.to_builtins(TAGGING) | {"status": "failed"},
+        msgspec.to_builtins(TAGGING) | {"embedding": [0.6, 0.7]},
+        msgspec.to_builtins(TAGGING) | {"embedding": [float("nan"), 1.0]},
+        msgspec.to_builtins(TAGGING) | {"embedding": []},
     ],
 )
 def test_what_is_none_of_the_messages_is_not_read(sent: object) -> None:

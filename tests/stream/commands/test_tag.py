@@ -15,6 +15,8 @@ from models.errors import NotAudio, ReleaseError, SettingsError, TooLarge
 from models.release import load_release
 from stream.cli import cli, main
 from stream.commands.tag import TaggingFailed, tag_files
+from tests.platform import taste
+from tests.platform.encoders import write_filterbank
 
 RATE = 16000
 
@@ -108,6 +110,23 @@ class TestOneFile:
 
     def test_a_release_that_is_not_there_is_refused(self, song, tmp_path):
         assert isinstance(run(song, "--release", tmp_path / "none").exception, ReleaseError)
+
+
+class TestTasteSpace:
+    def test_table_and_json_tell_the_embedding_where_the_release_has_an_audio_encoder(
+        self, tmp_path, song, monkeypatch
+    ):
+        monkeypatch.setenv("COLUMNS", "200")
+        encoder = write_filterbank(tmp_path / "encoder", dim=40)
+        release = taste.write_release(tmp_path / "release", None, audio_encoder=encoder)
+        (answer,) = lines(run(song, "--json", "--release", release))
+        assert len(answer["embedding"]) == 40
+        assert np.linalg.norm(answer["embedding"]) == pytest.approx(1.0, abs=1e-5)
+        table = run(song, "--release", release).stdout
+        assert "embedding" in table
+        assert "40-d" in table
+        assert "embedding" not in run(song).stdout
+        assert "embedding" not in lines(run(song, "--json"))[0]
 
 
 class TestPipes:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from models.errors import NotFound
@@ -28,6 +29,9 @@ TAGGING = Tagging(
     lost_s=0.0,
     timings_ms={},
 )
+
+
+PLACES = {"t": (0.6, 0.8)}
 
 
 class Servers:
@@ -87,9 +91,10 @@ class Servers:
     async def take_back(self, track_id: str, *, features: bool) -> None:
         self.did.append("take back answer" + " and features" * features)
 
-    async def tag(self, file) -> Tagging:
+    async def tag(self, file, *, track_id: str, artist_id: str | None) -> Tagging:
         self.did.append("hear")
-        return TAGGING
+        self.artist_id = artist_id
+        return msgspec.structs.replace(TAGGING, embedding=PLACES.get(track_id))
 
 
 @asynccontextmanager
@@ -97,13 +102,13 @@ async def turn(record):
     yield
 
 
-async def handled(servers: Servers) -> list[str]:
+async def handled(servers: Servers, *, artist_id: str | None = None) -> list[str]:
     handler = TrackHandler(
         release="r", front_end="front-1", networks=NETWORKS, fetcher=servers, pool=servers, store=servers,
         publisher=servers, turn=turn, top_k=5, future_tolerance_ms=1000,
         now_ms=lambda: UPLOADED_AT + 10,
     )  # fmt: skip
-    event = TrackUploaded(event_id="e", track_id="t", uri="file:///t.mp3", uploaded_at=UPLOADED_AT)
+    event = TrackUploaded(event_id="e", track_id="t", uri="file:///t.mp3", uploaded_at=UPLOADED_AT, artist_id=artist_id)
     await handler.handle(SimpleNamespace(value=encode_event(event), key=b"t"))
     return servers.did
 
@@ -148,6 +153,12 @@ async def test_of_two_uploads_of_one_time_the_one_with_the_greater_id_stands() -
     assert (await handled(Servers(answer(event_id="d"), mark(0, "front-1:abc"))))[:2] == ["hear", "put tagged"]
 
 
+async def test_the_pool_is_told_the_artist_that_an_upload_names() -> None:
+    servers = Servers()
+    await handled(servers, artist_id="artist-7")
+    assert servers.artist_id == "artist-7"
+
+
 async def test_features_of_a_later_upload_that_another_release_published_are_left() -> None:
     servers = Servers(published=mark(5, "front-1:newer"))
     assert await handled(servers) == ["hear", "put tagged", "publish answer of 0"]
@@ -162,9 +173,9 @@ async def test_the_answer_to_a_later_upload_stands_and_its_features_do() -> None
     assert await handled(Servers(answer(later_ms=7))) == ["publish answer of 7"]
 
     class Overtaken(Servers):
-        async def tag(self, file) -> Tagging:
+        async def tag(self, file, **known) -> Tagging:
             self.held = answer(later_ms=7)
-            return await super().tag(file)
+            return await super().tag(file, **known)
 
     assert await handled(Overtaken()) == ["hear", "put tagged", "publish answer of 7"]
 
@@ -194,9 +205,9 @@ async def test_an_upload_of_a_track_that_was_forgotten_since_is_not_heard() -> N
 
 async def test_what_was_written_while_its_track_was_forgotten_is_taken_back() -> None:
     class Forgotten(Servers):
-        async def tag(self, file) -> Tagging:
+        async def tag(self, file, **known) -> Tagging:
             self.marked_at = UPLOADED_AT + 1
-            return await super().tag(file)
+            return await super().tag(file, **known)
 
     servers = Forgotten()
     did = await handled(servers)
@@ -207,6 +218,12 @@ async def test_what_was_written_while_its_track_was_forgotten_is_taken_back() ->
     late.audio_is_there = False
     late.marked_at = UPLOADED_AT - 1  # before this upload
     assert await handled(late) == ["put failed", "publish answer of 0", "dead letter not_found"]
+
+
+async def test_an_answer_has_the_embedding_of_its_track() -> None:
+    servers = Servers()
+    await handled(servers)
+    assert servers.held.embedding == (0.6, 0.8)
 
 
 async def test_an_upload_later_than_the_time_up_to_which_its_track_is_forgotten_is_answered() -> None:

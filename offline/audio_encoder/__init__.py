@@ -1,0 +1,1 @@
+"""Making audio encoders."""

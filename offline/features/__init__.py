@@ -1,0 +1,1 @@
+"""A catalogue's features, computed once and kept as sealed shards."""

@@ -1,0 +1,132 @@
+"""Labelled audio: a folder with a folder of files for each genre, or a catalogue with a row for each track."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from models.errors import SettingsError
+from models.label_rule import parent_of
+from offline.genre.machine import Labels
+
+_FORM = (
+    "give a folder of folders, one for each genre, or a CSV or Parquet file with the columns path (or uri), genre and "
+    "artist_id"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledFile:
+    """A track whose genre is known.
+
+    Attributes:
+        where: path or fsspec URL of its audio.
+        labels: its genres, at least one.
+        artist_id: None where it is not known.
+    """
+
+    where: str
+    labels: tuple[str, ...]
+    artist_id: str | None
+
+
+def read_source(source: Path) -> tuple[list[LabelledFile], int]:
+    """The tracks of a source, and how many more have no genre.
+
+        files, unlabelled = read_source(Path("genres"))         # genres/jazz/so-what.flac
+        files, unlabelled = read_source(Path("catalogue.csv"))  # path,genre,artist_id
+
+    A track of a catalogue may have several genres: a list in Parquet, `Rock; Electronic---House` in CSV. Paths are
+    taken from the folder of the catalogue.
+
+    Raises:
+        SettingsError: the source is missing, of another form, or holds no track.
+    """
+    files = _of_folder(source) if source.is_dir() else _of_catalogue(source)
+    labelled = [file for file in files if file.labels]
+    if not labelled:
+        raise SettingsError(f"{source} holds no track with a genre; {_FORM}")
+    return labelled, len(files) - len(labelled)
+
+
+def _of_folder(folder: Path) -> list[LabelledFile]:
+    return [
+        LabelledFile(where=str(path), labels=(genre.name,), artist_id=None)
+        for genre in sorted(folder.iterdir())
+        if genre.is_dir() and not genre.name.startswith(".")
+        for path in sorted(genre.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def _of_catalogue(path: Path) -> list[LabelledFile]:
+    try:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SettingsError(f"{path} cannot be read ({type(error).__name__}); {_FORM}") from error
+    place = next((name for name in ("path", "uri") if name in frame.columns), None)
+    if place is None or "genre" not in frame.columns:
+        raise SettingsError(f"{path} has the columns {', '.join(frame.columns)}; {_FORM}")
+    if frame[place].null_count():
+        raise SettingsError(f"{path} has rows without a {place}; drop them")
+    artists = frame["artist_id"].cast(pl.String) if "artist_id" in frame.columns else [None] * len(frame)
+    return [
+        LabelledFile(where=_from(path.parent, str(where)), labels=_split(genre), artist_id=artist or None)
+        for where, genre, artist in zip(frame[place], frame["genre"].to_list(), artists, strict=True)
+    ]
+
+
+def _from(folder: Path, where: str) -> str:
+    return where if "://" in where else str(folder / where)
+
+
+def _split(genre: str | Iterable[str] | None) -> tuple[str, ...]:
+    names = genre.split(";") if isinstance(genre, str) else genre or ()
+    return tuple(dict.fromkeys(name.strip() for name in names if name and name.strip()))
+
+
+def choose_classes(files: Sequence[LabelledFile], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a head, in the order of their names: those that are wanted, or all, and what these are within.
+
+    Raises:
+        SettingsError: no track has one that is wanted.
+    """
+    found = {name for file in files for label in file.labels for name in _up(label)}
+    for name in wanted:
+        if name not in found:
+            near = get_close_matches(name, found, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(found))}"
+            raise SettingsError(f"no track has the genre {name!r}; {advice}")
+    return tuple(sorted({up for name in wanted for up in _up(name)} or found))
+
+
+def labels_among(file: LabelledFile, classes: Iterable[str]) -> set[str]:
+    """The labels of a track, and what these are within, that are among some classes."""
+    return {up for label in file.labels for up in _up(label)} & set(classes)
+
+
+def label_array(files: Sequence[LabelledFile], classes: Sequence[str]) -> Labels:
+    """The labels of the tracks as offline.genre.machine takes them: (tracks,) where each has one genre, else several.
+
+    Args:
+        files: each has a label among the classes.
+        classes: as choose_classes gives them.
+    """
+    known = [labels_among(file, classes) for file in files]
+    if all(len(labels) == 1 for labels in known) and not any(parent_of(name) in classes for name in classes):
+        return np.array([classes.index(name) for labels in known for name in labels], np.int64)
+    return np.array([[name in labels for name in classes] for labels in known])
+
+
+def _up(label: str | None) -> list[str]:
+    """A label, and all that it is within."""
+    names = list[str]()
+    while label:
+        names.append(label)
+        label = parent_of(label)
+    return names
