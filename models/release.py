@@ -4,8 +4,8 @@
     release = load_release("s3://models/2026-11") # copied here, verified, read
 
 manifest.json names every file with its size and SHA-256 (models.sealed_folder). release_id is the first 12 hex digits
-of a hash over these and the configuration, not over when, by what code or how well it was made: a rebuild gives the
-same id. Loading verifies sizes, hashes, id and contract, and refuses a mismatch.
+of a hash over these and the configuration, not over when, by what code or how well it was made, nor over the model card
+that tells it: a rebuild gives the same id. Loading verifies sizes, hashes, id and contract, and refuses a mismatch.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ DEFAULT = Path(__file__).with_name("releases") / "default"
 """The release that ships with the project."""
 
 MANIFEST = "manifest.json"
+CARD = "card.md"
+"""The model card, for people: sealed as the other files are, and no part of release_id."""
 _ADVICE = "build it again with `tastewave-offline build-release`"
 
 
@@ -86,8 +88,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def release_id(configuration: Configuration, files: Mapping[str, SealedFile]) -> str:
-    """12 hex digits of the SHA-256 over the configuration and the hashes of the files."""
-    content = {"configuration": configuration, "files": {name: file.sha256 for name, file in files.items()}}
+    """12 hex digits of the SHA-256 over the configuration and the hashes of the files, without the model card's."""
+    hashes = {name: file.sha256 for name, file in files.items() if name != CARD}
+    content = {"configuration": configuration, "files": hashes}
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()[:12]
 
 
