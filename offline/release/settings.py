@@ -56,3 +56,14 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = None
 
     training: Annotated[GenreTraining, Meta(description="How the genre head is trained.")] = GenreTraining()
+
+
+class PublishRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `tastewave-offline publish-release`."""
+
+    folder: Annotated[str, Meta(description="Folder of the release.")]
+
+    url: Annotated[
+        str,
+        Meta(description="fsspec URL of a new folder, such as s3://models/2026-11; the storage's own settings apply."),
+    ]
