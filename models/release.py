@@ -20,6 +20,7 @@ import msgspec
 from models.contract import CONTRACT
 from models.errors import ReleaseError
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
+from models.signature import check_signature
 
 if TYPE_CHECKING:
     from models.audio_encoder import AudioEncoder
@@ -226,7 +227,7 @@ def _check(manifest: Manifest, shown: str) -> None:
 _RELEASE = SealedKind(what="a release", manifest=MANIFEST, decode=_decode, check=_check, advice=_ADVICE)
 
 
-def load_release(where: str | Path | None = None) -> Release:
+def load_release(where: str | Path | None = None, *, public_key: Path | None = None) -> Release:
     """Read and verify a release.
 
         release = load_release()
@@ -236,8 +237,19 @@ def load_release(where: str | Path | None = None) -> Release:
     Args:
         where: a folder, or an fsspec URL of one (s3://bucket/folder), which is copied to a temporary
             folder first; the release that ships with the project when absent.
+        public_key: PEM file of the key that has to have signed it (models.signature); no signature is looked for when
+            absent.
 
     Raises:
-        ReleaseError: it is missing, damaged, of another contract, or names files outside its folder.
+        ReleaseError: it is missing, damaged, of another contract, or names files outside its folder; or it has no valid
+            signature of the key.
+        SettingsError: the key cannot be used.
     """
-    return load_sealed(DEFAULT if where is None else where, _RELEASE, make=Release)
+    place = DEFAULT if where is None else where
+
+    def make(manifest: Manifest, folder: Path) -> Release:
+        if public_key:
+            check_signature(folder, where=place, manifest=MANIFEST, public_key=public_key)
+        return Release(manifest, folder)
+
+    return load_sealed(place, _RELEASE, make=make)

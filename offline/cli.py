@@ -275,6 +275,7 @@ JOBS = (
         settings="offline.release.settings:PublishRelease",
         run="offline.release.publish:run",
         arguments=(Argument("folder", "DIR", FOLDER_THAT_IS), Argument("url", "URL")),
+        options=(Option("--sign-key", shown="FILE", type=click.Path(exists=True, dir_okay=False)),),
         short="Copy a release to where workers read it.",
         help="""Copy the release in DIR to URL, an address that fsspec knows, and verify it there.
 
@@ -286,6 +287,7 @@ JOBS = (
         Examples:
           tastewave-offline publish-release releases/2026-11 s3://models/2026-11
           tastewave-offline publish-release releases/2026-11 file:///mnt/models/2026-11
+          tastewave-offline publish-release releases/2026-11 s3://models/2026-11 --sign-key release.pem
         """,
     ),
     Job(

@@ -67,3 +67,11 @@ class PublishRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         str,
         Meta(description="fsspec URL of a new folder, such as s3://models/2026-11; the storage's own settings apply."),
     ]
+
+    sign_key: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of the private key (elliptic curve) that signs the release; it is not signed when "
+            "absent. Needs tastewave[signing]."
+        ),
+    ] = None

@@ -10,11 +10,13 @@ from moto.server import ThreadedMotoServer
 
 from models.errors import ReleaseError, SettingsError
 from models.release import DEFAULT, MANIFEST, load_release
+from models.signature import SIGNATURE
 from offline.cli import cli
 from offline.release.publish import run
 from offline.release.settings import PublishRelease
 from tests.conftest import TowerOf
 from tests.platform import taste
+from tests.platform.keys import write_keys
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,29 @@ def test_a_release_is_published_to_s3_and_read_from_there(bucket: str, tmp_path:
     there = load_release(url)
     assert there.manifest == here.manifest
     assert there.user_tower().items.rows(["b"]).tolist() == [1]
+
+
+def test_a_release_is_signed_where_a_key_is_given(bucket: str, tmp_path: Path):
+    private, public = write_keys(tmp_path)
+    folder, url = Path(shutil.copytree(DEFAULT, tmp_path / "release")), f"{bucket}/mine"
+    (folder / "notes.txt").write_text("no part of the release")
+    publish(folder, url)
+    with pytest.raises(ReleaseError, match=rf"{url} has no valid signature"):
+        load_release(url, public_key=public)
+    done = CliRunner().invoke(cli, ["publish-release", str(folder), url, "--sign-key", str(private)])
+    assert done.exit_code == 0, done.exception
+    assert done.output.splitlines()[0].endswith(" bytes, verified, signed")
+    assert load_release(url, public_key=public).release_id == load_release().release_id
+    assert not (folder / SIGNATURE).exists()
+    publish(folder, url)
+    assert load_release(url, public_key=public).release_id == load_release().release_id
+
+
+def test_a_key_that_cannot_sign_uploads_nothing(bucket: str, tmp_path: Path):
+    _, public = write_keys(tmp_path)
+    with pytest.raises(SettingsError, match=r"release\.pub cannot be used to sign"):
+        publish(DEFAULT, f"{bucket}/mine", sign_key=str(public))
+    assert not fsspec.filesystem("s3").exists(f"{bucket}/mine")
 
 
 def test_a_release_is_published_to_a_folder_that_is_not_there_yet(tmp_path: Path):
