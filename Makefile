@@ -53,7 +53,7 @@ down: .venv/.worker ## Stop what `make up` started
 	@$(BIN)/python -m deploy.local down
 
 locks: .venv/.build ## Renew the locked versions of all dependencies
-	$(COMPILE) pyproject.toml --extra offline --extra ray --extra dev -o $(LOCKS)/dev.txt
+	$(COMPILE) pyproject.toml --extra offline --extra ray --extra signing --extra dev -o $(LOCKS)/dev.txt
 	$(COMPILE) pyproject.toml --extra offline -c $(LOCKS)/dev.txt -o $(LOCKS)/offline.txt
 	$(COMPILE) pyproject.toml -c $(LOCKS)/dev.txt -o $(LOCKS)/worker.txt
 	echo musicnn==0.1.0 | $(COMPILE) --no-deps - -o $(LOCKS)/musicnn.txt

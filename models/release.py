@@ -4,8 +4,8 @@
     release = load_release("s3://models/2026-11") # copied here, verified, read
 
 manifest.json names every file with its size and SHA-256 (models.sealed_folder). release_id is the first 12 hex digits
-of a hash over these and the configuration, not over when, by what code or how well it was made: a rebuild gives the
-same id. Loading verifies sizes, hashes, id and contract, and refuses a mismatch.
+of a hash over these and the configuration, not over when, by what code or how well it was made, nor over the model card
+that tells it: a rebuild gives the same id. Loading verifies sizes, hashes, id and contract, and refuses a mismatch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 from models.contract import CONTRACT
 from models.errors import ReleaseError
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
+from models.signature import check_signature
 
 if TYPE_CHECKING:
     from models.artists import ArtistTable
@@ -32,6 +33,8 @@ DEFAULT = Path(__file__).with_name("releases") / "default"
 """The release that ships with the project."""
 
 MANIFEST = "manifest.json"
+CARD = "card.md"
+"""The model card, for people: sealed as the other files are, and no part of release_id."""
 _ADVICE = "build it again with `tastewave-offline build-release`"
 
 
@@ -90,8 +93,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def release_id(configuration: Configuration, files: Mapping[str, SealedFile]) -> str:
-    """12 hex digits of the SHA-256 over the configuration and the hashes of the files."""
-    content = {"configuration": configuration, "files": {name: file.sha256 for name, file in files.items()}}
+    """12 hex digits of the SHA-256 over the configuration and the hashes of the files, without the model card's."""
+    hashes = {name: file.sha256 for name, file in files.items() if name != CARD}
+    content = {"configuration": configuration, "files": hashes}
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()[:12]
 
 
@@ -249,7 +253,7 @@ def _check(manifest: Manifest, shown: str) -> None:
 _RELEASE = SealedKind(what="a release", manifest=MANIFEST, decode=_decode, check=_check, advice=_ADVICE)
 
 
-def load_release(where: str | Path | None = None) -> Release:
+def load_release(where: str | Path | None = None, *, public_key: Path | None = None) -> Release:
     """Read and verify a release.
 
         release = load_release()
@@ -259,8 +263,19 @@ def load_release(where: str | Path | None = None) -> Release:
     Args:
         where: a folder, or an fsspec URL of one (s3://bucket/folder), which is copied to a temporary
             folder first; the release that ships with the project when absent.
+        public_key: PEM file of the key that has to have signed it (models.signature); no signature is looked for when
+            absent.
 
     Raises:
-        ReleaseError: it is missing, damaged, of another contract, or names files outside its folder.
+        ReleaseError: it is missing, damaged, of another contract, or names files outside its folder; or it has no valid
+            signature of the key.
+        SettingsError: the key cannot be used.
     """
-    return load_sealed(DEFAULT if where is None else where, _RELEASE, make=Release)
+    place = DEFAULT if where is None else where
+
+    def make(manifest: Manifest, folder: Path) -> Release:
+        if public_key:
+            check_signature(folder, where=place, manifest=MANIFEST, public_key=public_key)
+        return Release(manifest, folder)
+
+    return load_sealed(place, _RELEASE, make=make)

@@ -167,8 +167,11 @@ def _copied(url: str, folder: Path, kind: SealedKind[Manifest_]) -> Manifest_:
             if file.bytes > MAX_FILE_BYTES:
                 raise ReleaseError(f"{name} of {url} has {file.bytes} bytes, at most {MAX_FILE_BYTES} are read")
             _copy(source, f"{root}/{name}", folder / name, file.bytes)
-    except (OSError, ValueError, ImportError) as error:
-        raise ReleaseError(f"{url} cannot be read ({error}); name the folder of {kind.what}") from error
+    except ReleaseError:
+        raise
+    except Exception as error:  # each kind of storage raises errors of its own
+        why = error or type(error).__name__
+        raise ReleaseError(f"{url} cannot be read ({why}); name the folder of {kind.what}") from error
     return manifest
 
 

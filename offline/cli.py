@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tastewave")
 def cli() -> None:
-    """Make models: dump listens, train and judge user towers and genre heads, build a release."""
+    """Make models: dump listens, train and judge user towers and genre heads, build and publish a release."""
 
 
 @cli.group()
@@ -320,6 +320,26 @@ JOBS = (
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --audio-encoder encoders/mine
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
           tastewave-offline build-release --out releases/2026-12 --genre-head head --tower towers/mean
+        """,
+    ),
+    Job(
+        name="publish-release",
+        settings="offline.release.settings:PublishRelease",
+        run="offline.release.publish:run",
+        arguments=(Argument("folder", "DIR", FOLDER_THAT_IS), Argument("url", "URL")),
+        options=(Option("--sign-key", shown="FILE", type=click.Path(exists=True, dir_okay=False)),),
+        short="Copy a release to where workers read it.",
+        help="""Copy the release in DIR to URL, an address that fsspec knows, and verify it there.
+
+        The manifest is written last: a release is there as a whole or not at all, and a run that was stopped goes on
+        when the command is run again. Another release at URL is not replaced. Keys and endpoints are those that the
+        storage's own library looks for, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL.
+
+        \b
+        Examples:
+          tastewave-offline publish-release releases/2026-11 s3://models/2026-11
+          tastewave-offline publish-release releases/2026-11 file:///mnt/models/2026-11
+          tastewave-offline publish-release releases/2026-11 s3://models/2026-11 --sign-key release.pem
         """,
     ),
     Job(

@@ -294,6 +294,11 @@ class WorkerSettings(Section):
     """The process of a worker: its release, what it has in hand, its answers, health and logs."""
 
     release: str | None = Field(None, description="folder or fsspec URL of the release; the shipped one when absent")
+    release_public_key: Path | None = Field(
+        None,
+        description="PEM file of a public key: a worker starts only with a release that was signed with it; no "
+        "signature is looked for when absent",
+    )
     tracks_in_hand: Positive | None = Field(
         None, description="tracks that are fetched and heard at a time; four for each pool process when absent"
     )

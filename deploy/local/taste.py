@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.release import DEFAULT, MANIFEST, load_release, release_id
+from models.release import CARD, DEFAULT, MANIFEST, load_release, release_id
 from models.sealed_folder import describe_files
 from models.user_tower import TOWER_MANIFEST, load_user_tower
 
@@ -31,6 +31,7 @@ def demonstration_release(folder: Path) -> Path:
         shutil.copyfile(_TASTE / name, folder / name)
     manifest = load_release().manifest
     (folder / MANIFEST).unlink()
+    (folder / CARD).unlink(missing_ok=True)  # it tells of the release without the tower
     configuration = msgspec.structs.replace(
         manifest.configuration, embedding_dim=tower.manifest.dim, user_tower=TOWER_MANIFEST
     )

@@ -30,6 +30,7 @@ from offline.evaluation.settings import Evaluate
 from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, verdict
 from offline.files import locked, new_file, write_json, writing
 from offline.interactions.log import InteractionLog, read_log
+from offline.interactions.made_up import platform_caveat
 from offline.interactions.splits import Split, in_training, split_log
 from offline.ranking.examples import PROTOCOLS, Examples, draw_users
 from offline.tables import table_lines
@@ -149,27 +150,6 @@ def describe_split(log: InteractionLog, split: Split, examples: Examples) -> Jso
         "test_from_ms": split.test_from_ms,
         "sampled": len(examples.positions) < len(split.test),
     }
-
-
-class _Platform(msgspec.Struct):
-    """Of truth/config.json, which `tastewave-offline synth platform` writes, what an evaluation repeats."""
-
-    caveat: str
-
-
-def platform_caveat(where: str) -> str | None:
-    """What the maker of a made-up platform says about figures measured on it; None for any other log.
-
-    Args:
-        where: the log: the platform's folder, its folder of listens, or files of that.
-    """
-    path = Path(where)
-    for folder in (path, *list(path.parents)[:2]):
-        try:
-            return msgspec.json.decode((folder / "truth" / "config.json").read_bytes(), type=_Platform).caveat
-        except (OSError, msgspec.DecodeError):  # there is none, or somebody else's
-            continue
-    return None
 
 
 def write(metrics: Json, out: Path) -> None:

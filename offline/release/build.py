@@ -1,4 +1,4 @@
-"""Building a release: converted networks, a genre head, a tower and audio encoders in one folder, with its manifest."""
+"""Building a release: networks, a genre head, a tower and audio encoders in one folder, with manifest and card."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from offline.genre.labels import LabelledTaggrams, read_artists, read_embeddings
 from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
 from offline.musicnn.convert import NETWORKS
+from offline.release.card import with_card
 from offline.release.encoders import block_manifest, copy_encoder
 from offline.release.settings import BuildRelease
 
@@ -103,7 +104,9 @@ def run(settings: BuildRelease) -> Outcome:
         for name, source in settings.blocks.items():
             copy_encoder(Path(source), folder, manifest_name=block_manifest(name))
         dim = next((part.manifest.dim for part in (tower, encoder) if part), None)
-        write_json(folder / MANIFEST, _manifest(folder, genre, settings, dim))
+        manifest = _manifest(folder, genre, settings, dim)
+        placing = [part.manifest.training for part in (tower, encoder) if part]
+        write_json(folder / MANIFEST, with_card(manifest, folder, taste_trainings=placing))
         _try(load_release(folder))
     return Outcome(release=load_release(out))
 

@@ -65,3 +65,22 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = None
 
     training: Annotated[GenreTraining, Meta(description="How the genre head is trained.")] = GenreTraining()
+
+
+class PublishRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `tastewave-offline publish-release`."""
+
+    folder: Annotated[str, Meta(description="Folder of the release.")]
+
+    url: Annotated[
+        str,
+        Meta(description="fsspec URL of a new folder, such as s3://models/2026-11; the storage's own settings apply."),
+    ]
+
+    sign_key: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of the private key (elliptic curve) that signs the release; it is not signed when "
+            "absent. Needs tastewave[signing]."
+        ),
+    ] = None

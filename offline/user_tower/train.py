@@ -15,6 +15,7 @@ import torch
 from models.errors import SettingsError
 from models.user_tower import TOWER_MANIFEST
 from offline.files import check_replaceable, locked, writing
+from offline.interactions.made_up import platform_caveat
 from offline.user_tower.budget import ended
 from offline.user_tower.candidate import Candidate
 from offline.user_tower.course import CourseBar
@@ -141,7 +142,10 @@ def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:
     """How a tower was made, for its manifest and the report."""
     return {
         "config": msgspec.to_builtins(data.settings),
-        "log": {name: getattr(data.log, name) for name in ("where", "fingerprint", *_LEFT_OUT)},
+        "log": {
+            **{name: getattr(data.log, name) for name in ("where", "fingerprint", *_LEFT_OUT)},
+            "caveat": platform_caveat(data.log.where),
+        },
         "split": data.split.name,
         "test_share": data.settings.test_share,
         "trained_until_ms": data.split.test_from_ms or int(data.log.at.max()) + 1,

@@ -46,7 +46,7 @@ def show_release(where: str | None, *, as_json: bool) -> None:
             f"front end {configuration.front_end}, {loudness}",
             "networks": f"{', '.join(configuration.networks)}; workers run {', '.join(configuration.run)}",
             "genres": ", ".join(configuration.genres),
-            "taste space": f"{configuration.embedding_dim}-d" if configuration.embedding_dim else "none",
+            "taste space": _taste_text(release),
             "user tower": _tower_text(release),
             "audio encoder": _encoder_text(release.audio_encoder()),
             **{f"block {name}": _encoder_text(encoder) for name, encoder in release.blocks().items()},
@@ -57,6 +57,13 @@ def show_release(where: str | None, *, as_json: bool) -> None:
         },
         title=f"release {manifest.release_id}, verified",
     )
+
+
+def _taste_text(release: Release) -> str:
+    dim, caveat = release.configuration.embedding_dim, release.manifest.training.get("demonstration")
+    if not dim:
+        return "none"
+    return f"{dim}-d" + (f", a demonstration, learned from a made-up platform: {caveat}" if caveat else "")
 
 
 def _tower_text(release: Release) -> str:

@@ -34,13 +34,13 @@ def run_listens_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        ReleaseError: the release cannot be used, or has no user tower.
+        ReleaseError: the release cannot be used, is not signed as the settings ask, or has no user tower.
         SettingsError: the tower reads more listens than are kept, or as stream.worker.service.serve.
         WorkerCrashed, RedisUnusable: as stream.worker.service.serve.
     """
     _give_memory_back()
     configure_logs(settings)
-    release = load_release(settings.worker.release)
+    release = load_release(settings.worker.release, public_key=settings.worker.release_public_key)
     role = ListensRole(settings, release)
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLD)

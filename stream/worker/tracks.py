@@ -40,11 +40,11 @@ def run_tracks_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        ReleaseError: the release cannot be used.
+        ReleaseError: the release cannot be used, or is not signed as the settings ask.
         WorkerCrashed, SettingsError: as stream.worker.service.serve.
     """
     configure_logs(settings)
-    release = load_release(settings.worker.release)
+    release = load_release(settings.worker.release, public_key=settings.worker.release_public_key)
     pool = TaggerPool(
         str(release.folder),
         processes=settings.pool.size or usable_cpus(),

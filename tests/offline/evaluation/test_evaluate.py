@@ -15,7 +15,7 @@ from models.history import CountingRule
 from offline.cli import cli
 from offline.config import load_config
 from offline.evaluation import evaluate
-from offline.evaluation.evaluate import command, platform_caveat, run, write
+from offline.evaluation.evaluate import command, run, write
 from offline.evaluation.settings import Evaluate
 from offline.user_tower import poolings
 from offline.user_tower.settings import TowerTraining
@@ -34,32 +34,6 @@ def test_the_command_that_makes_a_report_again_names_what_was_set():
     assert command(config) == (
         "tastewave-offline evaluate log r --split leave-last --tower a --tower b counting.target_share=0.8 seed=3"
     )
-
-
-def test_the_caveat_of_a_made_up_log_is_read_from_the_truth_beside_it(tmp_path: Path):
-    listens = tmp_path / "listens"
-    listens.mkdir()
-    assert platform_caveat(str(listens)) is None
-    (tmp_path / "truth").mkdir()
-    (tmp_path / "truth" / "config.json").write_text('{"caveat": "All of it is made up.", "config": {}}')
-    for where in (tmp_path, listens, listens / "*.parquet", listens / "part-0.parquet"):
-        assert platform_caveat(str(where)) == "All of it is made up."
-    assert platform_caveat("s3://bucket/listens") is None
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"caveat": 7}', "[]"])
-def test_a_file_of_somebody_else_that_is_called_so_is_no_caveat(tmp_path: Path, content: str):
-    (tmp_path / "truth").mkdir()
-    (tmp_path / "truth" / "config.json").write_text(content)
-    assert platform_caveat(str(tmp_path)) is None
-
-
-def test_a_platform_that_synth_makes_has_a_caveat(tmp_path: Path):
-    options = ["--tracks", "20", "--users", "10", "--listens", "500", "--no-audio"]
-    result = CliRunner().invoke(cli, ["synth", "platform", str(tmp_path / "platform"), *options])
-    assert result.exit_code == 0, result.output
-    caveat = "Figures measured on this platform are plumbing: they were programmed in."
-    assert platform_caveat(str(tmp_path / "platform" / "listens")) == caveat
 
 
 def test_a_report_that_cannot_be_made_leaves_what_was_there(tmp_path: Path):

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -8,13 +9,15 @@ from click.testing import CliRunner
 
 from models.audio_encoder import ENCODER_MANIFEST, WaveformInput
 from models.errors import ReleaseError, SettingsError
-from models.release import Release, load_release
+from models.release import CARD, Release, load_release
+from models.user_tower import TOWER_MANIFEST
 from offline.audio_encoder.seal import seal
 from offline.cli import cli
 from offline.config import load_config
 from offline.genre.settings import Block, GenreTraining
 from offline.musicnn.convert import NETWORKS
 from offline.release.build import NOTICE, run
+from offline.release.card import model_card
 from offline.release.settings import BuildRelease
 from tests.conftest import TowerOf
 from tests.platform import taste
@@ -69,14 +72,14 @@ def test_a_release_is_built_and_reads_back(tmp_path: Path, taggrams_dir: Path, n
     release = build_release(taggrams_dir, out=out, networks_dir=networks_dir)
     assert release.folder == out
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [*NETWORKS.values(), NOTICE, "genre.npz", "manifest.json"]
+        [*NETWORKS.values(), NOTICE, "card.md", "genre.npz", "manifest.json"]
     )
     manifest = load_release(out).manifest
     assert manifest == release.manifest
     assert manifest.release_id == release.release_id
     assert manifest.configuration.genres == ("folk", "metal")
     assert manifest.configuration.run == ("msd",)
-    assert manifest.files.keys() == {*NETWORKS.values(), NOTICE, "genre.npz"}
+    assert manifest.files.keys() == {*NETWORKS.values(), NOTICE, "card.md", "genre.npz"}
     assert manifest.training["tracks"] == 32
     assert 0.5 < manifest.metrics["accuracy"] <= 1.0
     assert release.genre_head().classes == ("folk", "metal")
@@ -87,6 +90,7 @@ def test_a_rebuild_gives_the_same_id_and_other_data_another(tmp_path: Path, tagg
     first = build_release(taggrams_dir, out=tmp_path / "a", networks_dir=networks_dir)
     again = build_release(taggrams_dir, out=tmp_path / "b", networks_dir=networks_dir)
     assert again.release_id == first.release_id
+    assert (again.folder / CARD).read_text() == (first.folder / CARD).read_text() == model_card(again)
     write_taggrams(taggrams_dir, CONFIG.classes, seed=1)
     other = build_release(taggrams_dir, out=tmp_path / "c", networks_dir=networks_dir)
     assert other.release_id != first.release_id
@@ -130,6 +134,23 @@ def test_the_tower_is_a_part_of_the_release(tmp_path: Path, taggrams_dir: Path, 
             taggrams_dir=str(taggrams_dir), out=str(out), networks=str(networks_dir), tower=str(tower), training=CONFIG
         ))  # fmt: skip
     assert load_release(out).release_id == release.release_id
+
+
+def test_a_release_with_the_tower_of_a_made_up_platform_says_so(
+    tmp_path: Path, taggrams_dir: Path, networks_dir: Path, tower_of: TowerOf
+):
+    tower = Path(shutil.copytree(tower_of(["a", "b"]), tmp_path / "tower"))
+    manifest = json.loads((tower / TOWER_MANIFEST).read_text())
+    manifest["training"]["log"] = {"caveat": "All of it is made up."}
+    (tower / TOWER_MANIFEST).write_text(json.dumps(manifest))
+    release = run(BuildRelease(
+        taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), tower=str(tower),
+        training=CONFIG,
+    )).release  # fmt: skip
+    assert release.manifest.training["demonstration"] == "All of it is made up."
+    card = (release.folder / CARD).read_text()
+    assert "> **A demonstration.**" in card
+    assert "`tower.json`: `training.log.caveat`" in card
 
 
 def test_a_release_whose_head_hears_embeddings_reads_back_with_its_plain_head(

@@ -22,7 +22,7 @@ from offline.ranking.examples import HISTORIES, Examples
 from offline.ranking.rank import METRICS, rank
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import TowerTraining
-from offline.user_tower.train import run
+from offline.user_tower.train import describe, run
 from tests.offline.user_tower.rule_log import QUICK, START, train_alone, write_log
 
 ONE_DROPOUT = QUICK | {"dropouts": (0.1,)}
@@ -40,6 +40,15 @@ def test_a_tower_learns_what_follows_what(trained, log_path):
     assert found["course"][-1]["loss"] < found["course"][0]["loss"]
     assert found["valid_ndcg_at_10"] == max(point["valid_ndcg_at_10"] for point in found["course"])
     assert not out.with_name(out.name + ".partial").exists()
+
+
+def test_a_tower_of_a_made_up_platform_tells_its_caveat_and_another_has_none(trained, tmp_path):
+    assert trained[2]["log"]["caveat"] is None
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "config.json").write_text('{"caveat": "All of it is made up."}')
+    log = write_log(tmp_path / "log.parquet", users=20)
+    made = train_alone(tmp_path / "tower", log=log, **ONE_DROPOUT | {"steps": 20})
+    assert describe(*made)["log"]["caveat"] == "All of it is made up."
 
 
 @pytest.mark.parametrize("pooling", ["mean", "attention"])

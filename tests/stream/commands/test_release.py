@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from stream.commands.release import show_release
@@ -17,6 +18,16 @@ def test_show_tells_the_tower_of_a_release(tmp_path: Path, tower_of: TowerOf, ca
     assert (
         "user tower mean pooling, 40-d, 2 items, the newest 50 listens, trained until 2026-01-01 00:00:00 UTC" in text
     )
+
+
+def test_show_says_that_a_taste_space_is_a_demonstration(tmp_path: Path, tower_of: TowerOf, capsys) -> None:
+    folder = taste.write_release(tmp_path / "release", tower_of(["a", "b"]))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["training"]["demonstration"] = "All of it is made up."
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert (
+        "taste space 40-d, a demonstration, learned from a made-up platform: All of it is made up. user tower"
+    ) in shown(folder, capsys)
 
 
 def test_show_says_that_a_release_has_no_tower(capsys) -> None:
