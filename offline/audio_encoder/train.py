@@ -45,8 +45,8 @@ class Outcome:
         """What the command prints."""
         facts = self.training
         lines = [
-            f"{self.out}: audio encoder of {facts['tracks']['train']:,} tracks; best at step {facts['best_step']:,} with "
-            f"a validation AUC of {facts['valid_auc']:.4f}; {facts['examples_per_s']:,.0f} examples/s",
+            f"{self.out}: audio encoder of {facts['tracks']['train']:,} tracks; best at step {facts['best_step']:,} "
+            f"with a validation AUC of {facts['valid_auc']:.4f}; {facts['examples_per_s']:,.0f} examples/s",
             f"{facts['tracks']['test']:,} tracks of artists that it never heard:",
         ]
         for name, measured in self.metrics.items():
