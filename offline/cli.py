@@ -224,6 +224,33 @@ JOBS = (
         """,
     ),
     Job(
+        name="train-audio-encoder",
+        settings="offline.audio_encoder.settings:EncoderTraining",
+        run="offline.audio_encoder.train:run",
+        arguments=(
+            Argument("store", "STORE", FOLDER_THAT_IS),
+            Argument("tower", "TOWER", FOLDER_THAT_IS),
+            Argument("log", "LOG"),
+            Argument("out", "OUT_DIR", FOLDER),
+        ),
+        options=(Option("--forgotten"), Option("--seed"), Option("--device")),
+        short="Train an audio encoder: what listeners would think of a sound.",
+        help="""Train an audio encoder: it hears a track, and places it where the people are who would like it.
+
+        STORE is a folder that `features` wrote, TOWER a trained user tower, LOG the listens. The tower stays as it is,
+        and places a person by what they heard before each track that they liked. Whole artists are held out, and what
+        is printed at the end is how well the encoder finds the listeners of their tracks, beside what popularity, an
+        untrained network, and an encoder that was trained on exchanged sounds find. OUT_DIR gets the encoder, which
+        `build-release --audio-encoder` takes, and metrics.json. A training that was stopped begins anew.
+
+        \b
+        Examples:
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/ours
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/near loss=infonce batch=256
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/quick controls=false steps=1000
+        """,
+    ),
+    Job(
         name="seal-encoder",
         settings="offline.audio_encoder.seal:SealEncoder",
         run="offline.audio_encoder.seal:run",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from models.errors import SettingsError
 from models.mel import ENCODER, MelConfig, log_mel
 from offline.audio_encoder.network import AudioNetwork
 from offline.audio_encoder.seal import seal
-from offline.files import new_folder
+from offline.files import new_folder, write_json
 from offline.onnx_export import write_onnx
 
 TOLERANCE = 1e-5
@@ -29,6 +31,7 @@ def export(
     mel: MelConfig = ENCODER,
     window_s: float = 30.0,
     training: dict[str, Any],
+    beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write an encoder's folder; one that is there is replaced.
 
@@ -40,6 +43,7 @@ def export(
         mel: the spectrogram that it was trained on.
         window_s: likewise.
         training: likewise.
+        beside: what further JSON files of the folder hold, by their names.
 
     Raises:
         SettingsError: ONNX Runtime does not give what PyTorch does.
@@ -50,6 +54,8 @@ def export(
         example = [torch.zeros(1, frames, mel.n_mels)]
         path = folder / network_of(ENCODER_MANIFEST)
         write_onnx(network, example, path, inputs=["log_mel"], output="embedding")
+        for name_beside, content in beside.items():
+            write_json(folder / name_beside, content)
         takes = LogMelInput(mel=mel, frames=frames)
         seal(folder, name=name, licence=licence, takes=takes, window_s=window_s, training=training)
         _check(network, load_audio_encoder(folder), mel)

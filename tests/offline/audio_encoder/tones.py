@@ -1,0 +1,78 @@
+"""A made-up platform on which sound decides taste: some people like low tones, and others high ones."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import soundfile
+import torch
+from torch.nn import functional
+
+from models.history import CountingRule
+from models.mel import MelConfig
+from offline.features import extract
+from offline.features.settings import Features
+from offline.user_tower.export import export
+from offline.user_tower.networks import Items, Tower
+from tests.platform.taste import DIM, GLOBAL
+
+MEL = MelConfig(sample_rate=8_000, n_fft=512, hop_length=256, n_mels=24)
+START = 1_600_000_000_000
+MINUTE = 60_000
+UNTIL = START + 27 * MINUTE
+"""The last listens are of the test part of the tower's log."""
+TRACKS, PEOPLE = 90, 80
+IDS = [f"t{number:02}" for number in range(TRACKS)]
+
+
+def is_low(number: int) -> bool:
+    """Of a track or a person; artists have three tracks of one kind."""
+    return number // 3 % 2 == 0
+
+
+def write_store(folder: Path) -> Path:
+    """The features of the tracks: tones below 500 Hz, and above 1200 Hz, over a little noise."""
+    rng, audio = np.random.default_rng(0), folder / "audio"
+    audio.mkdir(parents=True)
+    time = np.arange(3 * 8_000) / 8_000
+    for number, track_id in enumerate(IDS):
+        pitch = rng.uniform(150, 500) if is_low(number) else rng.uniform(1200, 3000)
+        tone = 0.3 * np.sin(2 * np.pi * pitch * time) * (0.6 + 0.4 * np.sin(2 * np.pi * rng.uniform(1, 4) * time))
+        soundfile.write(audio / f"{track_id}.wav", tone + 0.01 * rng.standard_normal(len(time)), 8_000)
+    table = {
+        "track_id": IDS,
+        "uri": [f"audio/{track_id}.wav" for track_id in IDS],
+        "artist_id": [f"a{number // 3}" for number in range(TRACKS)],
+    }
+    pl.DataFrame(table).write_parquet(folder / "tracks.parquet")
+    settings = Features(
+        catalogue=str(folder / "tracks.parquet"), out=str(folder / "store"), networks=(), mel=MEL, processes=1
+    )
+    assert extract.run(settings).failed == 0
+    return folder / "store"
+
+
+def write_listens(path: Path, *, seed: int = 1) -> str:
+    """Everybody plays tracks of their own kind, and skips others now and then."""
+    rng = np.random.default_rng(seed)
+    own = {low: [number for number in range(TRACKS) if is_low(number) == low] for low in (True, False)}
+    rows = []
+    for person in range(PEOPLE):
+        for place in range(30):
+            skips = rng.random() < 0.2
+            track = rng.choice(own[is_low(person) != skips])
+            rows.append((f"u{person:02}", IDS[track], START + place * MINUTE, "skip" if skips else "play"))
+    pl.DataFrame(rows, orient="row", schema=["user_id", "track_id", "at", "kind"]).write_parquet(path)
+    return str(path)
+
+
+def write_tower(folder: Path) -> Path:
+    """A tower that has learned nothing but where tracks lie: low ones about one place, high ones about another."""
+    torch.manual_seed(0)
+    kinds = torch.tensor([0 if is_low(number) else 1 for number in range(TRACKS)])
+    places = functional.normalize(torch.randn(2, DIM)[kinds] + 0.5 * torch.randn(TRACKS, DIM), dim=1)
+    export(
+        Tower("mean", dim=DIM, history=10, dropout=0.1), Items(places, sparse=False), out=folder, ids=IDS,
+        global_embedding=GLOBAL, pooling="mean", counting=CountingRule(), training={"trained_until_ms": UNTIL},
+    )  # fmt: skip
+    return folder
