@@ -20,6 +20,7 @@ from offline.audio_encoder.settings import EncoderTraining
 from offline.audio_encoder.sounds import Sounds
 from offline.features.store import FeatureStore, open_store
 from offline.interactions.log import InteractionLog, read_log
+from offline.interactions.made_up import platform_caveat
 from offline.progress import progress_bar
 
 _LISTS = {Part.VALID: (200, 2_000), Part.TEST: (1_000, 10_000)}
@@ -106,7 +107,7 @@ def prepare(settings: EncoderTraining) -> EncoderData:
         window_s=window_s,
         device=device,
         facts={
-            "log": {"where": log.where, "fingerprint": log.fingerprint},
+            "log": {"where": log.where, "fingerprint": log.fingerprint, "caveat": platform_caveat(log.where)},
             "tower": {name: file.sha256 for name, file in tower.manifest.files.items()},
             "trained_until_ms": until_ms,
             "tracks": {part.name.lower(): int((part_of == part).sum()) for part in Part},

@@ -1,6 +1,7 @@
 """`train-audio-encoder` on a platform where sound decides taste."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ def test_the_listeners_of_tracks_that_it_never_heard_are_found_by_their_sound_al
     for floor in ("popularity", "random", "permuted"):
         assert metrics["encoder"]["auc"]["value"] > metrics[floor]["auc"]["value"] + 0.15
         assert metrics["encoder"]["track_recall_at_10"]["value"] > metrics[floor]["track_recall_at_10"]["value"]
+
+
+def test_an_encoder_of_a_made_up_platform_tells_its_caveat_and_another_has_none(given, data, tmp_path):
+    assert data.facts["log"]["caveat"] is None
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "config.json").write_text('{"caveat": "All of it is made up."}')
+    made_up = shutil.copy(given["log"], tmp_path)
+    assert prepare(EncoderTraining(**given | {"log": str(made_up)})).facts["log"]["caveat"] == "All of it is made up."
 
 
 def test_the_command_tells_what_the_encoder_finds_and_what_others_find(done):
