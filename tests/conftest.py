@@ -15,7 +15,6 @@ from deploy.local.process import locked
 
 pytest.register_assert_rewrite("tests.platform")  # its assertions show what they compared, as those of test modules do
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests of all processes share the cores: more threads only wait
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # librosa, which tests compare with, compiles for 20 s what it needs
 
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]

@@ -29,7 +29,7 @@ class Fetcher:
 
 
 class Pool:
-    async def tag(self, _: object, *, track_id: str) -> Tagging:
+    async def tag(self, _: object, *, track_id: str, artist_id: str | None) -> Tagging:
         return Tagging(status="abstained", genre=None, confidence=0.3, genres=(), tags=(), taggram=b"", windows={},
                        duration_s=30.0, lost_s=0.0, timings_ms={})  # fmt: skip
 

@@ -19,6 +19,8 @@ from redis.crc import key_slot
 from deploy.local import Redis, RedisCluster
 from models.contract import LIVE_KEY, history_key, track_key
 from models.errors import EventError
+from models.events import Listen
+from models.history import feedback_member, feedback_score, history_member
 from stream.settings import load_settings
 from stream.store.away import is_redis_away
 from stream.store.client import async_client, sync_client
@@ -33,6 +35,8 @@ from tests.platform.tracks import Platform, worker_environment
 pytestmark = pytest.mark.servers
 MINUTES = "5"  # more than a test takes
 PRODUCTION = Path(__file__).parents[2] / "deploy" / "docs" / "production.md"
+LIKE = Listen(event_id="e1", user_id="u1", track_id="t1", kind="like", at=1_767_225_600_000)
+CHANGE = Change({history_member(LIKE): LIKE.at}, {feedback_member(LIKE): LIKE.at})
 
 
 @pytest.fixture
@@ -237,7 +241,7 @@ async def test_a_client_whose_primary_became_a_replica_finds_the_new_one_at_the_
 
         async def write(name: str) -> None:
             if batch:
-                await histories.add({name: Change({b"member": 1}, {})})
+                await histories.add({name: CHANGE})
             else:
                 await client.set(history_key(name), 1)
 
@@ -305,12 +309,12 @@ async def test_the_documented_rights_are_enough_for_users_and_with_those_of_forg
     await histories.rehearse()
     await users.rehearse()
     await register_release(worker, "0123456789ab")
-    await histories.add({"u1": Change({b"member": 1}, {b"said": 1})})
+    await histories.add({"u1": CHANGE})
     assert await users.get(["u1"]) == [None]
     assert await users.revisions(["u1"]) == [None]
     releases = [release.decode() for release in await operator.smembers("tw:releases")]
     assert releases == ["0123456789ab"]
-    assert (await forget_user(operator, "u1", 5, releases=releases)).listens == 1
+    assert (await forget_user(operator, "u1", LIKE.at, releases=releases)).listens == 1
     assert (await forget_track(operator, "t1", 5, releases=releases)).forgotten_at == 5
     await worker.aclose()
     await operator.aclose()
@@ -431,18 +435,19 @@ async def test_a_user_with_three_keys_waits_until_its_slot_has_moved(cluster: Re
     histories = HistoryStore(client, settings.users, cluster=True)
     slot = MovingSlot(cluster, source=cluster.nodes[0], target=cluster.nodes[1])
     ids = ids_of_slot(slot.slot)
-    change, moving, other = Change({b"member": 1}, {b"said": 1}), next(ids), next(ids_of_slot(slot.slot + 1))
+    moving, other = next(ids), next(ids_of_slot(slot.slot + 1))
     with pytest.raises(redis.exceptions.RedisError) as raised:
-        await histories.add({moving: change, other: change})
+        await histories.add({moving: CHANGE, other: CHANGE})
     assert is_redis_away(raised.value)
-    assert (await histories.read([other]))[other].stored.members == [b"member"]
+    assert (await histories.read([other]))[other].stored.members == list(CHANGE.history)
     slot.arrive()
-    states = await histories.add({moving: change, other: change})
-    assert [state.stored for state in states.values()] == [([b"member"], [(b"said", 1)])] * 2
+    states = await histories.add({moving: CHANGE, other: CHANGE})
+    held = (list(CHANGE.history), [(member, feedback_score(at)) for member, at in CHANGE.feedback.items()])
+    assert [state.stored for state in states.values()] == [held] * 2
     users = UserStore(client, "0123456789ab", cluster=True, ttl=1000)
     assert await users.revisions([moving, other]) == [None, None]
     with pytest.raises(EventError, match="begins with a brace"):
-        await histories.add({"}": change})
+        await histories.add({"}": CHANGE})
     await client.aclose()
 
 

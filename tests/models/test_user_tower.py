@@ -117,7 +117,7 @@ def test_items_are_found_by_their_ids_and_stay_on_the_disk(made):
     tower = load_user_tower(made[0])
     assert tower.items.rows([*reversed(IDS), "c", "", "zz"]).tolist() == [5, 4, 3, 2, 1, 0, -1, -1, -1]
     assert [tower.items.track_id(row) for row in range(len(IDS))] == IDS
-    assert isinstance(tower.items.vectors, np.memmap)
+    assert isinstance(tower.items.vectors.base, np.memmap)
     assert len(tower.items) == len(IDS)
 
 
