@@ -21,6 +21,7 @@ from kafka.errors import KafkaError
 from deploy.local import Kafka, KafkaCluster, LaunchError, Redis, RedisCluster, kafka_server
 from deploy.local import __main__ as shell
 from deploy.local.process import free_port, is_free
+from tests.platform.clock import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +69,8 @@ def test_a_cluster_of_three_takes_writes_while_one_is_away_and_takes_it_back():
             configs = {"min.insync.replicas": "2"}
             admin.create_topics({"kept": {"num_partitions": 1, "replication_factor": 3, "configs": configs}})
             admin.wait_for_topics(["kept"])
-            (partition,) = admin.describe_topics(["kept"])[0]["partitions"]
+            # whichever broker is asked may not have heard of the partition yet
+            (partition,) = until(lambda: admin.describe_topics(["kept"])[0]["partitions"])
             leader = cluster.node(partition["leader_id"])
             assert sorted(partition["isr_nodes"]) == [1, 2, 3]
 
