@@ -237,6 +237,7 @@ def test_the_build_command_prints_the_metrics_and_the_release(tmp_path: Path, ta
         f"answered {metrics['answered']:.3f}",
         f"accuracy_answered {metrics['accuracy_answered']:.3f}",
         f"log_loss {metrics['log_loss']:.3f}",
+        f"ece {metrics['ece']:.3f}",
         f"release {outcome.release.release_id} in {tmp_path / 'out'}",
     ]
 
