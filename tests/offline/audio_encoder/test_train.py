@@ -16,15 +16,16 @@ from models.errors import ReleaseError, SettingsError, TastewaveError
 from models.mel import ENCODER
 from models.user_tower import load_user_tower
 from offline.audio_encoder.data import EncoderData, prepare
-from offline.audio_encoder.fit import fit
+from offline.audio_encoder.fit import cold_scores, fit
 from offline.audio_encoder.pairs import liked_tracks, place_people
+from offline.audio_encoder.retrieval import figure
 from offline.audio_encoder.settings import EncoderTraining
 from offline.audio_encoder.sounds import Sounds, place_tracks
-from offline.audio_encoder.train import run
+from offline.audio_encoder.train import exchange, run
 from offline.features.held_out import Part, hold_out
 from offline.features.store import open_store
 from offline.interactions.log import read_log
-from tests.offline.audio_encoder.tones import IDS, MEL, UNTIL
+from tests.offline.audio_encoder.tones import IDS, MEL, UNTIL, is_low
 
 QUICK = {"mel": MEL, "steps": 40, "validate_every": 20, "batch": 32, "crop_s": 2.0, "device": "cpu"}
 
@@ -94,7 +95,7 @@ def test_the_folder_is_an_encoder_of_the_tower_s_width_and_says_how_it_was_made(
 
 def test_the_sealed_encoder_places_a_track_where_training_saw_it(done, data: EncoderData, given):
     encoder = load_audio_encoder(done[0])
-    trained = fit(data, EncoderTraining(**given), sounds=data.sounds, steps=40)
+    trained = fit(data, EncoderTraining(**given), sounds=data.sounds, steps=40, valid=data.valid)
     low, high = place_tracks(trained.network, data.sounds, [0, 40], frames=data.frames, device=data.device)
     assert low @ high < 0.8
     for track_id, place in ((IDS[0], low), (IDS[40], high)):
@@ -119,7 +120,7 @@ def test_tracks_that_are_held_out_are_never_heard_in_training_and_place_nobody(
     recorded = Recorded(open_store(tones_store), pl.Series(IDS), np.arange(len(IDS)))
     for loss in ("hinge", "infonce"):
         settings = EncoderTraining(**given | {"loss": loss, "batch": 200, "negatives": 2})
-        fit(data, settings, sounds=recorded, steps=2)
+        fit(data, settings, sounds=recorded, steps=2, valid=None)
     assert heard == set(IDS) - held_out
     assert {IDS[track] for track in data.test.tracks} == names(tones_store, Part.TEST)
     assert data.pairs.liked.at.max() < UNTIL
@@ -135,14 +136,32 @@ def test_tracks_that_are_held_out_are_never_heard_in_training_and_place_nobody(
     np.testing.assert_array_equal(data.pairs.liked.vectors, liked.vectors)
 
 
+def test_a_control_takes_its_last_step_and_knows_no_more_than_chance(data: EncoderData, given):
+    """Of exchanges that leave as many tracks with a sound of their own kind as with one of the other."""
+    low, aucs = np.array([is_low(int(name[1:])) for name in IDS]), []
+    for seed in range(200):
+        sound_of = exchange(data.trained, seed=seed)
+        if (low == low[sound_of])[data.trained].mean() != 0.5:
+            continue
+        sounds = data.sounds.exchanged(sound_of)
+        control = fit(data, EncoderTraining(**given), sounds=sounds, steps=20, valid=None)
+        assert (control.best_step, control.course) == (20, [])
+        aucs.append(data.test.auc(cold_scores(control.network, data, data.test)))
+        if len(aucs) == 4:
+            break
+    found = figure(np.mean(aucs, axis=0))
+    assert found.low <= 0.5 <= found.high
+    assert found.value == pytest.approx(0.5, abs=0.15)
+
+
 def test_infonce_learns_as_well(data: EncoderData, given):
     settings = EncoderTraining(**given | {"loss": "infonce"})
-    assert fit(data, settings, sounds=data.sounds, steps=40).valid_auc > 0.75
+    assert fit(data, settings, sounds=data.sounds, steps=40, valid=data.valid).valid_auc > 0.75
 
 
 def test_equal_seeds_give_equal_encoders_and_others_give_others(data: EncoderData, given):
     def weights(seed: int) -> torch.Tensor:
-        trained = fit(data, EncoderTraining(**given | {"seed": seed}), sounds=data.sounds, steps=4)
+        trained = fit(data, EncoderTraining(**given | {"seed": seed}), sounds=data.sounds, steps=4, valid=None)
         return torch.cat([weight.flatten() for weight in trained.network.parameters()])
 
     first, same, other = weights(0), weights(0), weights(1)
@@ -156,13 +175,13 @@ def test_a_training_ends_when_validations_bring_nothing_better_and_keeps_the_bes
     aucs = iter([0.6, 0.7, 0.65, 0.7, 0.9])
     monkeypatch.setattr(type(data.valid), "auc", lambda *_: np.array([next(aucs)]))
     settings = EncoderTraining(**given | {"validate_every": 2, "patience": 2})
-    trained = fit(data, settings, sounds=data.sounds, steps=10)
+    trained = fit(data, settings, sounds=data.sounds, steps=10, valid=data.valid)
     assert (trained.best_step, trained.valid_auc, len(trained.course)) == (4, 0.7, 4)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(data: EncoderData, given):
     with pytest.raises(SettingsError, match="the loss is no number any more after 20 steps; run this again with"):
-        fit(data, EncoderTraining(**given | {"learning_rate": 1e30}), sounds=data.sounds, steps=20)
+        fit(data, EncoderTraining(**given | {"learning_rate": 1e30}), sounds=data.sounds, steps=20, valid=None)
 
 
 def write(path: Path, *rows: tuple[str, str, int]) -> str:
