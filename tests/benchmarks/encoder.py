@@ -152,18 +152,12 @@ def _platform(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     table, log_mels = io.BytesIO(), io.BytesIO()
     nothing = {name: pl.lit(None, kind) for name, kind in ROWS.items() if name not in rows}
-    pl.DataFrame(rows).with_columns(**nothing).select(
-        pl.col(name).cast(kind) for name, kind in ROWS.items()
-    ).write_parquet(table)
+    heard = pl.DataFrame(rows).with_columns(**nothing)
+    heard.select(pl.col(name).cast(kind) for name, kind in ROWS.items()).write_parquet(table)
     np.save(log_mels, rng.normal(-40, 15, (count * frames, ENCODER.n_mels)).astype(np.float16))
     seal(store / SHARDS / "000000", {"tracks.parquet": table.getvalue(), "log_mel.npy": log_mels.getvalue()})
-    artists = pl.Series([f"a{number // 5}" for number in range(count)])
-    publish(
-        store,
-        pl.DataFrame({"track_id": names, "uri": names, "genre": pl.lit(None, pl.String)}).with_columns(
-            artist_id=artists
-        ),
-    )
+    artists = [f"a{number // 5}" for number in range(count)]
+    publish(store, pl.DataFrame({"track_id": names, "uri": names, "artist_id": artists, "genre": ["none"] * count}))
     share = 1 / np.arange(1, count + 1) ** 0.8
     listens = rng.choice(count, 20_000, p=share / share.sum())
     pl.DataFrame({
