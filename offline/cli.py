@@ -90,7 +90,7 @@ JOBS = (
         settings="offline.user_tower.settings:TowerTraining",
         run="offline.user_tower.train:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--split"),),
+        options=(Option("--split"), Option("--held-out", shown="FILE")),
         short="Train a user tower on a log of listens.",
         help="""Train a user tower on LOG: it takes the newest listens of a person and gives a place in taste space.
 
@@ -100,6 +100,7 @@ JOBS = (
 
         The test part, the last tenth of the log's time, is never looked at; the tenth before it chooses dropout and
         length. --split leave-last holds back each user's last two targets instead. `evaluate` judges by the test part.
+        --held-out names the tracks by which an audio encoder will be judged: what `hold-out` wrote.
 
         \b
         Examples:
@@ -164,6 +165,25 @@ JOBS = (
           tastewave-offline features genres/ features --genre-folders networks='["msd", "mtt"]'
           tastewave-offline features tracks.csv features --release releases/2026-11 --ray auto
           tastewave-offline features platform/tracks.parquet features networks=[] genre_column=style
+        """,
+    ),
+    Job(
+        name="hold-out",
+        settings="offline.features.held_out:HoldOut",
+        run="offline.features.held_out:run",
+        arguments=(Argument("store", "STORE", FOLDER_THAT_IS), Argument("out", "OUT_FILE")),
+        options=(Option("--share"), Option("--seed")),
+        short="Draw tracks that no training may see.",
+        help="""Write to OUT_FILE which tracks of STORE are held out: whole artists, and all files equal to theirs.
+
+        STORE is a folder that `features` wrote. `train-user-tower`, `train-audio-encoder` and `fine-tune-tower` take
+        the list (--held-out), so that how well they do on tracks that nobody has heard is measured on tracks that none
+        of them has seen. OUT_FILE is CSV: track_id, and part: test (for the report) or valid (to choose steps).
+
+        \b
+        Examples:
+          tastewave-offline hold-out features held-out.csv
+          tastewave-offline hold-out features held-out.csv --share 0.02
         """,
     ),
     Job(
@@ -233,21 +253,63 @@ JOBS = (
             Argument("log", "LOG"),
             Argument("out", "OUT_DIR", FOLDER),
         ),
-        options=(Option("--forgotten"), Option("--seed"), Option("--device")),
+        options=(
+            Option("--held-out", shown="FILE"),
+            Option("--forgotten"),
+            Option("--seed"),
+            Option("--device"),
+        ),
         short="Train an audio encoder: what listeners would think of a sound.",
         help="""Train an audio encoder: it hears a track, and places it where the people are who would like it.
 
         STORE is a folder that `features` wrote, TOWER a trained user tower, LOG the listens. The tower stays as it is,
-        and places a person by what they heard before each track that they liked. Whole artists are held out, and what
-        is printed at the end is how well the encoder finds the listeners of their tracks, beside what popularity, an
-        untrained network, and an encoder that was trained on exchanged sounds find. OUT_DIR gets the encoder, which
-        `build-release --audio-encoder` takes, and metrics.json. A training that was stopped begins anew.
+        and places a person by what they heard before each track that they liked. FILE is what `hold-out` wrote: whole
+        artists that it never hears. What is printed at the end is how well the encoder finds the listeners of their
+        tracks, beside what popularity, an untrained network, and an encoder that was trained on exchanged sounds find.
+        OUT_DIR gets the encoder, which `build-release --audio-encoder` takes, and metrics.json. A training that was
+        stopped begins anew.
 
         \b
         Examples:
-          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/ours
-          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/near loss=infonce batch=256
-          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/quick controls=false steps=1000
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/ours --held-out held-out.csv
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/near --held-out held-out.csv \\
+            loss=infonce batch=256
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/quick --held-out held-out.csv \\
+            controls=false steps=1000
+        """,
+    ),
+    Job(
+        name="fine-tune-tower",
+        settings="offline.user_tower.fine_tuning:FineTuning",
+        run="offline.user_tower.fine_tune:run",
+        arguments=(
+            Argument("tower", "TOWER", FOLDER_THAT_IS),
+            Argument("encoder", "ENCODER", FOLDER_THAT_IS),
+            Argument("features", "STORE", FOLDER_THAT_IS),
+            Argument("log", "LOG"),
+            Argument("out", "OUT_DIR", FOLDER),
+        ),
+        options=(
+            Option("--held-out", shown="FILE"),
+            Option("--item-dropout"),
+            Option("--forgotten"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+            Option("--device"),
+        ),
+        short="Make a user tower ready for tracks that nobody has heard.",
+        help="""Fine-tune TOWER, so that tracks without a learned vector place people well by their sound.
+
+        ENCODER is the audio encoder that was trained against TOWER; STORE, LOG and FILE are those of both trainings. In
+        each step a share of the tracks (--item-dropout) enters histories as ENCODER places them. The vectors of TOWER's
+        tracks stay as they are. OUT_DIR gets a tower like any other, whose manifest names TOWER and ENCODER. What is
+        printed at the end is how many of the listens to come are found, before and after, for tracks with a learned
+        vector and for those of FILE. A training that was stopped goes on when the command is run again.
+
+        \b
+        Example:
+          tastewave-offline fine-tune-tower towers/mean encoders/ours features listens/ towers/tuned \\
+            --held-out held-out.csv
         """,
     ),
     Job(

@@ -49,6 +49,8 @@ class Outcome:
             f"with a validation AUC of {facts['valid_auc']:.4f}; {facts['examples_per_s']:,.0f} examples/s",
             f"{facts['tracks']['test']:,} tracks of artists that it never heard:",
         ]
+        if not facts["tower_left_them_out"]:
+            lines.append("(the tower was trained with these tracks: its places of people may know something of them)")
         for name, measured in self.metrics.items():
             auc = measured.auc
             lines.append(
@@ -71,15 +73,15 @@ def run(settings: EncoderTraining) -> Outcome:
     check_replaceable(out, ENCODER_MANIFEST)
     data = prepare(settings)
     cold = data.test
-    trained = fit(data, settings, sounds=data.sounds, steps=settings.steps)
+    trained = fit(data, settings, sounds=data.sounds, steps=settings.steps, valid=data.valid)
     metrics = {
         "encoder": cold.measure(cold_scores(trained.network, data, cold)),
         "popularity": cold.measure(cold.popularity()),
         "random": cold.measure(cold_scores(new_network(data, seed=settings.seed), data, cold)),
     }
     if settings.controls:
-        exchanged = data.sounds.exchanged(_exchange(data.trained, seed=settings.seed))
-        control = fit(data, settings, sounds=exchanged, steps=-(-settings.steps // 2))
+        exchanged = data.sounds.exchanged(exchange(data.trained, seed=settings.seed))
+        control = fit(data, settings, sounds=exchanged, steps=-(-settings.steps // 2), valid=None)
         metrics["permuted"] = cold.measure(cold_scores(control.network, data, cold))
     training = {
         "config": msgspec.to_builtins(settings),
@@ -98,7 +100,7 @@ def run(settings: EncoderTraining) -> Outcome:
     return Outcome(out=out, metrics=metrics, training=training)
 
 
-def _exchange(trained: NDArray[np.bool_], *, seed: int) -> NDArray[np.int64]:
+def exchange(trained: NDArray[np.bool_], *, seed: int) -> NDArray[np.int64]:
     """(tracks,) which track's sound each one has where those that are learned from have changed sounds."""
     sound_of = np.arange(len(trained))
     sound_of[trained] = np.random.default_rng(seed).permutation(sound_of[trained])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from offline.evaluation.floors import EASE_TRACKS
-from offline.evaluation.intervals import Leaf
 from offline.evaluation.measures import FEWEST_USERS
 from offline.pages.figures import day, plain, signed
 from offline.ranking.examples import PROTOCOLS
+from offline.ranking.intervals import Leaf
 
 Json = dict[str, Any]
 State = Literal["wins", "unclear", "loses", "none"]

@@ -1,8 +1,10 @@
-"""A track's file, here or wherever fsspec reads: what tells that it has changed, and its bytes."""
+"""A track's file, here or wherever fsspec reads: how it is shown, what tells that it has changed, and its bytes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,46 @@ from models.errors import FetchFailed, NotFound, TooLarge
 _BLOCK_BYTES = 1 << 20
 _MARKS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "updated", "mtime")
 """Under which names the file systems of fsspec tell what changes with a file."""
+
+
+_PLAIN_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^\s:@\[\]]*)(:[0-9]{0,5})?")
+_CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")  # fsspec reads zip://a.mp3::https://host/a.zip
+_QUERY = re.compile(r"[?#]")
+_SHOWN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/@'\"<>]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?")
+
+
+def shown(uri: str) -> str:
+    """How a store names a file: without user, password, query and fragment, which may be a key to it.
+
+        shown("https://host/a.mp3?token=abc")  # "https://host/a.mp3?sha256=9a3f..."
+
+    A hash stands in the place of the query: different files stay different, where the query says which one it is.
+    """
+    if "://" not in uri or uri.startswith("file:"):
+        return uri
+    return "::".join(map(_shown, _CHAIN.split(uri)))
+
+
+def _shown(uri: str) -> str:
+    address, *query = _QUERY.split(uri, maxsplit=1)
+    scheme, separator, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    host = host.rpartition("@")[2]
+    hidden = "".join(query)
+    if separator and not _PLAIN_HOST.fullmatch(host):  # a password with a slash in it
+        host, slash, path, hidden = "(withheld)", "", "", uri
+    mark = f"?sha256={hashlib.sha256(hidden.encode()).hexdigest()[:12]}" if hidden else ""
+    return f"{scheme}{separator}{host}{slash}{path}{mark}"
+
+
+def shown_message(message: str, uri: str) -> str:
+    """What was said of a file, without what `shown` leaves out: libraries name addresses in their errors."""
+    _, *query = _QUERY.split(uri, maxsplit=1)
+    if "://" not in uri or uri.startswith("file:"):
+        return message
+    for secret in filter(None, query):
+        message = message.replace(secret, "...")
+    return _SHOWN_ADDRESS.sub(r"\1\2", message)
 
 
 def stamp(uri: str) -> str | None:

@@ -15,7 +15,7 @@ from models.audio.windows import WindowPlan
 from models.errors import ProcessCrashed, SettingsError
 from models.mel import FRONT_END
 from models.release import Release, load_release
-from offline.features.audio_files import stamp
+from offline.features.audio_files import shown, stamp
 from offline.features.catalogue import read_catalogue
 from offline.features.hear import Hearing, Wanted, failed_shard
 from offline.features.settings import Features
@@ -77,7 +77,8 @@ def run(settings: Features) -> Outcome:
         claim(out, manifest)
         wanted, hearing = _wanted(catalogue["uri"].unique(maintain_order=True), hearing, out, bar)
         _hear(wanted, hearing, settings, out / SHARDS, bar)
-        tracks, failed = publish(out, catalogue)
+        known_as = pl.Series([shown(uri) for uri in catalogue["uri"]], dtype=pl.String)
+        tracks, failed = publish(out, catalogue.with_columns(uri=known_as))
     return Outcome(out=out, tracks=tracks, unchanged=catalogue["uri"].n_unique() - len(wanted), failed=failed)
 
 
@@ -98,6 +99,7 @@ def hearing_of(settings: Features) -> tuple[Hearing, StoreManifest]:
         lufs=lufs,
         max_bytes=settings.max_mb * 10**6,
         max_duration_s=settings.max_duration_s,
+        max_file_s=settings.max_file_s,
     )
     files = release.manifest.files
     manifest = StoreManifest(
@@ -135,7 +137,7 @@ def _wanted(uris: pl.Series, hearing: Hearing, out: Path, bar: Progress) -> tupl
     with ThreadPoolExecutor(_THREADS) as pool:
         stamps = bar.track(pool.map(stamp, uris), total=len(uris), description="Looking for changes")
         files = [Wanted(uri, mark) for uri, mark in zip(uris, stamps, strict=True)]
-    wanted = [file for file in files if file.stamp is None or heard.get(file.uri) != file.stamp]
+    wanted = [file for file in files if file.stamp is None or heard.get(shown(file.uri)) != file.stamp]
     return wanted, replace(hearing, known=known)
 
 
@@ -154,7 +156,10 @@ def _hear(wanted: Sequence[Wanted], hearing: Hearing, settings: Features, out: P
         file for _, files in heard(wanted, "Hearing tracks", at_once=settings.tracks_per_shard) for file in files
     ]
     for name, (file,) in heard(suspects, "Hearing those of processes that died", at_once=1):
-        message = f"{MOST_DEATHS} processes that heard it died; check the file, or leave it out"
+        message = (
+            f"{MOST_DEATHS} processes that heard it died, or were ended after {2 * settings.max_file_s:g} s; check the "
+            "file, or leave it out"
+        )
         seal(out / name, failed_shard(hearing, file, reason=ProcessCrashed.reason, message=message))
 
 

@@ -21,7 +21,8 @@ from models.features import feature_width, window_features
 from models.mel import MUSICNN, Float32, MelConfig, log_mel, musicnn_log_mel
 from models.musicnn import OUTPUTS, Musicnn, MusicnnFeatures
 from models.release import Release, load_release
-from offline.features.audio_files import opened
+from offline.features.audio_files import opened, shown, shown_message
+from offline.features.time_limit import time_limit
 from offline.spread import Files
 
 LOG_MEL = "log_mel"
@@ -52,7 +53,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a file.
 
     Attributes:
-        uri, stamp: of the file, as they were wanted.
+        uri, stamp: of the file; the uri as offline.features.audio_files.shown gives it.
         content: SHA-256 of its bytes; None where it could not be read.
         reason, message: why there are no features of it, where there are none.
         duration_s: of the track.
@@ -83,6 +84,7 @@ class Hearing:
         plan: which windows.
         lufs: how loud they are made; None where they are heard as they are.
         max_bytes, max_duration_s: of the largest file and the longest track.
+        max_file_s: the longest time that a file may take.
         known: SHA-256 of contents whose features there are already.
     """
 
@@ -95,6 +97,7 @@ class Hearing:
     lufs: float | None
     max_bytes: int
     max_duration_s: float
+    max_file_s: float
     known: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __call__(self, shard: Sequence[Wanted]) -> Files:
@@ -131,10 +134,13 @@ class Hearing:
     ) -> tuple[Row, dict[str, list[NDArray[Any]]]]:
         content = None
         try:
-            with opened(wanted.uri, max_bytes=self.max_bytes) as file:
+            with (
+                time_limit(self.max_file_s, what="hearing the track"),
+                opened(wanted.uri, max_bytes=self.max_bytes) as file,
+            ):
                 content = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
                 if content in self.known or content in here:
-                    return Row(uri=wanted.uri, stamp=wanted.stamp, content=content), {}
+                    return Row(uri=shown(wanted.uri), stamp=wanted.stamp, content=content), {}
                 file.seek(0)
                 audio, waveforms = self._decoded(file)
                 heard, patches = self._through_networks(waveforms[MUSICNN.sample_rate], networks)
@@ -151,7 +157,7 @@ class Hearing:
         except Exception as error:  # noqa: BLE001 - one file must not end a run over a million
             return _failed(wanted, content, TastewaveError.reason, f"{type(error).__name__}: {error}"), {}
         row = Row(
-            uri=wanted.uri,
+            uri=shown(wanted.uri),
             stamp=wanted.stamp,
             content=content,
             duration_s=audio.duration_s,
@@ -224,7 +230,8 @@ def _networks(where: str | None, release_id: str, models: tuple[str, ...]) -> di
 
 
 def _failed(wanted: Wanted, content: str | None, reason: str, message: str) -> Row:
-    return Row(uri=wanted.uri, stamp=wanted.stamp, content=content, reason=reason, message=message)
+    said = shown_message(message, wanted.uri)
+    return Row(uri=shown(wanted.uri), stamp=wanted.stamp, content=content, reason=reason, message=said)
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:

@@ -72,6 +72,10 @@ class Features(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     max_duration_s: Annotated[float, Meta(gt=0, description="Longest track, s.")] = 3 * 3600.0
 
+    max_file_s: Annotated[
+        float, Meta(gt=0, description="Longest time that reading and hearing a file may take, s; then it is skipped.")
+    ] = 600.0
+
     tracks_per_shard: Annotated[
         Count,
         Meta(description="Tracks of a shard: what a process has in memory, and what a run that is killed loses of it."),

@@ -2,7 +2,8 @@
 
 python tests/benchmarks/bench.py            # everything but listens-memory
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens, listens-table, users, encoder or listens-memory (13 million)
+                                            # listens, listens-table, users, encoder, encoder-training or
+                                            # listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from click.testing import CliRunner
 
 from models.audio.windows import WindowPlan, decode_windows
 from models.audio_encoder import load_audio_encoder
@@ -17,28 +16,25 @@ from models.errors import ReleaseError, SettingsError, TastewaveError
 from models.mel import ENCODER
 from models.user_tower import load_user_tower
 from offline.audio_encoder.data import EncoderData, prepare
-from offline.audio_encoder.fit import fit
-from offline.audio_encoder.held_out import Part, hold_out
+from offline.audio_encoder.fit import cold_scores, fit
 from offline.audio_encoder.pairs import liked_tracks, place_people
+from offline.audio_encoder.retrieval import figure
 from offline.audio_encoder.settings import EncoderTraining
 from offline.audio_encoder.sounds import Sounds, place_tracks
-from offline.audio_encoder.train import run
-from offline.cli import cli
+from offline.audio_encoder.train import exchange, run
+from offline.features.held_out import Part, hold_out
 from offline.features.store import open_store
 from offline.interactions.log import read_log
-from tests.offline.audio_encoder.tones import IDS, MEL, UNTIL, write_listens
+from tests.offline.audio_encoder.tones import IDS, MEL, UNTIL, is_low
 
 QUICK = {"mel": MEL, "steps": 40, "validate_every": 20, "batch": 32, "crop_s": 2.0, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def listens(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_listens(tmp_path_factory.mktemp("listens") / "log.parquet")
-
-
-@pytest.fixture(scope="module")
-def given(tones_store: Path, tones_tower: Path, listens: str) -> dict[str, Any]:
-    return {"store": str(tones_store), "tower": str(tones_tower), "log": listens, "out": "nowhere", **QUICK}
+def given(tones_store: Path, tones_tower: Path, tones_log: Path) -> dict[str, Any]:
+    held_out = str(tones_store.with_name("held-out.csv"))
+    paths = {"store": str(tones_store), "tower": str(tones_tower), "log": str(tones_log), "held_out": held_out}
+    return {**paths, "out": "nowhere", **QUICK}
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +49,9 @@ def names(store: Path, part: Part) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def done(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory):
+def done(tones_encoder: Path):
     """The folder of an encoder, and what the command printed."""
-    out = tmp_path_factory.mktemp("encoders") / "ours"
-    words = ["steps=40", "validate_every=20", "batch=32", "crop_s=2", "name=ours",
-             "mel={sample_rate=8000, n_fft=512, hop_length=256, n_mels=24}"]  # fmt: skip
-    arguments = [given["store"], given["tower"], given["log"], str(out), *words, "--device", "cpu"]
-    shown = CliRunner().invoke(cli, ["train-audio-encoder", *arguments])
-    assert shown.exit_code == 0, shown.exception
-    return out, shown.output
+    return tones_encoder, tones_encoder.with_name("shown.txt").read_text()
 
 
 def test_the_listeners_of_tracks_that_it_never_heard_are_found_by_their_sound_alone(done):
@@ -105,7 +95,7 @@ def test_the_folder_is_an_encoder_of_the_tower_s_width_and_says_how_it_was_made(
 
 def test_the_sealed_encoder_places_a_track_where_training_saw_it(done, data: EncoderData, given):
     encoder = load_audio_encoder(done[0])
-    trained = fit(data, EncoderTraining(**given), sounds=data.sounds, steps=40)
+    trained = fit(data, EncoderTraining(**given), sounds=data.sounds, steps=40, valid=data.valid)
     low, high = place_tracks(trained.network, data.sounds, [0, 40], frames=data.frames, device=data.device)
     assert low @ high < 0.8
     for track_id, place in ((IDS[0], low), (IDS[40], high)):
@@ -130,7 +120,7 @@ def test_tracks_that_are_held_out_are_never_heard_in_training_and_place_nobody(
     recorded = Recorded(open_store(tones_store), pl.Series(IDS), np.arange(len(IDS)))
     for loss in ("hinge", "infonce"):
         settings = EncoderTraining(**given | {"loss": loss, "batch": 200, "negatives": 2})
-        fit(data, settings, sounds=recorded, steps=2)
+        fit(data, settings, sounds=recorded, steps=2, valid=None)
     assert heard == set(IDS) - held_out
     assert {IDS[track] for track in data.test.tracks} == names(tones_store, Part.TEST)
     assert data.pairs.liked.at.max() < UNTIL
@@ -146,14 +136,32 @@ def test_tracks_that_are_held_out_are_never_heard_in_training_and_place_nobody(
     np.testing.assert_array_equal(data.pairs.liked.vectors, liked.vectors)
 
 
+def test_a_control_takes_its_last_step_and_knows_no_more_than_chance(data: EncoderData, given):
+    """Of exchanges that leave as many tracks with a sound of their own kind as with one of the other."""
+    low, aucs = np.array([is_low(int(name[1:])) for name in IDS]), []
+    for seed in range(200):
+        sound_of = exchange(data.trained, seed=seed)
+        if (low == low[sound_of])[data.trained].mean() != 0.5:
+            continue
+        sounds = data.sounds.exchanged(sound_of)
+        control = fit(data, EncoderTraining(**given), sounds=sounds, steps=20, valid=None)
+        assert (control.best_step, control.course) == (20, [])
+        aucs.append(data.test.auc(cold_scores(control.network, data, data.test)))
+        if len(aucs) == 4:
+            break
+    found = figure(np.mean(aucs, axis=0))
+    assert found.low <= 0.5 <= found.high
+    assert found.value == pytest.approx(0.5, abs=0.15)
+
+
 def test_infonce_learns_as_well(data: EncoderData, given):
     settings = EncoderTraining(**given | {"loss": "infonce"})
-    assert fit(data, settings, sounds=data.sounds, steps=40).valid_auc > 0.75
+    assert fit(data, settings, sounds=data.sounds, steps=40, valid=data.valid).valid_auc > 0.75
 
 
 def test_equal_seeds_give_equal_encoders_and_others_give_others(data: EncoderData, given):
     def weights(seed: int) -> torch.Tensor:
-        trained = fit(data, EncoderTraining(**given | {"seed": seed}), sounds=data.sounds, steps=4)
+        trained = fit(data, EncoderTraining(**given | {"seed": seed}), sounds=data.sounds, steps=4, valid=None)
         return torch.cat([weight.flatten() for weight in trained.network.parameters()])
 
     first, same, other = weights(0), weights(0), weights(1)
@@ -167,13 +175,13 @@ def test_a_training_ends_when_validations_bring_nothing_better_and_keeps_the_bes
     aucs = iter([0.6, 0.7, 0.65, 0.7, 0.9])
     monkeypatch.setattr(type(data.valid), "auc", lambda *_: np.array([next(aucs)]))
     settings = EncoderTraining(**given | {"validate_every": 2, "patience": 2})
-    trained = fit(data, settings, sounds=data.sounds, steps=10)
+    trained = fit(data, settings, sounds=data.sounds, steps=10, valid=data.valid)
     assert (trained.best_step, trained.valid_auc, len(trained.course)) == (4, 0.7, 4)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(data: EncoderData, given):
     with pytest.raises(SettingsError, match="the loss is no number any more after 20 steps; run this again with"):
-        fit(data, EncoderTraining(**given | {"learning_rate": 1e30}), sounds=data.sounds, steps=20)
+        fit(data, EncoderTraining(**given | {"learning_rate": 1e30}), sounds=data.sounds, steps=20, valid=None)
 
 
 def write(path: Path, *rows: tuple[str, str, int]) -> str:
@@ -186,10 +194,11 @@ def write(path: Path, *rows: tuple[str, str, int]) -> str:
     [
         ({"mel": ENCODER}, ReleaseError, "the features in .* are others: log-mels .* compute them again"),
         ({"log": "others.parquet"}, SettingsError, "has no track of .*store; compute the features"),
-        ({"log": "one.parquet"}, SettingsError, "too few artists: none is left for"),
+        ({"log": "one.parquet"}, SettingsError, "leaves none for valid; write it anew"),
         ({"log": "late.parquet"}, SettingsError, "has no liked track of .* by somebody with a history, and before"),
         ({"store": "nowhere"}, ReleaseError, "nowhere has no store.json"),
         ({"tower": "nowhere"}, ReleaseError, "nowhere"),
+        ({"held_out": "nowhere"}, SettingsError, "nowhere cannot be read .*; name a file that `hold-out` wrote"),
         ({"device": "cuda"}, SettingsError, "device=cuda, but PyTorch finds no GPU here"),
     ],
 )
@@ -200,7 +209,9 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_leaves_nothing(given, 
     write(tmp_path / "one.parquet", ("ann", IDS[0], UNTIL - 2000), ("ann", IDS[1], UNTIL - 1000))
     write(tmp_path / "late.parquet", *((f"u{user}", track, UNTIL + place) for user in range(4)
           for place, track in enumerate(IDS) if place % 4 == user))  # fmt: skip
-    paths = {name: str(tmp_path / value) for name, value in changes.items() if name in ("log", "store", "tower")}
+    paths = {
+        name: str(tmp_path / value) for name, value in changes.items() if name in ("log", "store", "tower", "held_out")
+    }
     settings = EncoderTraining(**given | changes | paths | {"out": str(tmp_path / "out")})
     with pytest.raises(error, match=says) as refused:
         run(settings)

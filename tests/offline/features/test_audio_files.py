@@ -1,5 +1,6 @@
 import functools
 import os
+import re
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,7 @@ import fsspec
 import pytest
 
 from models.errors import FetchFailed, NotFound, TooLarge
-from offline.features.audio_files import opened, stamp
+from offline.features.audio_files import opened, shown, shown_message, stamp
 
 
 def content(uri: str, *, max_bytes: int = 1000) -> bytes:
@@ -89,3 +90,35 @@ def test_a_file_on_the_web_is_read_and_its_change_is_seen(tmp_path: Path, web: s
         content(uri, max_bytes=499)
     with pytest.raises(NotFound):
         content(f"{web}/b.wav")
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/music/what?.wav", r"/music/what\?\.wav"),
+        ("file:///music/a%3F.wav", r"file:///music/a%3F\.wav"),
+        ("s3://bucket/mail@home/a.mp3", r"s3://bucket/mail@home/a\.mp3"),
+        ("https://[::1]:8080/a.mp3", r"https://\[::1\]:8080/a\.mp3"),
+        ("https://host/a.mp3?X-Amz-Signature=secret", r"https://host/a\.mp3\?sha256=[0-9a-f]{12}"),
+        ("https://ann:secret@host:443/a.mp3#secret", r"https://host:443/a\.mp3\?sha256=[0-9a-f]{12}"),
+        ("ftp://ann:sec/ret@host/a.mp3", r"ftp://\(withheld\)\?sha256=[0-9a-f]{12}"),
+        ("zip://a.mp3::https://host/a.zip?sig=secret", r"zip://a\.mp3::https://host/a\.zip\?sha256=[0-9a-f]{12}"),
+    ],
+)
+def test_a_file_is_shown_without_what_may_be_a_key_to_it(uri, expected):
+    assert re.fullmatch(expected, shown(uri))
+
+
+def test_files_that_a_query_tells_apart_stay_apart():
+    names = [shown(f"https://host/get?id={number}") for number in range(100)]
+    assert len(set(names)) == 100
+    assert shown("https://host/get?id=7") == names[7]
+
+
+def test_what_a_library_says_of_a_signed_address_is_shown_without_the_signature():
+    uri = "https://ann:word@host/a.mp3?sig=secret&e=1"
+    message = f"{uri} cannot be read (404, url='https://host/a.mp3?sig=secret&e=1'; sig=secret&e=1 has ended); run this"
+    assert shown_message(message, uri) == (
+        "https://host/a.mp3 cannot be read (404, url='https://host/a.mp3'; ... has ended); run this"
+    )
+    assert shown_message("/a?b.mp3 is not there", "/a?b.mp3") == "/a?b.mp3 is not there"

@@ -4,10 +4,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import polars as pl
 import pytest
@@ -20,8 +22,9 @@ from models.mel import MUSICNN, MelConfig, log_mel
 from models.release import load_release
 from models.tagger import Tagger
 from offline.features import extract
+from offline.features.hear import Wanted
 from offline.features.settings import Features
-from offline.features.store import FeatureStore, open_store
+from offline.features.store import FeatureStore, open_store, settled
 from tests.offline.features.catalogues import write_folder, write_table
 from tests.offline.features.dying import DyingHearing
 from tests.platform.music import write_music
@@ -301,3 +304,35 @@ def test_the_tables_can_be_read_by_others(made: Path):
     log_mels = np.load(made / "shards" / "000000" / "log_mel.npy", mmap_mode="r")
     last = tracks.filter(shard="000000").row(-1, named=True)
     assert log_mels.shape == (last["frames"][-1], 96)
+
+
+def test_no_file_of_a_store_holds_a_signature_and_a_signed_file_is_found_again(
+    music: Path, tmp_path: Path, light: dict[str, Any]
+):
+    """Files in memory stand for those behind signed addresses: fsspec gives them the whole address as their name."""
+    signed = "memory://music/one.wav?sig=verysecret"
+    fsspec.filesystem("memory").pipe(signed, (music / "blues" / "one.wav").read_bytes())
+    table, out = tmp_path / "tracks.csv", tmp_path / "store"
+    write_table(table, {"track_id": ["a", "gone"], "uri": [signed, "memory://music/gone.wav?sig=verysecret"]})
+    # Processes of their own would have another memory.
+    settings = Features(catalogue=str(table), out=str(out), **light)
+    hearing, _ = extract.hearing_of(settings)
+    files = hearing([Wanted(signed, "1 1"), Wanted("memory://music/gone.wav?sig=verysecret", None)])
+    rows = pl.read_parquet(files["tracks.parquet"])
+    assert rows["reason"].to_list() == [None, "not_found"]
+    assert len(rows["starts_ms"][0]) == 1
+    assert not any(b"verysecret" in content for content in files.values())
+    compute(table, out, **light)
+    assert failures(out).keys() == {"a", "gone"}
+    assert not any(b"verysecret" in path.read_bytes() for path in out.rglob("*") if path.is_file())
+
+
+def test_a_file_that_takes_too_long_is_skipped_and_tried_again_another_time(
+    music: Path, light: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    hearing, _ = extract.hearing_of(Features(catalogue="none", out="none", max_file_s=0.2, **light))
+    monkeypatch.setattr(type(hearing), "_decoded", lambda *_: threading.Event().wait(60))
+    rows = pl.read_parquet(hearing([Wanted(str(music / "blues" / "one.wav"), "1 1")])["tracks.parquet"])
+    assert rows["reason"].to_list() == ["process_timed_out"]
+    assert "took longer than 0.2 s" in rows["message"][0]
+    assert settled(rows).is_empty()
