@@ -21,6 +21,7 @@ demo: servers .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; yo
 
 # Bytecode is kept even where the environment says otherwise: each process would compile all tests again.
 test: servers .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"
+	@PYTHON=$(PYTHON) deploy/local/system.sh tests
 	@$(BIN)/python -m deploy.local prepare
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
