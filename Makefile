@@ -21,6 +21,7 @@ demo: servers .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; yo
 
 # Bytecode is kept even where the environment says otherwise: each process would compile all tests again.
 test: servers .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"
+	@PYTHON=$(PYTHON) deploy/local/system.sh tests
 	@$(BIN)/python -m deploy.local prepare
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
@@ -59,6 +60,7 @@ locks: .venv/.build ## Renew the locked versions of all dependencies
 	echo musicnn==0.1.0 | $(COMPILE) --no-deps - -o $(LOCKS)/musicnn.txt
 	printf '%s\n' recbole==1.2.1 'numpy<2' 'pandas<3' "$$(grep -o '^torch==[0-9.]*' $(LOCKS)/dev.txt)" | $(COMPILE) - -o $(LOCKS)/recbole.txt
 	{ echo quixstreams==3.28.1; grep -o '^[^ ]*==[^ ]*' $(LOCKS)/worker.txt | grep -v ^pydantic; } | $(COMPILE) - -o $(LOCKS)/quix.txt
+	echo 'feast[redis]' | $(COMPILE) - -o $(LOCKS)/feast.txt
 	echo atheris==3.0.0 | $(COMPILE) --no-deps - -o $(LOCKS)/fuzz.txt
 	printf '%s\n' uv hatchling editables | $(COMPILE) - -o $(LOCKS)/build.txt
 

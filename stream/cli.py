@@ -161,6 +161,32 @@ def topics_check() -> None:
         sys.exit(1)
 
 
+@cli.group()
+def contract() -> None:
+    """Check what other services read."""
+
+
+@contract.command("check")
+@click.argument("url", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+def contract_check(url: str | None, as_json: bool) -> None:
+    """Look at every key of tastewave in a Redis, and list what is not as contract 1 says.
+
+    URL is that of a Redis; without it, the one of TASTEWAVE_REDIS_URL. Nothing is written. The exit status is 1 when
+    something breaks the contract.
+
+    \b
+    Examples:
+      tastewave contract check
+      tastewave contract check redis://localhost:6379 --json | jq '.breaches[0]'
+    """
+    from stream.commands.contract import check_contract
+    from stream.settings import load_settings
+
+    if not check_contract(load_settings().redis, url=url, as_json=as_json):
+        sys.exit(1)
+
+
 @cli.command("parity")
 @click.option("--sample", default=1000, show_default=True, type=click.IntRange(min=1), help="How many users to draw.")
 @click.option(

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what tastewave is run and tested with, where it is missing: on Debian and its kin, as root. Others are told
-# what to install. `system.sh python` looks only at what .venv needs.
+# what to install. `system.sh python` looks only at what .venv needs, `system.sh tests` also at what only tests run: the
+# readers in other languages, Prometheus, and a browser.
 set -eu
 
 missing="" needs="venv"
@@ -15,6 +16,15 @@ if [ "${1:-}" != python ]; then
     need setpriv util-linux
 fi
 "${PYTHON:-python3}" -c "import ensurepip" 2>/dev/null || missing="$missing python3-venv"
+if [ "${1:-}" = tests ]; then
+    needs="$needs, a JDK, Go, Node.js, Prometheus and Chromium"
+    need javac default-jdk-headless
+    need go golang-go
+    need node nodejs
+    need npm npm
+    need promtool prometheus
+    need chromium chromium
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -23,6 +23,7 @@ import click
 import encoder
 import listens_memory
 import listens_path
+import reader_path
 import tracks_path
 import users_store
 from robustness import robustness
@@ -92,7 +93,14 @@ def tag(folder: Path) -> Figures:
 
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
-PARTS |= tracks_path.PARTS | listens_path.PARTS | listens_memory.PARTS | users_store.PARTS | encoder.PARTS
+PARTS |= (
+    tracks_path.PARTS
+    | listens_path.PARTS
+    | listens_memory.PARTS
+    | users_store.PARTS
+    | encoder.PARTS
+    | reader_path.PARTS
+)
 LONG = {"listens-memory"}
 
 

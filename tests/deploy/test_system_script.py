@@ -11,6 +11,10 @@ NEEDED = {
     "redis-server": "redis-server", "java": "default-jre-headless", "mvn": "maven", "setpriv": "util-linux",
     "python3": "python3-venv",
 }  # fmt: skip
+NEEDED_BY_TESTS = {
+    "javac": "default-jdk-headless", "go": "golang-go", "node": "nodejs", "npm": "npm", "promtool": "prometheus",
+    "chromium": "chromium",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -74,3 +78,12 @@ def test_python_alone_needs_neither_java_nor_redis(machine: Path):
     done = run(machine, "python")
     assert done.returncode == 1
     assert done.stderr == "tastewave needs venv; install what is missing: sudo apt-get install python3-venv\n"
+
+
+def test_what_only_tests_run_is_asked_for_by_tests_alone(machine: Path):
+    assert run(machine).returncode == 0
+    done = run(machine, "tests")
+    assert done.stdout.splitlines()[0] == f"Installing {' '.join(NEEDED_BY_TESTS.values())} ..."
+    for name in NEEDED_BY_TESTS:
+        add(machine, name, "exit 0")
+    assert run(machine, "tests").stdout == ""
