@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from models.errors import SettingsError
+from models.features import feature_width
 from models.genre import GenreHead
 from models.label_rule import LabelRule, parent_of
 from offline.genre.kinds import tag_kinds
@@ -68,6 +69,7 @@ def fit(
     targets = labels.astype(np.float64) if labels.ndim == 2 else np.eye(len(settings.classes))[labels]
     dual, biases = machine(rbf_kernel(points, gamma=gamma), targets, of_track, ridge=ridge)
     projection = pca.components_.T * weights[:, None] / scaler.scale_[:, None]
+    widths = [block.width for block in settings.inputs]
     return GenreHead(
         classes=settings.classes,
         inputs=tuple(block.name for block in settings.inputs),
@@ -84,6 +86,7 @@ def fit(
         max_distance=float(np.finfo(np.float64).max),
         kinds=tag_kinds(settings.kinds, settings.classes),
         several=_uncalibrated(settings.classes) if labels.ndim == 2 else None,
+        widths=() if all(feature_width(block.name) for block in settings.inputs) else tuple(widths),
     )
 
 

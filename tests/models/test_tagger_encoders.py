@@ -166,12 +166,26 @@ def test_a_head_that_hears_wider_blocks_than_the_release_gives_is_refused(tmp_pa
     block = write_filterbank(tmp_path / "foreign", dim=7)
     made = head("msd.taggram.mean", "foreign.embedding", columns=58)
     release = load_release(taste.write_release(tmp_path / "release", None, blocks={"foreign": block}, head=made))
-    with pytest.raises(ReleaseError, match=r"takes 58 columns, msd.taggram.mean, foreign.embedding have \[50, 7\]"):
+    with pytest.raises(ReleaseError, match=r"takes 8 columns of foreign\.embedding, the release gives 7"):
         Tagger(release)
     plain = replace(made, plain=head("foreign.embedding", columns=6))
     release = load_release(taste.write_release(tmp_path / "plain", None, blocks={"foreign": block}, head=plain))
-    with pytest.raises(ReleaseError, match="takes 5"):
+    with pytest.raises(ReleaseError, match="takes 8"):
         Tagger(release)
+
+
+def test_blocks_whose_widths_are_swapped_are_refused_and_each_in_its_own_width_is_taken(tmp_path: Path):
+    """Together they are as wide as what the head takes, so that only their names tell."""
+    wide, narrow = (write_filterbank(tmp_path / f"{dim}", dim=dim) for dim in (9, 7))
+    made = head("wide.embedding", "narrow.embedding", columns=16, widths=(9, 7))
+    fitting = taste.write_release(tmp_path / "fitting", None, blocks={"wide": wide, "narrow": narrow}, head=made)
+    assert load_release(fitting).genre_head().columns == {"wide.embedding": 9, "narrow.embedding": 7}
+    swapped = taste.write_release(tmp_path / "swapped", None, blocks={"wide": narrow, "narrow": wide}, head=made)
+    with pytest.raises(ReleaseError, match=r"takes 9 columns of wide\.embedding, the release gives 7"):
+        Tagger(load_release(swapped))
+    alone = taste.write_release(tmp_path / "alone", None, blocks={"wide": wide}, head=made)
+    with pytest.raises(ReleaseError, match=r"hears narrow\.embedding, which nothing in the release gives"):
+        Tagger(load_release(alone))
 
 
 def test_a_release_that_lacks_a_file_of_an_encoder_is_refused(tmp_path: Path):
