@@ -6,7 +6,7 @@ script of several keys until the slot has moved, and scripts of one key go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import uuid4
@@ -35,21 +35,23 @@ class PublishedFeatures(msgspec.Struct, frozen=True, array_like=True):
         event_time, event_id: of the upload that was heard; the time in ms.
         content: version of the front end, and hash of the audio file.
         networks: the networks that heard it, each with the hash of its file.
+        encoders: the hashes of the audio encoders that heard it.
     """
 
     event_time: int
     event_id: str
     content: str
     networks: Mapping[str, str]
+    encoders: tuple[str, ...] = ()
 
     @property
     def event(self) -> tuple[int, str]:
         """The place of the upload among those of its track."""
         return self.event_time, self.event_id
 
-    def heard_by(self, networks: Mapping[str, str]) -> bool:
-        """Whether these networks are among those that heard the track."""
-        return networks.items() <= self.networks.items()
+    def heard_by(self, networks: Mapping[str, str], encoders: Collection[str]) -> bool:
+        """Whether these networks and encoders are among those that heard the track."""
+        return networks.items() <= self.networks.items() and set(encoders) <= set(self.encoders)
 
 
 _LOCK_S = 15.0  # as long as a request to Kafka may take
