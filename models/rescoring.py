@@ -32,7 +32,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 _TRACKS_AT_ONCE = 256  # their distances from the training tracks stay in the cache of a core
-_WHOLE = "features that are whole"
+WHOLE = "features that are whole"
+"""What damaged features lack."""
 _SIZES = (2 * OUTPUTS["max_pool"], 2 * OUTPUTS["tags"], 2 * OUTPUTS["tags"])
 
 
@@ -121,7 +122,7 @@ class Rescorer:
         of_encoders = [(track.vectors[hash_], 4 * self._dims[hash_]) for hash_ in encoders]
         whole = windows > 0 and all(len(rows) == windows and all(map(_is_whole, rows)) for rows in of_models)
         whole = whole and all(list(map(len, vectors)) == [size] * windows for vectors, size in of_encoders)
-        return None if whole else _WHOLE
+        return None if whole else WHOLE
 
     def _answers_of_whole(self, tracks: Sequence[TrackFeatures], tagged_at: int) -> list[TrackTagged | Lacking]:
         if not tracks:
@@ -137,7 +138,7 @@ class Rescorer:
             are_fine: list[bool] = fine.tolist()
             pairs = list(zip(tracks, are_fine, strict=True))
             rest = iter(self._answers_of_whole([track for track, is_fine in pairs if is_fine], tagged_at))
-            return [next(rest) if is_fine else Lacking(track.track_id, _WHOLE) for track, is_fine in pairs]
+            return [next(rest) if is_fine else Lacking(track.track_id, WHOLE) for track, is_fine in pairs]
         tags = self._tags(tracks, blocks[f"{self._tags_network}.taggram.mean"], windows)
         decisions = self._decisions(tracks, blocks, windows)
         return [
@@ -175,7 +176,7 @@ class Rescorer:
         for head, chosen in ((self._head, hears), (self._head.plain, ~hears)):
             if head and chosen.any():
                 of_windows = np.repeat(chosen, windows)
-                features = np.concatenate([blocks[name][of_windows] for name in head.inputs], axis=1, dtype=np.float64)
+                features = np.concatenate([blocks[name][of_windows] for name in head.inputs], axis=1)
                 tags = blocks[head.kinds.feature][of_windows] if head.kinds else None
                 decided = head.decide_all(features, tags, windows=windows[chosen])
                 decisions |= dict(zip(np.flatnonzero(chosen).tolist(), decided, strict=True))

@@ -33,6 +33,7 @@ from models.label_rule import LabelRule, parent_of
 from offline.genre.kinds import tag_kinds
 from offline.genre.settings import HeadTraining
 
+Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Labels = NDArray[Any]
@@ -161,7 +162,7 @@ def folds(count: int, labels: Labels, artists: Int64, *, seed: int) -> Iterator[
     yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(of_track, of_track, artists)
 
 
-def rightness(decisions: Float64, labels: Labels) -> Float64:
+def rightness(decisions: Float, labels: Labels) -> Float64:
     """(tracks,) 0 to 1: whether the greatest decision value (tracks, classes) is that of the track's genre.
 
     Of several labels it is the average precision of the order in which the decision values put the labels (Schapire &

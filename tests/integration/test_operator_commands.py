@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,16 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from models.contract import DEAD_LETTER, LISTENS, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
+from models.contract import (
+    DEAD_LETTER,
+    LISTENS,
+    LIVE_KEY,
+    TRACKS_TAGGED,
+    TRACKS_UPLOADED,
+    track_fields,
+    track_key,
+    user_key,
+)
 from models.events import Listen, TrackTagged, TrackUploaded, decode_event, encode_event
 from models.release import load_release
 from stream.broker.dead_letters import dead_letter
@@ -26,6 +35,7 @@ from stream.broker.operator import kafka_client, partitions_of, records_between
 from stream.commands.dead_letters import latest_dead_letters
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client, sync_client
+from stream.store.coverage import coverage
 
 pytestmark = pytest.mark.servers
 
@@ -486,6 +496,59 @@ def test_a_release_goes_live_that_has_answers_or_is_the_configured_one(tastewave
         "release", "activate", other, "--force"
     )
     assert client.hget(LIVE_KEY, "release").decode() == other
+
+
+def write_answers(client: redis.Redis, release: str, statuses: Iterable[str], *, prefix: str = "tw") -> None:
+    pipeline = client.pipeline(transaction=False)
+    for number, status in enumerate(statuses):
+        pipeline.hset(track_key(release, f"t{number}", prefix=prefix), "status", status)
+    pipeline.execute()
+
+
+def test_a_release_that_would_blank_tracks_or_users_is_refused_unless_forced(
+    tastewave: Shell, client: redis.Redis
+) -> None:
+    live, new = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+    client.hset(LIVE_KEY, "release", live)
+    write_answers(client, live, ["tagged", "abstained"] * 500 + ["failed"] * 300)
+    write_answers(client, new, ["abstained", "tagged"] * 497)
+    write_answers(client, new, ["tagged"] * 1000, prefix="another")
+    tastewave("release", "activate", new, rc=1)
+    assert f"release {new} covers 99.40 % of all 1,000 tracks of the live release {live}, and 99.5 %" in tastewave.error
+    assert "run `tastewave release rescore` with it" in tastewave.error
+    assert client.hget(LIVE_KEY, "release").decode() == live
+    client.hset(track_key(new, "t999"), "status", "failed")  # readers would find nothing there either
+    tastewave("release", "activate", new, rc=1)
+    client.hset(track_key(new, "t999"), "status", "tagged")
+    client.hset(user_key(live, "ann"), "source", "history")
+    tastewave("release", "activate", new, rc=1)
+    assert f"release {new} covers 0.00 % of all 1 users of the live release {live}" in tastewave.error
+    assert "run `tastewave users rebuild` with it" in tastewave.error
+    client.hset(user_key(new, "ann"), "source", "global")
+    assert f"{new} is live" in tastewave("release", "activate", new)
+    tastewave("release", "activate", "cccccccccccc", "--force")
+    assert client.hget(LIVE_KEY, "release").decode() == "cccccccccccc"
+    client.hset(LIVE_KEY, "release", live)
+    client.delete(track_key(new, "t1"), track_key(new, "t2"), user_key(new, "ann"))
+    tastewave("release", "activate", new, rc=1)
+    assert f"{new} is live" in tastewave("release", "activate", new, least_coverage="0")
+
+
+def test_of_many_keys_some_are_drawn_and_all_are_counted_where_those_do_not_tell(client: redis.Redis) -> None:
+    live, new = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+    write_answers(client, live, ["tagged"] * 50_000)
+    write_answers(client, new, ["tagged"] * 49_500)  # in the order of writing, the first 20,000 would all be covered
+    options = {"of": live, "by": new, "key_prefix": "tw"}
+    drawn = coverage(client, "track", least=0.995, **options)
+    assert 20_000 <= drawn.keys < 25_000
+    assert not drawn.whole
+    assert drawn.tells(0.995) is False
+    assert drawn.share == pytest.approx(0.99, abs=0.004)  # five standard errors
+    assert coverage(client, "track", least=0.9, **options).keys < 25_000
+    close = coverage(client, "track", least=0.99, **options)
+    assert (close.keys, close.covered, close.whole, close.tells(0.99)) == (50_000, 49_500, True, True)
+    assert close.tells(0.9901) is False
+    assert coverage(client, "user", least=0.99, **options).tells(0.99)  # there are none
 
 
 async def test_clients_reach_the_server_and_return_bytes(settings: Settings) -> None:
