@@ -24,7 +24,7 @@ from models.signature import check_signature
 
 if TYPE_CHECKING:
     from models.artists import ArtistTable
-    from models.audio_encoder import AudioEncoder
+    from models.audio_encoder import AudioEncoder, EncoderManifest
     from models.genre import GenreHead
     from models.musicnn import Musicnn
     from models.user_tower import UserTower
@@ -230,14 +230,17 @@ class Release:
         if self.configuration.audio_encoder is msgspec.UNSET:
             return None
         encoder = load_audio_encoder(self.folder, manifest_name=self.configuration.audio_encoder)
-        manifest = encoder.manifest
+        self._check_space(encoder.manifest)
+        return encoder
+
+    def _check_space(self, manifest: EncoderManifest) -> None:
+        """Raise ReleaseError where the audio encoder is of another taste space than the release."""
         if manifest.dim != self.configuration.embedding_dim or not manifest.unit_norm:
             raise ReleaseError(
                 f"the audio encoder {manifest.name} gives {manifest.dim} dimensions with unit_norm "
                 f"{str(manifest.unit_norm).lower()}, the taste space of the release has "
                 f"{self.configuration.embedding_dim} with unit norm; {_ADVICE}"
             )
-        return encoder
 
     def blocks(self) -> dict[str, AudioEncoder]:
         """The further networks that the genre head hears, by name. Raises ReleaseError as load_audio_encoder."""
@@ -247,11 +250,13 @@ class Release:
         return {name: load_audio_encoder(self.folder, manifest_name=manifest) for name, manifest in blocks.items()}
 
     def embedding_widths(self) -> dict[str, int]:
-        """How wide the features are that audio encoders give."""
+        """How wide the features are that audio encoders give. Raises ReleaseError as audio_encoder."""
         from models.audio_encoder import read_encoder_manifest
         from models.features import EMBEDDING, embedding_of
 
         dim, blocks = self.configuration.embedding_dim, self.configuration.blocks or {}
+        if self.configuration.audio_encoder:
+            self._check_space(read_encoder_manifest(self.folder / self.configuration.audio_encoder))
         of_blocks = {embedding_of(name): read_encoder_manifest(self.folder / blocks[name]).dim for name in blocks}
         return of_blocks | ({EMBEDDING: dim} if dim else {})
 

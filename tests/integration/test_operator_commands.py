@@ -1,5 +1,6 @@
 """The commands of operators on the real servers; a thread of the test stands for the worker."""
 
+import dataclasses
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ from models.release import load_release
 from stream.broker.dead_letters import dead_letter
 from stream.broker.operator import kafka_client, partitions_of, records_between
 from stream.commands.dead_letters import latest_dead_letters
+from stream.commands.release import ReleaseCoversTooLittle, activate_release
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client, sync_client
 from stream.store.coverage import coverage
@@ -498,55 +500,61 @@ def test_a_release_goes_live_that_has_answers_or_is_the_configured_one(tastewave
     assert client.hget(LIVE_KEY, "release").decode() == other
 
 
-def write_answers(client: redis.Redis, release: str, statuses: Iterable[str], *, prefix: str = "tw") -> None:
-    pipeline = client.pipeline(transaction=False)
-    for number, status in enumerate(statuses):
-        pipeline.hset(track_key(release, f"t{number}", prefix=prefix), "status", status)
-    pipeline.execute()
+def write_answers(client: redis.Redis, release: str, status: str, first: int, last: int, *, prefix: str = "tw") -> None:
+    """Answers to the tracks of these numbers, with nothing but their status."""
+    lua = "for at = ARGV[1], ARGV[2] do redis.call('HSET', KEYS[1] .. at .. '}', 'status', ARGV[3]) end"
+    client.eval(lua, 1, track_key(release, "t", prefix=prefix)[:-1], first, last, status)
 
 
 def test_a_release_that_would_blank_tracks_or_users_is_refused_unless_forced(
-    tastewave: Shell, client: redis.Redis
+    settings: Settings, client: redis.Redis
 ) -> None:
     live, new = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
     client.hset(LIVE_KEY, "release", live)
-    write_answers(client, live, ["tagged", "abstained"] * 500 + ["failed"] * 300)
-    write_answers(client, new, ["abstained", "tagged"] * 497)
-    write_answers(client, new, ["tagged"] * 1000, prefix="another")
-    tastewave("release", "activate", new, rc=1)
-    assert f"release {new} covers 99.40 % of all 1,000 tracks of the live release {live}, and 99.5 %" in tastewave.error
-    assert "run `tastewave release rescore` with it" in tastewave.error
+    write_answers(client, live, "tagged", 1, 500)
+    write_answers(client, live, "abstained", 501, 1000)
+    write_answers(client, live, "failed", 1001, 1300)
+    write_answers(client, new, "abstained", 1, 994)
+    write_answers(client, new, "tagged", 1, 1000, prefix="another")
+    of_tracks = f"release {new} covers 99.40 % of all 1,000 tracks of the live release {live}, and 99.5 % are needed"
+    with pytest.raises(ReleaseCoversTooLittle, match=f"{of_tracks}.*`tastewave release rescore`"):
+        activate_release(settings, new)
     assert client.hget(LIVE_KEY, "release").decode() == live
-    client.hset(track_key(new, "t999"), "status", "failed")  # readers would find nothing there either
-    tastewave("release", "activate", new, rc=1)
-    client.hset(track_key(new, "t999"), "status", "tagged")
+    client.hset(track_key(new, "t1000"), "status", "failed")  # readers would find nothing there either
+    with pytest.raises(ReleaseCoversTooLittle, match=of_tracks):
+        activate_release(settings, new)
+    client.hset(track_key(new, "t1000"), "status", "tagged")
     client.hset(user_key(live, "ann"), "source", "history")
-    tastewave("release", "activate", new, rc=1)
-    assert f"release {new} covers 0.00 % of all 1 users of the live release {live}" in tastewave.error
-    assert "run `tastewave users rebuild` with it" in tastewave.error
+    of_users = f"release {new} covers 0.00 % of all 1 users of the live release {live}.*`tastewave users rebuild`"
+    with pytest.raises(ReleaseCoversTooLittle, match=of_users):
+        activate_release(settings, new)
     client.hset(user_key(new, "ann"), "source", "global")
-    assert f"{new} is live" in tastewave("release", "activate", new)
-    tastewave("release", "activate", "cccccccccccc", "--force")
+    activate_release(settings, new)
+    assert client.hget(LIVE_KEY, "release").decode() == new
+    activate_release(settings, "cccccccccccc", force=True)
     assert client.hget(LIVE_KEY, "release").decode() == "cccccccccccc"
     client.hset(LIVE_KEY, "release", live)
-    client.delete(track_key(new, "t1"), track_key(new, "t2"), user_key(new, "ann"))
-    tastewave("release", "activate", new, rc=1)
-    assert f"{new} is live" in tastewave("release", "activate", new, least_coverage="0")
+    client.delete(track_key(new, "t1"), user_key(new, "ann"))
+    with pytest.raises(ReleaseCoversTooLittle):
+        activate_release(settings, new)
+    lenient = dataclasses.replace(settings, worker=settings.worker.model_copy(update={"least_coverage": 0.0}))
+    activate_release(lenient, new)
+    assert client.hget(LIVE_KEY, "release").decode() == new
 
 
 def test_of_many_keys_some_are_drawn_and_all_are_counted_where_those_do_not_tell(client: redis.Redis) -> None:
     live, new = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
-    write_answers(client, live, ["tagged"] * 50_000)
-    write_answers(client, new, ["tagged"] * 49_500)  # in the order of writing, the first 20,000 would all be covered
+    write_answers(client, live, "tagged", 1, 24_000)
+    write_answers(client, new, "tagged", 1, 23_760)  # in the order of writing, the first 20,000 would all be covered
     options = {"of": live, "by": new, "key_prefix": "tw"}
-    drawn = coverage(client, "track", least=0.995, **options)
-    assert 20_000 <= drawn.keys < 25_000
+    drawn = coverage(client, "track", least=0.997, **options)
+    assert 20_000 <= drawn.keys < 22_000
     assert not drawn.whole
-    assert drawn.tells(0.995) is False
-    assert drawn.share == pytest.approx(0.99, abs=0.004)  # five standard errors
-    assert coverage(client, "track", least=0.9, **options).keys < 25_000
+    assert drawn.tells(0.997) is False
+    assert drawn.tells(0.98) is True
+    assert drawn.share == pytest.approx(0.99, abs=0.002)
     close = coverage(client, "track", least=0.99, **options)
-    assert (close.keys, close.covered, close.whole, close.tells(0.99)) == (50_000, 49_500, True, True)
+    assert (close.keys, close.covered, close.whole, close.tells(0.99)) == (24_000, 23_760, True, True)
     assert close.tells(0.9901) is False
     assert coverage(client, "user", least=0.99, **options).tells(0.99)  # there are none
 

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from models.errors import ReleaseError
 from models.genre import GenreHead
 from models.mel import musicnn_log_mel
 from models.release import load_release
+from models.rescoring import Rescorer
 from models.tagger import Tagger
 from tests.platform import taste
 from tests.platform.encoders import filterbank, write_filterbank
@@ -158,8 +160,9 @@ def test_a_track_that_the_tower_knows_has_the_place_that_was_learned(tmp_path: P
 def test_an_encoder_of_another_space_than_the_tower_is_refused(tmp_path: Path, tower: Path, made: dict, message: str):
     encoder = write_filterbank(tmp_path / "encoder", **made)
     release = load_release(taste.write_release(tmp_path / "release", tower, audio_encoder=encoder))
-    with pytest.raises(ReleaseError, match=message):
-        Tagger(release)
+    for use in (Tagger, partial(Rescorer, top_k=5)):
+        with pytest.raises(ReleaseError, match=message):
+            use(release)
 
 
 def test_a_head_that_hears_wider_blocks_than_the_release_gives_is_refused(tmp_path: Path):
