@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -86,9 +86,8 @@ async def _rescore(
             live = await client.hget(live_key(prefix=settings.redis.key_prefix), "release")
             work = _Rescoring(settings, release, client, producer, live=live.decode() if live else None, file=file)
             places = partitions_of(consumer, settings.topics.named(TRACKS_FEATURES))
-            starts, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
-            if not from_start:
-                starts = {place: max(starts[place], consumer.committed(place) or 0) for place in places}
+            ends = consumer.end_offsets(places)
+            starts = _starts(consumer, ends, from_start=from_start)
             task = progress.add_task("tracks", total=sum(max(0, ends[place] - starts[place]) for place in places))
             began, taken = time.monotonic(), 0
             records = records_between(consumer, starts, ends)
@@ -104,6 +103,15 @@ async def _rescore(
         raise unusable(settings.redis, error) from error
     finally:
         await client.aclose()
+
+
+def _starts(consumer: Any, ends: Mapping[TopicPartition, int], *, from_start: bool) -> dict[TopicPartition, int]:
+    """Where to begin in each partition: where the last run ended, if the topic is still the one that it read."""
+    firsts: dict[TopicPartition, int] = consumer.beginning_offsets(list(ends))
+    if from_start:
+        return firsts
+    held = {place: consumer.committed(place) or 0 for place in ends}
+    return {place: first if held[place] > ends[place] else max(first, held[place]) for place, first in firsts.items()}
 
 
 def _next(records: Iterator[Any], *, most: float) -> list[Any]:

@@ -10,6 +10,7 @@ from models.features import taggram_features
 from models.genre import NEIGHBOURS, GenreHead, outvoted
 from models.label_rule import LabelRule
 from models.musicnn import TAGS
+from models.release import load_release
 from models.tag_kinds import TagKinds
 
 
@@ -392,3 +393,13 @@ def test_labels_of_another_number_than_the_classes_are_refused(tmp_path: Path):
     (tmp_path / "genre.npz").write_bytes(whole.to_bytes())
     again = GenreHead.load(tmp_path / "genre.npz")
     assert again.decide(windows_at((2.0, 0.0))) == whole.decide(windows_at((2.0, 0.0)))
+
+
+def test_in_float32_the_shipped_head_says_the_same_to_a_ten_thousandth():
+    shipped = load_release().genre_head()
+    features = np.random.default_rng(3).random((200, 50)) ** 3
+    exact, quick = shipped.scores(features), shipped.scores(features.astype(np.float32))
+    assert quick.decisions.dtype == quick.distances.dtype == np.float32
+    np.testing.assert_allclose(quick.decisions, exact.decisions, atol=1e-4)
+    np.testing.assert_allclose(quick.distances, exact.distances, atol=1e-3)
+    assert (quick.votes == exact.votes).all(axis=1).mean() > 0.99
