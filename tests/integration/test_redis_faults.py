@@ -510,7 +510,7 @@ def test_the_commands_work_on_a_cluster(clustered: Platform) -> None:
     clustered.redis.delete(track_key(clustered.release, uploaded["track_id"]))
     assert "1 tracks" in clustered.run("release", "rescore")
     again = json.loads(clustered.run("get", "track", uploaded["track_id"], "--json"))
-    assert (again["genre"], again["event_id"]) == (answer["genre"], answer["event_id"])
+    assert (again["status"], again["event_id"]) == (answer["status"], answer["event_id"])
     refused = clustered.try_to_run("release", "activate", "0123456789ab")
     assert "no answer of release 0123456789ab" in refused.stderr
     clustered.redis.hset(track_key("0123456789ab", "another"), "status", "tagged")
