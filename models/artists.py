@@ -9,6 +9,7 @@ carries it for the head. An artist without a vector has none: a vector of zeros 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ class ArtistTable:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(artists, dim) of unit norm."""
+        return self._items.vectors
+
+    def rows(self, artist_ids: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) places of artists in `vectors`; -1 for an artist that the table does not know."""
+        return self._items.rows(artist_ids)
 
     def vector(self, artist_id: str) -> NDArray[np.float32] | None:
         """(dim,) of unit norm; None for an artist that the table does not know."""

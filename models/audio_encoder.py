@@ -30,7 +30,8 @@ Float32 = NDArray[np.float32]
 
 ENCODER_MANIFEST = "audio_encoder.json"
 _ADVICE = "make it again with `tastewave-offline seal-encoder`"
-_SMALLEST_NORM = 1e-6
+SMALLEST_NORM = 1e-6
+"""A vector shorter than this points nowhere."""
 
 
 class LogMelInput(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="log_mel"):
@@ -235,7 +236,7 @@ class AudioEncoder:
 
     def _normalised(self, vector: Float32) -> Float32:
         norm = np.linalg.norm(vector)
-        if norm < _SMALLEST_NORM:
+        if norm < SMALLEST_NORM:
             raise ReleaseError(
                 f"the network of {self.manifest.name} gave a vector of length {norm:.1g}, which points nowhere; "
                 f"{_ADVICE}"

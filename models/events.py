@@ -142,19 +142,27 @@ class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowFeatures(msgspec.Struct, frozen=True, kw_only=True):
-    """One 30-s window: float16 little-endian vectors of one musicnn model."""
+    """One 30-s window: float16 little-endian vectors of one musicnn model.
+
+    patches: how many patches the vectors are means of; 0 in features that an earlier version of tastewave published.
+    """
 
     start_ms: int
     max_pool: bytes
     taggram_mean: bytes
     taggram_spread: bytes
+    patches: int = 0
 
 
-class TrackFeatures(msgspec.Struct, frozen=True, kw_only=True):
-    """Value of the features topic (msgpack): a new genre head scores the track from it, without its audio.
+class TrackFeatures(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Value of the features topic (msgpack): a new release answers the upload from it, without its audio.
 
     networks: for each musicnn model (msd, mtt) that heard the track, 12 hex digits of the SHA-256 of its file.
     windows: for each of them, its windows in time order.
+    vectors: for each audio encoder that heard the track (models.release.Release.encoder_hashes), its vector of each
+        window, float32 little-endian.
+    event_time, event_id, title, artist_id: of the upload that was heard. Features that an earlier version of tastewave
+        published have none of these, nor vectors.
     """
 
     track_id: Id
@@ -162,6 +170,11 @@ class TrackFeatures(msgspec.Struct, frozen=True, kw_only=True):
     content_hash: str
     networks: dict[str, str]
     windows: dict[str, tuple[WindowFeatures, ...]]
+    vectors: dict[str, tuple[bytes, ...]] = {}
+    event_time: Time | None = None
+    event_id: str | None = None
+    title: str | None = None
+    artist_id: str | None = None
 
 
 JSON_EVENTS: dict[str, type[msgspec.Struct]] = {

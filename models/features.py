@@ -83,13 +83,14 @@ def window_features(network: str, patches: MusicnnFeatures) -> dict[str, Float32
     return taggram_features(network, patches.taggram) | {f"{network}.max_pool": patches.max_pool.mean(axis=0)}
 
 
-def pack_window(network: str, features: Mapping[str, Float32], *, start_ms: int) -> WindowFeatures:
+def pack_window(network: str, features: Mapping[str, Float32], *, start_ms: int, patches: int) -> WindowFeatures:
     """The features of a window as the features topic carries them: float16, little-endian.
 
     Args:
         network: whose features are packed.
         features: of the window, as window_features gives them.
         start_ms: where the window starts in the track.
+        patches: how many patches the window has.
     """
 
     def packed(what: str) -> bytes:
@@ -100,4 +101,5 @@ def pack_window(network: str, features: Mapping[str, Float32], *, start_ms: int)
         max_pool=packed("max_pool"),
         taggram_mean=packed("taggram.mean"),
         taggram_spread=packed("taggram.spread"),
+        patches=patches,
     )

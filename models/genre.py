@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from models.errors import ReleaseError
 from models.features import feature_width
 from models.label_rule import LabelRule
-from models.tag_kinds import TagKinds
+from models.tag_kinds import Ranked, TagKinds, best_first
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Float = NDArray[np.floating]
 Int64 = NDArray[np.int64]
 
 DISTANCE = "mean Euclidean distance, in the space of the PCA, to the 5 nearest training tracks"
@@ -72,12 +73,26 @@ class Scores(NamedTuple):
     Attributes:
         decisions: (windows, classes) decision values.
         distances: (windows,) from the training tracks (DISTANCE).
-        votes: (windows, classes) how many of the 5 nearest training tracks are of each genre.
+        votes: (windows, classes) how many of the 5 nearest training tracks are of each genre, those that are as near as
+            the fifth among them.
     """
 
-    decisions: Float64
-    distances: Float64
-    votes: Int64
+    decisions: Float
+    distances: Float
+    votes: Float
+
+
+class _Layers(NamedTuple):
+    """The arrays of a head as it computes with them, in float64 or float32."""
+
+    exponents: Float
+    projection: Float
+    offset: Float
+    vector_squares: Float  # (training tracks,)
+    minus_twice_vectors: Float  # (components, training tracks)
+    classes: Float  # (training tracks, classes) 1 for the genre of each
+    weights: Float
+    biases: Float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,6 +126,8 @@ class GenreHead:
             temperature, min_confidence and the genres of the training tracks near by do not count. None where a track
             has one genre.
         plain: the head that decides where a window lacks an input, such as the embedding; None where there is none.
+        widths: (inputs,) how many columns each input has; empty in a head of which at most one input has a name that
+            does not tell it (models.features), such as one that hears tags alone.
 
     Raises:
         ReleaseError: the arrays do not fit together, or are not finite.
@@ -132,6 +149,7 @@ class GenreHead:
     kinds: TagKinds | None = None
     several: LabelRule | None = None
     plain: GenreHead | None = None
+    widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         columns, components, tracks = len(self.exponents), len(self.offset), len(self.vectors)
@@ -164,27 +182,68 @@ class GenreHead:
                 f"the genre head has {len(self.classes)} classes, {len(self.inputs)} inputs, {tracks} training tracks "
                 f"(at least {NEIGHBOURS}) and min_confidence {self.min_confidence} (0 to 1); {_ADVICE}"
             )
-        self.check_widths({})
+        self._check_columns()
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """How many columns each input has, by its name, in their order."""
+        if self.widths:
+            return dict(zip(self.inputs, self.widths, strict=True))
+        known = {name: feature_width(name) for name in self.inputs}
+        rest = len(self.exponents) - sum(width or 0 for width in known.values())
+        return {name: rest if width is None else width for name, width in known.items()}
+
+    def _check_columns(self) -> None:
+        """Raise ReleaseError where the inputs together are not as wide as what the head takes."""
+        columns, known = len(self.exponents), [feature_width(name) for name in self.inputs]
+        if known.count(None) > 1 and not self.widths:
+            raise ReleaseError(
+                f"the genre head of an earlier version does not say how wide each of {', '.join(self.inputs)} is; "
+                f"{_ADVICE}"
+            )
+        told: list[int | None] = [*self.widths] or known
+        total = sum(width or 0 for width in told)
+        fit_names = len(told) == len(known) and all(b in (a, None) for a, b in zip(told, known, strict=True))
+        if not fit_names or 0 in told or (columns <= total if None in told else columns != total):
+            raise ReleaseError(
+                f"the genre head takes {columns} columns, {', '.join(self.inputs)} have {told}; {_ADVICE}"
+            )
 
     def check_widths(self, embeddings: Mapping[str, int]) -> None:
-        """Raise ReleaseError where the inputs together are not as wide as what the head takes.
+        """Raise ReleaseError where a release gives an input in another width than the head takes, or does not give it.
+
+        A head beside which a plain one stands may go without an input.
 
         Args:
             embeddings: width of each feature that the audio encoders and the table of artists of a release give.
         """
-        columns, widths = len(self.exponents), [feature_width(name, embeddings) for name in self.inputs]
-        known = sum(width or 0 for width in widths)
-        if columns != known if None not in widths else columns <= known:
-            raise ReleaseError(
-                f"the genre head takes {columns} columns, {', '.join(self.inputs)} have {widths}; {_ADVICE}"
-            )
+        for name, columns in self.columns.items():
+            given = feature_width(name, embeddings)
+            if given is None and self.plain is None:
+                raise ReleaseError(f"the genre head hears {name}, which nothing in the release gives; {_ADVICE}")
+            if given is not None and given != columns:
+                raise ReleaseError(
+                    f"the genre head takes {columns} columns of {name}, the release gives {given}; {_ADVICE}"
+                )
         if self.plain:
             self.plain.check_widths(embeddings)
 
     @cached_property
-    def _vector_terms(self) -> tuple[Float64, Float64]:
-        """|v|^2 (training tracks,) and -2 v (components, training tracks): what |z - v|^2 takes from the vectors."""
-        return np.square(self.vectors).sum(axis=1), np.ascontiguousarray(-2.0 * self.vectors.T)
+    def _exact(self) -> _Layers:
+        return _Layers(
+            exponents=self.exponents,
+            projection=self.projection,
+            offset=self.offset,
+            vector_squares=np.square(self.vectors).sum(axis=1),
+            minus_twice_vectors=np.ascontiguousarray(-2.0 * self.vectors.T),
+            classes=np.eye(len(self.classes))[self.labels],
+            weights=self.weights,
+            biases=self.biases,
+        )
+
+    @cached_property
+    def _quick(self) -> _Layers:
+        return _Layers(*(layer.astype(np.float32) for layer in self._exact))
 
     @classmethod
     def load(cls, path: Path) -> GenreHead:
@@ -198,7 +257,7 @@ class GenreHead:
 
     @classmethod
     def _of(cls, arrays: Mapping[str, Any]) -> GenreHead:
-        values = {field.name: arrays[field.name] for field in fields(cls) if field.name not in _PARTS}
+        values = {field.name: arrays[field.name] for field in fields(cls) if field.name not in (*_PARTS, "widths")}
         for name in ("classes", "inputs"):
             values[name] = _texts(values[name])
         for name in ("gamma", "temperature", "min_confidence", "max_distance"):
@@ -212,6 +271,8 @@ class GenreHead:
             values["several"] = LabelRule(**several)
         if plain := _under("plain", arrays):
             values["plain"] = cls._of(plain)
+        if "widths" in arrays:
+            values["widths"] = tuple(int(width) for width in arrays["widths"])
         return cls(**values)
 
     def to_bytes(self) -> bytes:
@@ -222,7 +283,8 @@ class GenreHead:
 
     def _arrays(self) -> dict[str, Any]:
         """What the file holds; the arrays of a part have its name and a dot in front."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _PARTS}
+        left_out = _PARTS if self.widths else (*_PARTS, "widths")
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
         for name, part in (("kinds", self.kinds), ("several", self.several)):
             if part:
                 values |= {f"{name}.{field.name}": getattr(part, field.name) for field in fields(part)}
@@ -245,8 +307,10 @@ class GenreHead:
         rows = [np.concatenate([_feature(window, name) for name in self.inputs]) for window in windows]
         return np.stack(rows).astype(np.float64)
 
-    def scores(self, features: Float64) -> Scores:
+    def scores(self, features: Float) -> Scores:
         """What the head computes of windows (windows, columns).
+
+        With float32 features it computes in float32, twice as fast; decision values then differ by about 1e-5.
 
         Raises:
             ReleaseError: another number of columns, no window, or values that are not finite.
@@ -255,18 +319,18 @@ class GenreHead:
             raise ReleaseError(f"the genre head takes (windows, {len(self.exponents)}) features, got {features.shape}")
         if not np.isfinite(features).all():
             raise ReleaseError("the features for the genre head are not finite numbers; compute them again")
-        raised = np.sign(features) * np.abs(features) ** self.exponents
-        points = raised @ self.projection + self.offset
-        vector_squares, minus_twice_vectors = self._vector_terms
-        squares = points @ minus_twice_vectors
-        squares += vector_squares
+        layers = self._quick if features.dtype == np.float32 else self._exact
+        raised = np.sign(features) * np.abs(features) ** layers.exponents
+        points = raised @ layers.projection + layers.offset
+        squares = points @ layers.minus_twice_vectors
+        squares += layers.vector_squares
         squares += np.square(points).sum(axis=1, keepdims=True)
         np.maximum(squares, 0.0, out=squares)  # rounding leaves some a little below
-        nearest = np.argpartition(squares, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-        votes = (self.labels[nearest][:, :, None] == np.arange(len(self.classes))).sum(axis=1)
-        distances = np.sqrt(np.take_along_axis(squares, nearest, axis=1)).mean(axis=1)
+        nearest = np.partition(squares, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+        near = (squares <= nearest.max(axis=1, keepdims=True)).astype(squares.dtype)
         squares *= -self.gamma
-        return Scores(np.exp(squares, out=squares) @ self.weights + self.biases, distances, votes)
+        decisions = np.exp(squares, out=squares) @ layers.weights + layers.biases
+        return Scores(decisions, np.sqrt(nearest).mean(axis=1), near @ layers.classes)
 
     def probabilities(self, decision: Float64) -> Float64:
         """Calibrated probabilities of decision values (..., classes), the same shape."""
@@ -292,47 +356,74 @@ class GenreHead:
         """
         if self.plain is not None and any(name not in window for window in windows for name in self.inputs):
             return self.plain.decide(windows)
-        decisions, distances, votes = self.scores(self.stack(windows))
-        probabilities, distance = self.probabilities(decisions.mean(axis=0)), float(distances.mean())
+        tags = np.stack([_feature(window, self.kinds.feature) for window in windows]) if self.kinds else None
+        return self.decide_all(self.stack(windows), tags, windows=np.array([len(windows)]))[0]
+
+    def decide_all(self, features: Float, tags: Float | None, *, windows: NDArray[np.integer]) -> list[GenreDecision]:
+        """Say what many tracks are, as `decide` does of each.
+
+        Args:
+            features: (windows, columns) of all windows, those of one track after those of the one before.
+            tags: (windows, tags) the feature `kinds.feature` of the same windows; not looked at without kinds.
+            windows: (tracks,) how many of the windows are of each track, at least one.
+
+        Raises:
+            ReleaseError: as `scores`.
+        """
+        starts = np.cumsum(windows) - windows
+        decisions, distances, votes = self.scores(features)
+        probabilities = self.probabilities(_means(decisions, starts, windows))
+        distance, votes = _means(distances, starts, windows), np.add.reduceat(votes, starts, axis=0)
         answered = self.answered(probabilities)
-        guess = self._guess(probabilities, answered)
-        genres = self._ranked(probabilities)
-        reason: Literal["tags", "distance", "neighbours", "confidence"] | None = None
-        if self.kinds and self.kinds.contradict(tags := _mean(windows, self.kinds.feature), np.array([guess]))[0]:
-            reason, genres = "tags", self.kinds.ranked(tags[0])
-        elif distance > self.max_distance:
-            reason = "distance"
-        elif not self.several and outvoted(votes.sum(axis=0), np.array(guess)):
-            reason = "neighbours"
-        elif not answered[guess]:
-            reason = "confidence"
-        elif self.several:
-            given = {name for name, is_given in zip(self.classes, answered.tolist(), strict=True) if is_given}
-            labels = (pair for pair in genres if pair[0] in given)
-            genres = tuple(sorted(labels, key=lambda pair: pair[0] != self.classes[guess]))
-        return GenreDecision(
-            genre=None if reason else self.classes[guess],
-            guess=self.classes[guess],
-            genres=genres,
-            distance=distance,
-            abstained_because=reason,
-        )
+        guesses = self._guesses(probabilities, answered)
+        sure = np.take_along_axis(answered, guesses[:, None], axis=1)[:, 0]
+        outnumbered = np.zeros(len(guesses), bool) if self.several else outvoted(votes, guesses)
+        because = np.select([distance > self.max_distance, outnumbered, ~sure], [2, 3, 4], 0)
+        ranked = best_first(self.classes, probabilities)
+        if self.kinds and tags is not None:
+            of_tracks = _means(tags, starts, windows)
+            contradicted = np.flatnonzero(self.kinds.contradict(of_tracks, guesses))
+            because[contradicted] = 1
+            for track, kinds in zip(contradicted.tolist(), self.kinds.ranked(of_tracks[contradicted]), strict=True):
+                ranked[track] = kinds
+        if self.several:
+            for track in np.flatnonzero(because == 0).tolist():
+                ranked[track] = self._given(ranked[track], answered[track], int(guesses[track]))
+        numbers: list[int] = guesses.tolist()
+        reasons: list[int] = because.tolist()
+        far_away: list[float] = distance.tolist()
+        return [
+            GenreDecision(
+                genre=None if reason else self.classes[guess],
+                guess=self.classes[guess],
+                genres=genres,
+                distance=far,
+                abstained_because=_REASONS[reason],
+            )
+            for guess, reason, genres, far in zip(numbers, reasons, ranked, far_away, strict=True)
+        ]
 
-    def _guess(self, probabilities: Float64, answered: NDArray[np.bool_]) -> int:
-        """The most probable class; of several labels that are answered, the most probable with none within it."""
-        if self.several and answered.any():
-            return int(np.where(self.several.finest(answered), probabilities, -1.0).argmax())
-        return int(probabilities.argmax())
+    def _given(self, ranked: Ranked, answered: NDArray[np.bool_], guess: int) -> Ranked:
+        """Of the ranked labels those that are answered, the guess first."""
+        given = {self.classes[number] for number in np.flatnonzero(answered)}
+        labels = [pair for pair in ranked if pair[0] in given]
+        return tuple(sorted(labels, key=lambda pair: pair[0] != self.classes[guess]))
 
-    def _ranked(self, probabilities: Float64) -> tuple[tuple[str, float], ...]:
-        pairs = zip(self.classes, probabilities.tolist(), strict=True)
-        return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+    def _guesses(self, probabilities: Float64, answered: NDArray[np.bool_]) -> Int64:
+        """(tracks,) the most probable class; of several labels that are answered, the most probable of the finest."""
+        if self.several:
+            asked = np.where(answered.any(axis=1, keepdims=True), self.several.finest(answered), True)
+            probabilities = np.where(asked, probabilities, -1.0)
+        return probabilities.argmax(axis=1)
 
 
+_REASONS: tuple[Literal["tags", "distance", "neighbours", "confidence"] | None, ...] = (
+    None, "tags", "distance", "neighbours", "confidence"
+)  # fmt: skip
 _PARTS = ("kinds", "several", "plain")
 
 
-def outvoted(votes: Int64, guesses: Int64) -> NDArray[np.bool_]:
+def outvoted(votes: Float, guesses: Int64) -> NDArray[np.bool_]:
     """Whether more of the nearest training tracks are of another genre than of the guess.
 
     Args:
@@ -345,10 +436,10 @@ def outvoted(votes: Int64, guesses: Int64) -> NDArray[np.bool_]:
     return votes.max(axis=-1) > np.take_along_axis(votes, guesses[..., None], axis=-1)[..., 0]
 
 
-def _mean(windows: Sequence[Mapping[str, Float32]], name: str) -> Float64:
-    """(1, columns): the mean of a feature over the windows."""
-    rows = np.stack([_feature(window, name) for window in windows])
-    return rows.mean(axis=0, keepdims=True, dtype=np.float64)
+def _means(rows: NDArray[np.floating], starts: NDArray[np.integer], windows: NDArray[np.integer]) -> Float64:
+    """(tracks, ...) the means over the windows of each track, of rows (windows, ...) and the first window of each."""
+    sums = np.add.reduceat(rows, starts, axis=0, dtype=np.float64)
+    return sums / windows.reshape(-1, *[1] * (rows.ndim - 1))
 
 
 def _feature(window: Mapping[str, Float32], name: str) -> Float32:

@@ -87,9 +87,11 @@ class LabelRule:
         return answered
 
     def finest(self, answered: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(labels,) those of the answered labels (labels,) that have no answered label within them."""
+        """(..., labels) those of the answered labels, the same shape, that have no answered label within them."""
         finest = answered.copy()
-        finest[self.parents[answered & (self.parents >= 0)]] = False
+        for label, parent in enumerate(self.parents.tolist()):
+            if parent >= 0:
+                finest[..., parent] &= ~answered[..., label]
         return finest
 
 

@@ -24,7 +24,7 @@ from models.signature import check_signature
 
 if TYPE_CHECKING:
     from models.artists import ArtistTable
-    from models.audio_encoder import AudioEncoder
+    from models.audio_encoder import AudioEncoder, EncoderManifest
     from models.genre import GenreHead
     from models.musicnn import Musicnn
     from models.user_tower import UserTower
@@ -36,6 +36,7 @@ MANIFEST = "manifest.json"
 CARD = "card.md"
 """The model card, for people: sealed as the other files are, and no part of release_id."""
 _ADVICE = "build it again with `tastewave-offline build-release`"
+_USUAL_PLAN = (3, 30)
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +134,32 @@ class Release:
         configuration, files = self.configuration, self.manifest.files
         return {model: files[configuration.networks[model]].sha256[:12] for model in configuration.run}
 
+    @property
+    def hearing(self) -> str:
+        """The front end, and the windows that are heard where they are not three of 30 s, as on the features topic."""
+        configuration = self.configuration
+        plan = (configuration.windows, configuration.window_s)
+        return self.front_end + ("" if plan == _USUAL_PLAN else f", {plan[0]} windows of {plan[1]} s")
+
+    @property
+    def encoder_hashes(self) -> dict[str, str]:
+        """The audio encoders of the release, by the names of their manifests, each with 12 hex digits.
+
+        They are the beginning of a SHA-256 over all that its vectors depend on: its files, what it takes, its windows
+        and whether it gives unit norm. Encoders of two releases that have the same one can stand in for each other.
+        """
+        names = [*(self.configuration.blocks or {}).values(), self.configuration.audio_encoder or None]
+        return {name: _encoder_hash((self.folder / name).read_bytes()) for name in names if name}
+
+    @property
+    def encoder_hashes_by_feature(self) -> dict[str, str]:
+        """The same by the names of the features that the encoders give (models.features)."""
+        from models.features import EMBEDDING, embedding_of
+
+        hashes, configuration = self.encoder_hashes, self.configuration
+        of_blocks = {embedding_of(name): hashes[manifest] for name, manifest in (configuration.blocks or {}).items()}
+        return of_blocks | ({EMBEDDING: hashes[configuration.audio_encoder]} if configuration.audio_encoder else {})
+
     def network(self, model: str) -> Musicnn:
         """A musicnn network of the release (mtt, msd). Raises ReleaseError where it has none of that name."""
         from models.musicnn import Musicnn
@@ -166,7 +193,7 @@ class Release:
         deaf = [name for name in inputs if feature_width(name) and name.partition(".")[0] not in run]
         if deaf:
             raise ReleaseError(f"the genre head hears {deaf[0]}, the networks that run are {', '.join(run)}; {_ADVICE}")
-        widths = self._embedding_widths()
+        widths = self.embedding_widths()
         if ARTIST_EMBEDDING in inputs:
             if (artists := self.artist_table()) is None:
                 raise ReleaseError(f"the genre head hears artists, and the release has no table of artists; {_ADVICE}")
@@ -203,14 +230,17 @@ class Release:
         if self.configuration.audio_encoder is msgspec.UNSET:
             return None
         encoder = load_audio_encoder(self.folder, manifest_name=self.configuration.audio_encoder)
-        manifest = encoder.manifest
+        self._check_space(encoder.manifest)
+        return encoder
+
+    def _check_space(self, manifest: EncoderManifest) -> None:
+        """Raise ReleaseError where the audio encoder is of another taste space than the release."""
         if manifest.dim != self.configuration.embedding_dim or not manifest.unit_norm:
             raise ReleaseError(
                 f"the audio encoder {manifest.name} gives {manifest.dim} dimensions with unit_norm "
                 f"{str(manifest.unit_norm).lower()}, the taste space of the release has "
                 f"{self.configuration.embedding_dim} with unit norm; {_ADVICE}"
             )
-        return encoder
 
     def blocks(self) -> dict[str, AudioEncoder]:
         """The further networks that the genre head hears, by name. Raises ReleaseError as load_audio_encoder."""
@@ -219,14 +249,25 @@ class Release:
         blocks = self.configuration.blocks or {}
         return {name: load_audio_encoder(self.folder, manifest_name=manifest) for name, manifest in blocks.items()}
 
-    def _embedding_widths(self) -> dict[str, int]:
-        """How wide the features are that audio encoders give."""
+    def embedding_widths(self) -> dict[str, int]:
+        """How wide the features are that audio encoders give. Raises ReleaseError as audio_encoder."""
         from models.audio_encoder import read_encoder_manifest
         from models.features import EMBEDDING, embedding_of
 
         dim, blocks = self.configuration.embedding_dim, self.configuration.blocks or {}
+        if self.configuration.audio_encoder:
+            self._check_space(read_encoder_manifest(self.folder / self.configuration.audio_encoder))
         of_blocks = {embedding_of(name): read_encoder_manifest(self.folder / blocks[name]).dim for name in blocks}
         return of_blocks | ({EMBEDDING: dim} if dim else {})
+
+
+def _encoder_hash(manifest: bytes) -> str:
+    """12 hex digits for the manifest of an encoder, read without numpy: the main process of a worker loads none."""
+    content: dict[str, Any] = msgspec.json.decode(manifest)
+    for_people = ("name", "licence", "training")
+    told = {name: value for name, value in content.items() if name not in (*for_people, "files")}
+    told["files"] = sorted(file["sha256"] for file in content["files"].values())
+    return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()[:12]
 
 
 def _decode(content: bytes, shown: str) -> Manifest:

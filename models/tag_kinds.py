@@ -6,6 +6,7 @@ more kinds of music: a track whose strongest tag is `ambient` is not classical, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from models.errors import ReleaseError
 from models.musicnn import OUTPUTS, TAGS
 
+Ranked = tuple[tuple[str, float], ...]
+"""Names with their probabilities, best first."""
 _ADVICE = "build the release again with `tastewave-offline build-release`"
 
 
@@ -68,7 +71,23 @@ class TagKinds:
         kinds = self.of_tag[tags.argmax(axis=1)]
         return (kinds >= 0) & ~self.fits[kinds, guesses]
 
-    def ranked(self, tags: NDArray[np.floating]) -> tuple[tuple[str, float], ...]:
-        """Every kind with the probability of its strongest tag, best first, for the tags (tags,) of a track."""
-        strongest = ((name, float(tags[self.of_tag == kind].max())) for kind, name in enumerate(self.names))
-        return tuple(sorted(strongest, key=lambda pair: -pair[1]))
+    def ranked(self, tags: NDArray[np.floating]) -> list[Ranked]:
+        """Every kind with the probability of its strongest tag, best first, for each track of tags (tracks, tags)."""
+        strongest = [tags[:, self.of_tag == kind].max(axis=1) for kind in range(len(self.names))]
+        return best_first(self.names, np.stack(strongest, axis=1))
+
+
+def best_first(names: Sequence[str], values: NDArray[np.floating], *, most: int | None = None) -> list[Ranked]:
+    """Names with their values, the greatest first, and equal ones in the order of the names.
+
+    Args:
+        names: of the columns.
+        values: (rows, names).
+        most: at most so many of each row; all where None.
+    """
+    order = np.argsort(-values, axis=1, kind="stable")[:, :most]
+    rows: list[list[int]] = order.tolist()
+    of_rows: list[list[float]] = np.take_along_axis(values, order, axis=1).tolist()
+    return [
+        tuple([(names[at], value) for at, value in zip(*pair, strict=True)]) for pair in zip(rows, of_rows, strict=True)
+    ]

@@ -26,12 +26,11 @@ from models.features import EMBEDDING, embedding_of, pack_window, window_feature
 from models.mel import FRONT_END, MUSICNN, musicnn_log_mel
 from models.musicnn import OUTPUTS, TAGS, MusicnnFeatures
 from models.release import Configuration, Release
-from models.tagging import Tagging
+from models.tagging import DIGITS, Tagging
 
 Float32 = NDArray[np.float32]
 
 MAX_DURATION_S = 3 * 3600.0
-_DIGITS = 6
 
 
 class Heard(NamedTuple):
@@ -157,6 +156,7 @@ class Tagger:
         self._head = release.genre_head()
         self._artists = release.artist_table()
         self._items = release.user_tower().items if configuration.user_tower is not msgspec.UNSET else None
+        self._encoder_hashes = release.encoder_hashes_by_feature
         self._configuration = configuration
 
     @property
@@ -188,18 +188,22 @@ class Tagger:
         return Tagging(
             status="abstained" if decision.genre is None else "tagged",
             genre=decision.genre,
-            confidence=round(decision.confidence, _DIGITS),
-            genres=tuple((genre, round(probability, _DIGITS)) for genre, probability in decision.genres),
+            confidence=round(decision.confidence, DIGITS),
+            genres=tuple((genre, round(probability, DIGITS)) for genre, probability in decision.genres),
             genres_from="tags" if decision.abstained_because == "tags" else None,
             tags=_ranked_tags(first, taggram),
             taggram=encode_taggram(taggram),
             embedding=self._embedding(track_id, heard.vectors),
             windows={
                 model: tuple(
-                    pack_window(model, row, start_ms=start_ms)
-                    for row, start_ms in zip(rows, heard.audio.starts_ms, strict=True)
+                    pack_window(model, row, start_ms=start_ms, patches=len(window.taggram))
+                    for row, window, start_ms in zip(rows, heard.patches[model], heard.audio.starts_ms, strict=True)
                 )
                 for model, rows in heard.features.items()
+            },
+            vectors={
+                self._encoder_hashes[name]: tuple(row.astype("<f4").tobytes() for row in rows)
+                for name, rows in heard.vectors.items()
             },
             duration_s=heard.audio.duration_s,
             lost_s=heard.audio.lost_s,
@@ -282,7 +286,7 @@ def _check_front_end(release: Release) -> None:
 def _ranked_tags(model: str, taggram: Float32) -> tuple[tuple[str, float], ...]:
     means: list[float] = taggram.mean(axis=0, dtype=np.float64).tolist()
     ranked = sorted(zip(TAGS[model], means, strict=True), key=lambda pair: -pair[1])
-    return tuple((tag, round(mean, _DIGITS)) for tag, mean in ranked)
+    return tuple((tag, round(mean, DIGITS)) for tag, mean in ranked)
 
 
 @contextmanager

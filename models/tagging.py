@@ -8,6 +8,8 @@ import msgspec
 
 from models.events import WindowFeatures
 
+DIGITS = 6
+"""Decimals of the probabilities in answers."""
 _NORM_TOLERANCE = 1e-3
 
 
@@ -27,6 +29,8 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         embedding: (dim,) float32 of unit norm, where the track is in the taste space of the release: its learned item
             vector where the user tower knows the track, else what the audio encoder hears; None without either.
         windows: what each musicnn network heard in each window, for the features topic.
+        vectors: what each audio encoder heard in each window, for the features topic: float32, little-endian, by the
+            encoder's hash (models.release.Release.encoder_hashes).
         duration_s: of the track.
         lost_s: how much audio was found damaged where the track was heard, and was skipped.
         timings_ms: time taken by decode, log_mel, network, encoder (where the release has audio encoders) and genre.
@@ -44,6 +48,7 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     taggram: bytes
     embedding: tuple[float, ...] | None = None
     windows: dict[str, tuple[WindowFeatures, ...]]
+    vectors: dict[str, tuple[bytes, ...]] = {}
     duration_s: float
     lost_s: float
     timings_ms: dict[str, float]

@@ -76,7 +76,7 @@ def worker_listens() -> None:
 
 @cli.group()
 def release() -> None:
-    """Look at a release, or choose the one that readers use."""
+    """Look at a release, have it answer tracks that were heard before, or choose the one that readers use."""
 
 
 @release.command("show")
@@ -100,7 +100,7 @@ def release_show(path: str | None, as_json: bool) -> None:
 
 @release.command("activate")
 @click.argument("release_id", required=False, metavar="[RELEASE_ID|PATH]")
-@click.option("--force", is_flag=True, help="Take a RELEASE_ID that nothing is known of.")
+@click.option("--force", is_flag=True, help="Take an unknown RELEASE_ID, and a release that covers too little.")
 def release_activate(release_id: str | None, force: bool) -> None:
     """Make a release the live one, whose answers readers use (the key tw:live in Redis).
 
@@ -108,8 +108,13 @@ def release_activate(release_id: str | None, force: bool) -> None:
     TASTEWAVE_RELEASE, or the shipped one. An id that has no answer in Redis and is not that of this release is
     refused: it may be misspelt, and readers would find nothing.
 
-    Workers do not change. To move to another release, run workers of both side by side, and activate the
-    new release when it has answered. To go back, activate the previous one.
+    A release is refused, too, that lacks more than 0.5 % of the tracks or users of the live one
+    (TASTEWAVE_LEAST_COVERAGE). Tracks whose upload failed do not count. Of many keys, some are drawn, and more
+    until they tell.
+
+    Workers do not change. To move to another release, run workers of both side by side, have the new release
+    answer older tracks (`tastewave release rescore`) and users (`tastewave users rebuild`), and activate it. To go
+    back, activate the previous one.
 
     \b
     Examples:
@@ -121,6 +126,43 @@ def release_activate(release_id: str | None, force: bool) -> None:
     from stream.settings import load_settings
 
     activate_release(load_settings(), release_id, force=force)
+
+
+@release.command("rescore")
+@click.argument("path", required=False)
+@click.option(
+    "--rate",
+    default=2000.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most tracks a second.",
+)
+@click.option("--from-start", is_flag=True, help="Begin with the first track again, where Redis has lost answers.")
+@click.option(
+    "--lacking",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Add a JSON line to this file for each track that has to be heard.",
+)
+def release_rescore(path: str | None, *, rate: float, from_start: bool, lacking: Path | None) -> None:
+    """Answer the tracks of tastewave.tracks.features with a release, without their audio.
+
+    Run it for a new release before it goes live, so that it has answers to the tracks that workers heard before. PATH
+    is its folder or URL; without it, the release of TASTEWAVE_RELEASE, or the shipped one. Workers may run: their
+    answers to later uploads stand. After a stop, run it again: it goes on where it was. When it has ended, a further
+    run takes the tracks that came since.
+
+    Features that lack a network or an audio encoder of the release do not tell its answer. These tracks are counted,
+    and have to be heard by workers of the release.
+
+    \b
+    Examples:
+      tastewave release rescore releases/2026-12 --rate 5000
+      TASTEWAVE_RELEASE=releases/2026-12 tastewave release rescore --lacking to-be-heard.jsonl
+    """
+    from stream.commands.rescore import rescore
+    from stream.settings import load_settings
+
+    rescore(load_settings(), path, rate=rate, from_start=from_start, lacking=lacking)
 
 
 @cli.group()

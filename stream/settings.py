@@ -299,6 +299,13 @@ class WorkerSettings(Section):
         description="PEM file of a public key: a worker starts only with a release that was signed with it; no "
         "signature is looked for when absent",
     )
+    least_coverage: float = Field(
+        0.995,
+        ge=0,
+        le=1,
+        description="share of the live release's tracks, and of its users, that a release must have as well before "
+        "`tastewave release activate` takes it",
+    )
     tracks_in_hand: Positive | None = Field(
         None, description="tracks that are fetched and heard at a time; four for each pool process when absent"
     )

@@ -27,11 +27,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from models.errors import SettingsError
+from models.features import feature_width
 from models.genre import GenreHead
 from models.label_rule import LabelRule, parent_of
 from offline.genre.kinds import tag_kinds
 from offline.genre.settings import HeadTraining
 
+Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Labels = NDArray[Any]
@@ -68,6 +70,7 @@ def fit(
     targets = labels.astype(np.float64) if labels.ndim == 2 else np.eye(len(settings.classes))[labels]
     dual, biases = machine(rbf_kernel(points, gamma=gamma), targets, of_track, ridge=ridge)
     projection = pca.components_.T * weights[:, None] / scaler.scale_[:, None]
+    widths = [block.width for block in settings.inputs]
     return GenreHead(
         classes=settings.classes,
         inputs=tuple(block.name for block in settings.inputs),
@@ -84,6 +87,7 @@ def fit(
         max_distance=float(np.finfo(np.float64).max),
         kinds=tag_kinds(settings.kinds, settings.classes),
         several=_uncalibrated(settings.classes) if labels.ndim == 2 else None,
+        widths=() if all(feature_width(block.name) for block in settings.inputs) else tuple(widths),
     )
 
 
@@ -158,7 +162,7 @@ def folds(count: int, labels: Labels, artists: Int64, *, seed: int) -> Iterator[
     yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(of_track, of_track, artists)
 
 
-def rightness(decisions: Float64, labels: Labels) -> Float64:
+def rightness(decisions: Float, labels: Labels) -> Float64:
     """(tracks,) 0 to 1: whether the greatest decision value (tracks, classes) is that of the track's genre.
 
     Of several labels it is the average precision of the order in which the decision values put the labels (Schapire &

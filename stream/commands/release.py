@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
+from typing import Any, Literal
 
 import click
 import msgspec
 
 from models.audio_encoder import AudioEncoder, LogMelInput
+from models.contract import live_key
 from models.errors import TastewaveError
 from models.release import Release, load_release
-from stream.commands.tables import print_facts, utc
+from stream.commands.tables import print_facts, progress_bar, utc
 from stream.settings import Settings
 from stream.store.client import sync_client
+from stream.store.coverage import coverage
 from stream.store.live import activate, has_answers
 
 
 class UnknownRelease(TastewaveError):
     """Nothing is known of a release that is to go live."""
+
+
+class ReleaseCoversTooLittle(TastewaveError):
+    """A release that is to go live lacks much of what the live one has."""
 
 
 def show_release(where: str | None, *, as_json: bool) -> None:
@@ -102,26 +109,62 @@ def activate_release(settings: Settings, release: str | None, *, force: bool = F
     Args:
         settings: of Redis, and of the configured release.
         release: its id, folder or URL; the configured release when None.
-        force: whether to take an id that nothing is known of.
+        force: whether to take an id that nothing is known of, and a release that covers too little.
 
     Raises:
         UnknownRelease: Redis has no answer of the release, and the configured release is another one.
+        ReleaseCoversTooLittle: readers would miss more tracks or users of the live release than the settings allow.
         ReleaseError: no release is at the folder or URL.
         RedisUnusable: Redis is away.
     """
+    is_known = force
     if release is None:
-        release, force = load_release(settings.worker.release).release_id, True
+        release, is_known = load_release(settings.worker.release).release_id, True
     elif not re.fullmatch(r"[0-9a-f]{12}", release):
-        release, force = load_release(release).release_id, True
+        release, is_known = load_release(release).release_id, True
     prefix = settings.redis.key_prefix
     with sync_client(settings.redis) as client:
-        if not force and not has_answers(client, release, key_prefix=prefix) and not _is_configured(settings, release):
+        if (
+            not is_known
+            and not has_answers(client, release, key_prefix=prefix)
+            and not _is_configured(settings, release)
+        ):
             raise UnknownRelease(
                 f"Redis has no answer of release {release}, and the configured release is another one; check the id, "
                 "start workers of the release, or add --force"
             )
+        pointed: Any = client.hget(live_key(prefix=prefix), "release")
+        live = (pointed or b"").decode()
+        if live and live != release and not force:
+            _check_coverage(settings, client, release, live=live)
         previous = activate(client, release, key_prefix=prefix)
     click.echo(f"{release} is live" + (f"; go back with `tastewave release activate {previous}`" if previous else ""))
+
+
+_MENDS = {
+    "track": "run `tastewave release rescore` with it, or wait until its workers have heard them",
+    "user": "run `tastewave users rebuild` with it",
+}
+
+
+def _check_coverage(settings: Settings, client: Any, release: str, *, live: str) -> None:
+    """Raise ReleaseCoversTooLittle where readers of the release would miss too much of what they find now."""
+    least, prefix = settings.worker.least_coverage, settings.redis.key_prefix
+    kinds: tuple[Literal["track", "user"], ...] = ("track", "user")
+    for what in kinds:
+        with progress_bar() as progress:
+            task = progress.add_task(f"{what}s of {live}", total=None)
+            found = coverage(
+                client, what, of=live, by=release, least=least, key_prefix=prefix,
+                on_keys=lambda keys, task=task: progress.advance(task, keys),
+            )  # fmt: skip
+        if not found.tells(least):
+            seen = f"all {found.keys:,}" if found.whole else f"{found.keys:,} drawn"
+            raise ReleaseCoversTooLittle(
+                f"release {release} covers {100 * found.share:.2f} % of {seen} {what}s of the live release {live}, and "
+                f"{100 * least:g} % are needed (TASTEWAVE_LEAST_COVERAGE): readers would find nothing of the others; "
+                f"{_MENDS[what]}, or add --force"
+            )
 
 
 def _is_configured(settings: Settings, release: str) -> bool:

@@ -6,7 +6,7 @@ script of several keys until the slot has moved, and scripts of one key go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import uuid4
@@ -35,21 +35,23 @@ class PublishedFeatures(msgspec.Struct, frozen=True, array_like=True):
         event_time, event_id: of the upload that was heard; the time in ms.
         content: version of the front end, and hash of the audio file.
         networks: the networks that heard it, each with the hash of its file.
+        encoders: the hashes of the audio encoders that heard it.
     """
 
     event_time: int
     event_id: str
     content: str
     networks: Mapping[str, str]
+    encoders: tuple[str, ...] = ()
 
     @property
     def event(self) -> tuple[int, str]:
         """The place of the upload among those of its track."""
         return self.event_time, self.event_id
 
-    def heard_by(self, networks: Mapping[str, str]) -> bool:
-        """Whether these networks are among those that heard the track."""
-        return networks.items() <= self.networks.items()
+    def heard_by(self, networks: Mapping[str, str], encoders: Collection[str]) -> bool:
+        """Whether these networks and encoders are among those that heard the track."""
+        return networks.items() <= self.networks.items() and set(encoders) <= set(self.encoders)
 
 
 _LOCK_S = 15.0  # as long as a request to Kafka may take
@@ -94,7 +96,7 @@ class TrackStore:
             genre="any",
         )
         later = msgspec.structs.replace(first, event_time=1, genre=None, title="any")  # which takes the genre away
-        arguments = [*_arguments(first, b"taggram"), *_arguments(later, b"")]
+        arguments = [*put_arguments(first, b"taggram"), *put_arguments(later, b"")]
         await self._put_rehearsal(keys=self._keys(self._nobody), args=arguments)
         key = features_key(self._nobody, prefix=self._prefix)
         await self._mark_rehearsal(keys=[key], args=[0, "[0,", 1, "[1,"])
@@ -110,7 +112,7 @@ class TrackStore:
         """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
         keys = self._keys(answer.track_id)
         with named(" or ".join(keys)):
-            held = await self._put(keys=keys, args=_arguments(answer, taggram))
+            held = await self._put(keys=keys, args=put_arguments(answer, taggram))
             return track_answer(answer.track_id, self._release, _pairs(held))
 
     async def forgotten_at(self, track_id: str) -> int:
@@ -150,10 +152,7 @@ class TrackStore:
         key = features_key(track_id, prefix=self._prefix)
         with named(key):
             mark: bytes | None = await self._client.get(key)
-        try:
-            return _mark.decode(mark or b"")
-        except msgspec.MsgspecError:  # none, or one that an earlier version wrote
-            return None
+        return read_mark(mark)
 
     async def unmark_features(self, track_id: str) -> None:
         """Forget what the features of a track were published from, since they are taken back."""
@@ -166,7 +165,15 @@ class TrackStore:
             await self._mark_features(keys=[key], args=[published.event_time, msgspec.json.encode(published)])
 
 
-def _arguments(answer: TrackTagged, taggram: bytes) -> list[Any]:
+def read_mark(mark: bytes | None) -> PublishedFeatures | None:
+    """What features were published from; None where nobody did, or an earlier version wrote the mark."""
+    try:
+        return _mark.decode(mark or b"")
+    except msgspec.MsgspecError:
+        return None
+
+
+def put_arguments(answer: TrackTagged, taggram: bytes = b"") -> list[Any]:
     """The arguments of put_track.lua."""
     fields = [part for field in track_fields(answer).items() for part in field]
     return [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram, *fields]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -54,13 +54,14 @@ class TrackHandler:
     """Answers one TrackUploaded record at a time; a stream.broker.handlers.RecordHandler.
 
     A record is done when its answer is in Redis and what Redis holds is on the output topic (and its features are on
-    their topic, once for each content, front end and network), or when it is a dead letter; Kafka has acknowledged all
-    of it.
+    their topic, once for the upload, front end, networks and encoders), or when it is a dead letter; Kafka has
+    acknowledged all of it.
 
     Args:
         release: release_id of the answers.
         front_end: version of the log-mels that the features are computed from.
         networks: those that hear the tracks, each with the hash of its file.
+        encoders: the hashes of the audio encoders that hear the tracks.
         fetcher: brings the audio here.
         pool: hears it.
         store: keeps the answers.
@@ -77,6 +78,7 @@ class TrackHandler:
         release: str,
         front_end: str,
         networks: Mapping[str, str],
+        encoders: Collection[str],
         fetcher: Fetcher,
         pool: TaggerPool,
         store: TrackStore,
@@ -89,6 +91,7 @@ class TrackHandler:
         self._release = release
         self._front_end = front_end
         self._networks = dict(networks)
+        self._encoders = tuple(sorted(set(encoders)))
         self._fetcher = fetcher
         self._pool = pool
         self._store = store
@@ -209,22 +212,28 @@ class TrackHandler:
             event_id=event.event_id,
             content=f"{self._front_end}:{content_hash}",
             networks=self._networks,
+            encoders=self._encoders,
         )
         async with self._store.features_lock(event.track_id):
             published = await self._store.published_features(event.track_id)
             if published and published.event > due.event:  # by the workers of another release, which are ahead
                 return
-            if published and published.content == due.content and published.heard_by(due.networks):
-                due = msgspec.structs.replace(due, networks=published.networks)
-            else:
-                features = TrackFeatures(
-                    track_id=event.track_id,
-                    front_end=self._front_end,
-                    content_hash=content_hash,
-                    networks=self._networks,
-                    windows=heard.windows,
-                )
-                await self._publisher.features(features)
+            same = published and (published.event, published.content) == (due.event, due.content)
+            if published and same and published.heard_by(due.networks, due.encoders):
+                return
+            features = TrackFeatures(
+                track_id=event.track_id,
+                front_end=self._front_end,
+                content_hash=content_hash,
+                networks=self._networks,
+                windows=heard.windows,
+                vectors=heard.vectors,
+                event_time=event.uploaded_at,
+                event_id=event.event_id,
+                title=event.title,
+                artist_id=event.artist_id,
+            )
+            await self._publisher.features(features)
             await self._store.mark_features(event.track_id, due)
 
     async def _fail(
@@ -290,7 +299,7 @@ class TrackHandler:
         published = await self._store.published_features(event.track_id)
         if published is None or published.event < _place(event):
             return False
-        return published.event > _place(event) or published.heard_by(self._networks)
+        return published.event > _place(event) or published.heard_by(self._networks, self._encoders)
 
 
 def _place(of: TrackUploaded | TrackTagged) -> tuple[int, str]:

@@ -109,8 +109,9 @@ class TracksRole:
         async with Fetcher(self._settings.fetch) as fetcher:
             handler = TrackHandler(
                 release=release_id,
-                front_end=self._release.front_end,
+                front_end=self._release.hearing,
                 networks=self._release.network_hashes,
+                encoders=self._release.encoder_hashes.values(),
                 fetcher=fetcher,
                 pool=self._pool,
                 store=store,

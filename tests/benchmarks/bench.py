@@ -2,8 +2,8 @@
 
 python tests/benchmarks/bench.py            # everything but listens-memory
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens, listens-table, users, encoder, encoder-training or
-                                            # listens-memory (13 million)
+                                            # listens, listens-table, users, encoder, encoder-training, reader,
+                                            # rescore or listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -24,6 +24,7 @@ import encoder
 import listens_memory
 import listens_path
 import reader_path
+import rescoring
 import tracks_path
 import users_store
 from robustness import robustness
@@ -93,14 +94,9 @@ def tag(folder: Path) -> Figures:
 
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
-PARTS |= (
-    tracks_path.PARTS
-    | listens_path.PARTS
-    | listens_memory.PARTS
-    | users_store.PARTS
-    | encoder.PARTS
-    | reader_path.PARTS
-)
+MODULES = (tracks_path, listens_path, listens_memory, users_store, encoder, reader_path, rescoring)
+for module in MODULES:
+    PARTS |= module.PARTS
 LONG = {"listens-memory"}
 
 

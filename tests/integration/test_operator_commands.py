@@ -1,5 +1,6 @@
 """The commands of operators on the real servers; a thread of the test stands for the worker."""
 
+import dataclasses
 import json
 import os
 import re
@@ -18,14 +19,25 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from models.contract import DEAD_LETTER, LISTENS, LIVE_KEY, TRACKS_TAGGED, TRACKS_UPLOADED, track_fields, track_key
+from models.contract import (
+    DEAD_LETTER,
+    LISTENS,
+    LIVE_KEY,
+    TRACKS_TAGGED,
+    TRACKS_UPLOADED,
+    track_fields,
+    track_key,
+    user_key,
+)
 from models.events import Listen, TrackTagged, TrackUploaded, decode_event, encode_event
 from models.release import load_release
 from stream.broker.dead_letters import dead_letter
 from stream.broker.operator import kafka_client, partitions_of, records_between
 from stream.commands.dead_letters import latest_dead_letters
+from stream.commands.release import ReleaseCoversTooLittle, activate_release
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client, sync_client
+from stream.store.coverage import coverage
 
 pytestmark = pytest.mark.servers
 
@@ -486,6 +498,65 @@ def test_a_release_goes_live_that_has_answers_or_is_the_configured_one(tastewave
         "release", "activate", other, "--force"
     )
     assert client.hget(LIVE_KEY, "release").decode() == other
+
+
+def write_answers(client: redis.Redis, release: str, status: str, first: int, last: int, *, prefix: str = "tw") -> None:
+    """Answers to the tracks of these numbers, with nothing but their status."""
+    lua = "for at = ARGV[1], ARGV[2] do redis.call('HSET', KEYS[1] .. at .. '}', 'status', ARGV[3]) end"
+    client.eval(lua, 1, track_key(release, "t", prefix=prefix)[:-1], first, last, status)
+
+
+def test_a_release_that_would_blank_tracks_or_users_is_refused_unless_forced(
+    settings: Settings, client: redis.Redis
+) -> None:
+    live, new = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+    client.hset(LIVE_KEY, "release", live)
+    write_answers(client, live, "tagged", 1, 500)
+    write_answers(client, live, "abstained", 501, 1000)
+    write_answers(client, live, "failed", 1001, 1300)
+    write_answers(client, new, "abstained", 1, 994)
+    write_answers(client, new, "tagged", 1, 1000, prefix="another")
+    of_tracks = f"release {new} covers 99.40 % of all 1,000 tracks of the live release {live}, and 99.5 % are needed"
+    with pytest.raises(ReleaseCoversTooLittle, match=f"{of_tracks}.*`tastewave release rescore`"):
+        activate_release(settings, new)
+    assert client.hget(LIVE_KEY, "release").decode() == live
+    client.hset(track_key(new, "t1000"), "status", "failed")  # readers would find nothing there either
+    with pytest.raises(ReleaseCoversTooLittle, match=of_tracks):
+        activate_release(settings, new)
+    client.hset(track_key(new, "t1000"), "status", "tagged")
+    client.hset(user_key(live, "ann"), "source", "history")
+    of_users = f"release {new} covers 0.00 % of all 1 users of the live release {live}.*`tastewave users rebuild`"
+    with pytest.raises(ReleaseCoversTooLittle, match=of_users):
+        activate_release(settings, new)
+    client.hset(user_key(new, "ann"), "source", "global")
+    activate_release(settings, new)
+    assert client.hget(LIVE_KEY, "release").decode() == new
+    activate_release(settings, "cccccccccccc", force=True)
+    assert client.hget(LIVE_KEY, "release").decode() == "cccccccccccc"
+    client.hset(LIVE_KEY, "release", live)
+    client.delete(track_key(new, "t1"), user_key(new, "ann"))
+    with pytest.raises(ReleaseCoversTooLittle):
+        activate_release(settings, new)
+    lenient = dataclasses.replace(settings, worker=settings.worker.model_copy(update={"least_coverage": 0.0}))
+    activate_release(lenient, new)
+    assert client.hget(LIVE_KEY, "release").decode() == new
+
+
+def test_of_many_keys_some_are_drawn_and_all_are_counted_where_those_do_not_tell(client: redis.Redis) -> None:
+    live, new = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+    write_answers(client, live, "tagged", 1, 24_000)
+    write_answers(client, new, "tagged", 1, 23_760)  # in the order of writing, the first 20,000 would all be covered
+    options = {"of": live, "by": new, "key_prefix": "tw"}
+    drawn = coverage(client, "track", least=0.997, **options)
+    assert 20_000 <= drawn.keys < 22_000
+    assert not drawn.whole
+    assert drawn.tells(0.997) is False
+    assert drawn.tells(0.98) is True
+    assert drawn.share == pytest.approx(0.99, abs=0.002)
+    close = coverage(client, "track", least=0.99, **options)
+    assert (close.keys, close.covered, close.whole, close.tells(0.99)) == (24_000, 23_760, True, True)
+    assert close.tells(0.9901) is False
+    assert coverage(client, "user", least=0.99, **options).tells(0.99)  # there are none
 
 
 async def test_clients_reach_the_server_and_return_bytes(settings: Settings) -> None:

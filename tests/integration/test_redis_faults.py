@@ -506,5 +506,15 @@ def test_the_commands_work_on_a_cluster(clustered: Platform) -> None:
     uploaded = json.loads(clustered.run("upload", str(write_music(clustered.folder / "a.wav")), "--wait", "--json"))
     answer = json.loads(clustered.run("get", "track", uploaded["track_id"], "--json"))
     assert (answer["track_id"], answer["release"]) == (uploaded["track_id"], clustered.release)
+    clustered.settled()  # its features are on their topic
+    clustered.redis.delete(track_key(clustered.release, uploaded["track_id"]))
+    assert "1 tracks" in clustered.run("release", "rescore")
+    again = json.loads(clustered.run("get", "track", uploaded["track_id"], "--json"))
+    assert (again["status"], again["event_id"]) == (answer["status"], answer["event_id"])
+    refused = clustered.try_to_run("release", "activate", "0123456789ab")
+    assert "no answer of release 0123456789ab" in refused.stderr
+    clustered.redis.hset(track_key("0123456789ab", "another"), "status", "tagged")
+    refused = clustered.try_to_run("release", "activate", "0123456789ab")
+    assert "covers 0.00 % of all 1 tracks of the live release" in refused.stderr
     assert "go back with" in clustered.run("release", "activate", "0123456789ab", "--force")
     assert clustered.redis.hget(LIVE_KEY, "release") == b"0123456789ab"

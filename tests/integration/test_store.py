@@ -258,9 +258,10 @@ async def test_what_features_were_published_from_is_remembered_and_never_goes_ba
     again = published(2000, "front-2:abc", msd="0123456789ab", mtt="ba9876543210")
     await store.mark_features("t1", again)
     assert await store.published_features("t1") == again
-    assert again.heard_by({"msd": "0123456789ab"})
-    assert not again.heard_by({"msd": "another"})
-    assert not newer.heard_by(again.networks)
+    assert again.heard_by({"msd": "0123456789ab"}, ())
+    assert not again.heard_by({"msd": "another"}, ())
+    assert not again.heard_by({"msd": "0123456789ab"}, ("cdef01234567",))
+    assert not newer.heard_by(again.networks, ())
     await client.set("tw:features:{t1}", "1000 front-1:abc")  # as versions before this one wrote it
     assert await store.published_features("t1") is None
     await store.mark_features("t1", older)

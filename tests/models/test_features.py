@@ -51,7 +51,7 @@ def test_a_window_is_packed_as_float16_little_endian():
         "msd.taggram.spread": np.array([2.0**-14], np.float32),
         "mtt.max_pool": np.array([7.0], np.float32),
     }
-    packed = pack_window("msd", features, start_ms=15_000)
+    packed = pack_window("msd", features, start_ms=15_000, patches=9)
     assert packed.start_ms == 15_000
     assert packed.max_pool == bytes.fromhex("003c 00c0 ff7b")
     assert packed.taggram_mean == bytes.fromhex("0038")

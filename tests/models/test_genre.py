@@ -10,6 +10,7 @@ from models.features import taggram_features
 from models.genre import NEIGHBOURS, GenreHead, outvoted
 from models.label_rule import LabelRule
 from models.musicnn import TAGS
+from models.release import load_release
 from models.tag_kinds import TagKinds
 
 
@@ -235,6 +236,10 @@ def test_a_head_survives_its_file_and_equal_heads_are_equal_bytes(tmp_path: Path
         ({"inputs": ("msd.taggram.mean", "msd.taggram.spread")}, "50 columns"),
         ({"inputs": ()}, "0 inputs"),
         ({"inputs": ("msd.taggram.mean", "embedding")}, "50 columns"),
+        ({"widths": (49,)}, "50 columns"),
+        ({"widths": (50, 0)}, "50 columns"),
+        ({"inputs": ("a.embedding", "b.embedding"), "widths": (50, 0)}, "50 columns"),
+        ({"inputs": ("a.embedding", "b.embedding")}, "does not say how wide each"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changes: dict, said: str):
@@ -245,6 +250,38 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict, said: str):
 def arrays_of(one: GenreHead) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(one.to_bytes())) as file:
         return dict(file)
+
+
+def test_a_head_says_how_wide_each_of_its_inputs_is_and_one_that_hears_tags_alone_need_not(tmp_path: Path):
+    path = tmp_path / "genre.npz"
+    assert "widths" not in arrays_of(head())
+    assert head().columns == {"msd.taggram.mean": 50}
+    two = head(inputs=("a.embedding", "b.embedding"), widths=(20, 30))
+    path.write_bytes(two.to_bytes())
+    assert GenreHead.load(path).columns == {"a.embedding": 20, "b.embedding": 30}
+    two.check_widths({"a.embedding": 20, "b.embedding": 30})
+    with pytest.raises(ReleaseError, match=r"takes 20 columns of a\.embedding, the release gives 30"):
+        two.check_widths({"a.embedding": 30, "b.embedding": 20})
+
+
+def test_many_tracks_are_decided_as_each_of_them_alone():
+    """Tracks of one to three windows, on and far from the corners of the genres, with tags that contradict some."""
+    rng, reasons = np.random.default_rng(5), set()
+    for made in (head(kinds=kinds()), head(several=two_levels()), head(several=two_levels(intercepts=np.full(3, 2.0)))):
+        counts = rng.integers(1, 4, size=60)
+        tracks = [windows_at(*rng.normal(2.0, 1.5, size=(count, 2)).tolist()) for count in counts]
+        every = [window for windows in tracks for window in windows]
+        tags = np.stack([window["msd.taggram.mean"] for window in every])
+        together = made.decide_all(made.stack(every), tags, windows=counts)
+        alone = [made.decide(windows) for windows in tracks]
+        assert [(one.genre, one.abstained_because) for one in together] == [
+            (one.genre, one.abstained_because) for one in alone
+        ]
+        for one, other in zip(together, alone, strict=True):
+            assert [name for name, _ in one.genres] == [name for name, _ in other.genres]
+            np.testing.assert_allclose([p for _, p in one.genres], [p for _, p in other.genres], atol=1e-12)
+        reasons |= {one.abstained_because for one in together}
+    assert reasons == {None, "tags", "distance", "neighbours", "confidence"}
 
 
 def test_files_that_are_no_head_are_refused(tmp_path: Path):
@@ -356,3 +393,13 @@ def test_labels_of_another_number_than_the_classes_are_refused(tmp_path: Path):
     (tmp_path / "genre.npz").write_bytes(whole.to_bytes())
     again = GenreHead.load(tmp_path / "genre.npz")
     assert again.decide(windows_at((2.0, 0.0))) == whole.decide(windows_at((2.0, 0.0)))
+
+
+def test_in_float32_the_shipped_head_says_the_same_to_a_ten_thousandth():
+    shipped = load_release().genre_head()
+    features = np.random.default_rng(3).random((200, 50)) ** 3
+    exact, quick = shipped.scores(features), shipped.scores(features.astype(np.float32))
+    assert quick.decisions.dtype == quick.distances.dtype == np.float32
+    np.testing.assert_allclose(quick.decisions, exact.decisions, atol=1e-4)
+    np.testing.assert_allclose(quick.distances, exact.distances, atol=1e-3)
+    assert (quick.votes == exact.votes).all(axis=1).mean() > 0.99

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from models.errors import ReleaseError
 from models.genre import GenreHead
 from models.mel import musicnn_log_mel
 from models.release import load_release
+from models.rescoring import Rescorer
 from models.tagger import Tagger
 from tests.conftest import TowerOf
 from tests.platform import taste
@@ -95,7 +97,7 @@ def test_genre_and_tags_are_those_of_the_release_without_the_encoder(tmp_path: P
     encoder = write_filterbank(tmp_path / "encoder", dim=40, sample_rate=24_000)
     release = load_release(taste.write_release(tmp_path / "release", None, audio_encoder=encoder))
     with_encoder, without = Tagger(release).tag(track), Tagger(load_release()).tag(track)
-    plain = {"embedding": None, "timings_ms": {}}
+    plain = {"embedding": None, "timings_ms": {}, "vectors": {}}
     assert msgspec.structs.replace(with_encoder, **plain) == msgspec.structs.replace(without, **plain)
     assert without.embedding is None
 
@@ -159,20 +161,35 @@ def test_a_track_that_the_tower_knows_has_the_place_that_was_learned(tmp_path: P
 def test_an_encoder_of_another_space_than_the_tower_is_refused(tmp_path: Path, tower: Path, made: dict, message: str):
     encoder = write_filterbank(tmp_path / "encoder", **made)
     release = load_release(taste.write_release(tmp_path / "release", tower, audio_encoder=encoder))
-    with pytest.raises(ReleaseError, match=message):
-        Tagger(release)
+    for use in (Tagger, partial(Rescorer, top_k=5)):
+        with pytest.raises(ReleaseError, match=message):
+            use(release)
 
 
 def test_a_head_that_hears_wider_blocks_than_the_release_gives_is_refused(tmp_path: Path):
     block = write_filterbank(tmp_path / "foreign", dim=7)
     made = head("msd.taggram.mean", "foreign.embedding", columns=58)
     release = load_release(taste.write_release(tmp_path / "release", None, blocks={"foreign": block}, head=made))
-    with pytest.raises(ReleaseError, match=r"takes 58 columns, msd.taggram.mean, foreign.embedding have \[50, 7\]"):
+    with pytest.raises(ReleaseError, match=r"takes 8 columns of foreign\.embedding, the release gives 7"):
         Tagger(release)
     plain = replace(made, plain=head("foreign.embedding", columns=6))
     release = load_release(taste.write_release(tmp_path / "plain", None, blocks={"foreign": block}, head=plain))
-    with pytest.raises(ReleaseError, match="takes 5"):
+    with pytest.raises(ReleaseError, match="takes 8"):
         Tagger(release)
+
+
+def test_blocks_whose_widths_are_swapped_are_refused_and_each_in_its_own_width_is_taken(tmp_path: Path):
+    """Together they are as wide as what the head takes, so that only their names tell."""
+    wide, narrow = (write_filterbank(tmp_path / f"{dim}", dim=dim) for dim in (9, 7))
+    made = head("wide.embedding", "narrow.embedding", columns=16, widths=(9, 7))
+    fitting = taste.write_release(tmp_path / "fitting", None, blocks={"wide": wide, "narrow": narrow}, head=made)
+    assert load_release(fitting).genre_head().columns == {"wide.embedding": 9, "narrow.embedding": 7}
+    swapped = taste.write_release(tmp_path / "swapped", None, blocks={"wide": narrow, "narrow": wide}, head=made)
+    with pytest.raises(ReleaseError, match=r"takes 9 columns of wide\.embedding, the release gives 7"):
+        Tagger(load_release(swapped))
+    alone = taste.write_release(tmp_path / "alone", None, blocks={"wide": wide}, head=made)
+    with pytest.raises(ReleaseError, match=r"hears narrow\.embedding, which nothing in the release gives"):
+        Tagger(load_release(alone))
 
 
 def test_a_release_that_lacks_a_file_of_an_encoder_is_refused(tmp_path: Path):

@@ -27,6 +27,7 @@ def test_the_commands_are_those_that_an_operator_needs() -> None:
         "listen",
         "parity",
         "release activate",
+        "release rescore",
         "release show",
         "rewind listens",
         "rewind tracks",

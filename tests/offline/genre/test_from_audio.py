@@ -194,7 +194,7 @@ def test_a_release_whose_table_of_artists_is_missing_or_of_other_dimensions_is_r
     with pytest.raises(ReleaseError, match="hears artists, and the release has no table"):
         other.genre_head()
     other.table = load_artist_table(artist_table(tmp_path / "wide", dim=6))
-    with pytest.raises(ReleaseError, match=r"takes 55 columns, msd.taggram.mean, artist_embedding have \[50, 6\]"):
+    with pytest.raises(ReleaseError, match=r"takes 5 columns of artist_embedding, the release gives 6"):
         other.genre_head()
     other.table = load_artist_table(table)
     assert other.genre_head().to_bytes() == head.to_bytes()

@@ -16,7 +16,7 @@ from stream.store.tracks import PublishedFeatures
 from stream.tracks.handler import TrackHandler
 
 UPLOADED_AT = 1_750_000_000_000
-NETWORKS = {"msd": "0123456789ab"}
+NETWORKS, ENCODERS = {"msd": "0123456789ab"}, ("cdef01234567",)
 TAGGING = Tagging(
     status="tagged",
     genre="jazz",
@@ -25,6 +25,7 @@ TAGGING = Tagging(
     tags=(("jazz", 0.5),),
     taggram=b"",
     windows={"msd": (WindowFeatures(start_ms=0, max_pool=b"", taggram_mean=b"", taggram_spread=b""),)},
+    vectors={"cdef01234567": (b"vector",)},
     duration_s=30.0,
     lost_s=0.0,
     timings_ms={},
@@ -70,6 +71,7 @@ class Servers:
         self.did.append(f"publish answer of {answer.event_time - UPLOADED_AT}")
 
     async def features(self, features) -> None:
+        self.features_ = features
         self.did.append("publish features")
 
     async def dead_letter(self, record, error, *, attempts: int = 1) -> None:
@@ -104,7 +106,8 @@ async def turn(record):
 
 async def handled(servers: Servers, *, artist_id: str | None = None) -> list[str]:
     handler = TrackHandler(
-        release="r", front_end="front-1", networks=NETWORKS, fetcher=servers, pool=servers, store=servers,
+        release="r", front_end="front-1", networks=NETWORKS, encoders=ENCODERS, fetcher=servers, pool=servers,
+        store=servers,
         publisher=servers, turn=turn, top_k=5, future_tolerance_ms=1000,
         now_ms=lambda: UPLOADED_AT + 10,
     )  # fmt: skip
@@ -120,8 +123,11 @@ def answer(*, later_ms: int = 0, event_id: str = "e") -> TrackTagged:
     )
 
 
-def mark(later_ms: int, content: str, networks: Mapping[str, str] = NETWORKS) -> PublishedFeatures:
-    return PublishedFeatures(event_time=UPLOADED_AT + later_ms, event_id="e", content=content, networks=networks)
+def mark(
+    later_ms: int, content: str, networks: Mapping[str, str] = NETWORKS, encoders: tuple[str, ...] = ENCODERS
+) -> PublishedFeatures:
+    time = UPLOADED_AT + later_ms
+    return PublishedFeatures(event_time=time, event_id="e", content=content, networks=networks, encoders=encoders)
 
 
 async def test_a_new_upload_is_heard_answered_and_its_features_are_published() -> None:
@@ -129,14 +135,21 @@ async def test_a_new_upload_is_heard_answered_and_its_features_are_published() -
     assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
 
 
-async def test_the_same_audio_again_publishes_no_features_again_but_notes_the_new_upload() -> None:
-    servers = Servers(published=mark(-1000, "front-1:abc"))
-    assert await handled(servers) == ["hear", "put tagged", "publish answer of 0", "mark features"]
+async def test_the_features_of_an_upload_are_published_once_and_say_whose_they_are() -> None:
+    servers = Servers(published=mark(-1000, "front-1:abc"))  # of an earlier upload of the same audio
+    did = await handled(servers, artist_id="artist-7")
+    assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
     assert servers.published == mark(0, "front-1:abc")
+    told = servers.features_
+    assert (told.event_time, told.event_id, told.artist_id) == (UPLOADED_AT, "e", "artist-7")
+    assert told.vectors == {"cdef01234567": (b"vector",)}
+    again = Servers(published=mark(0, "front-1:abc"))  # whose answer is gone
+    assert await handled(again) == ["hear", "put tagged", "publish answer of 0"]
 
 
 async def test_an_answer_that_a_killed_worker_left_without_its_features_is_heard_again() -> None:
-    for left in (None, mark(-1, "front-1:older"), mark(0, "front-1:other", {"mtt": "ba9876543210"})):
+    without = mark(0, "front-1:abc", encoders=())
+    for left in (None, mark(-1, "front-1:older"), mark(0, "front-1:other", {"mtt": "ba9876543210"}), without):
         did = await handled(Servers(answer(), left))
         assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
 
