@@ -84,7 +84,7 @@ class ItemTable:
         """The same for ids in UTF-8. Those of the last calls are found without a search."""
         known = self._remembered
         rows = np.fromiter(map(known.get, track_ids, itertools.repeat(_NEW)), np.int64, len(track_ids))
-        if (places := np.flatnonzero(rows == _NEW)).size:
+        if places := np.flatnonzero(rows == _NEW).tolist():
             new = list({track_ids[place] for place in places})
             of_new = dict(zip(new, self._search(new).tolist(), strict=True))
             rows[places] = [of_new[track_ids[place]] for place in places]

@@ -2,7 +2,7 @@
 -- A greater revision is newer; of one revision, another embedding that was computed later.
 -- KEYS  of each user: its embedding, its forgotten mark
 -- ARGV  for how many seconds to keep a user; then MessagePack: of each user its revision, its refreshed_at, its embedding,
---       and a list of its fields and values
+--       and a list of its other fields and their values
 -- Returns for each user 1 where it was written, else the fields and values that are held.
 local ttl_s = ARGV[1]
 local mark_keys = {}
@@ -21,7 +21,7 @@ for user, new in ipairs(cmsgpack.unpack(ARGV[2])) do
   local newer = revision > held_revision
     or revision == held_revision and refreshed_at >= held_at and embedding ~= redis.call('HGET', key, 'embedding')
   if newer and revision > floor then
-    redis.call('HSET', key, unpack(fields))
+    redis.call('HSET', key, 'embedding', embedding, unpack(fields))
     redis.call('EXPIRE', key, ttl_s)
     results[user] = 1
   else

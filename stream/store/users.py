@@ -109,5 +109,7 @@ async def register_release(client: Any, release: str, *, key_prefix: str = KEY_P
 
 def _arguments(user: UserEmbedded) -> list[Any]:
     """The arguments of put_users.lua, of one user."""
-    fields = {name: as_text(value) for name, value in user_fields(user).items()}
-    return [user.revision, user.refreshed_at, fields["embedding"], [one for field in fields.items() for one in field]]
+    fields = user_fields(user)
+    embedding = as_text(fields.pop("embedding"))
+    texts = [text for name, value in fields.items() for text in (name, value.decode())]
+    return [user.revision, user.refreshed_at, embedding, texts]
