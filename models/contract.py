@@ -161,10 +161,14 @@ def user_fields(answer: UserEmbedded) -> dict[str, bytes]:
     Returns:
         Field to bytes: source as text, numbers as decimal text, the embedding as float32.
     """
-    fields = {name: str(getattr(answer, name)).encode() for name in _USER_NUMBERS}
-    fields["source"] = answer.source.encode()
-    fields["embedding"] = struct.pack(f"<{len(answer.embedding)}f", *answer.embedding)
-    return fields
+    return {
+        "listens": b"%d" % answer.listens,
+        "event_time": b"%d" % answer.event_time,
+        "revision": b"%d" % answer.revision,
+        "refreshed_at": b"%d" % answer.refreshed_at,
+        "source": answer.source.encode(),
+        "embedding": struct.pack(f"<{len(answer.embedding)}f", *answer.embedding),
+    }
 
 
 def user_answer(user_id: str, release: str, fields: Mapping[bytes, bytes]) -> UserEmbedded:

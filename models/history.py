@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Annotated, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -204,8 +204,9 @@ class StoredHistory(NamedTuple):
     """What Redis holds of a user.
 
     Attributes:
-        members: of tw:history:{user} as history_member gives them, oldest first.
-        feedback: members of tw:feedback:{user} as feedback_member gives them, each with its score, oldest first.
+        members: of tw:history:{user} as history_member gives them, in Redis's order: oldest first.
+        feedback: members of tw:feedback:{user} as feedback_member gives them, each with its score, in Redis's order:
+            oldest first, and those of one millisecond by kind.
     """
 
     members: Sequence[bytes]
@@ -264,6 +265,7 @@ class Histories(NamedTuple):
         kind: (listens,) uint8, places in KINDS.
         played_ms, duration_ms: (listens,) int64.
         track_ids: (listens,) in UTF-8.
+        event_time: (users,) int64 ms of the newest event, taken back or not; 0 without one.
     """
 
     offsets: NDArray[np.int64]
@@ -272,6 +274,7 @@ class Histories(NamedTuple):
     played_ms: NDArray[np.int64]
     duration_ms: NDArray[np.int64]
     track_ids: list[bytes]
+    event_time: NDArray[np.int64]
 
 
 def read_histories(stored: Sequence[StoredHistory]) -> Histories:
@@ -285,19 +288,21 @@ def read_histories(stored: Sequence[StoredHistory]) -> Histories:
     something back. What does not stand keeps its place among the newest N of the set, so that the result does not
     depend on the order in which events arrive.
     """
-    members = [member for user in stored for member in user.members]
-    heads = np.frombuffer(b"".join([member[:_HEAD] for member in members]), np.uint8).reshape(-1, _HEAD)
-    first, second = _numbers(heads[:, :6]), _numbers(heads[:, 6:])  # the halves of the 96 bits
-    at, kind = first >> 6, (first >> 2 & 15).astype(np.uint8)
-    played, duration = (first & 3) << 23 | second >> 25, second & LONGEST_MS
-    track_ids = [member[_HEAD:] for member in members]
-    offsets = np.concatenate([[0], np.cumsum([len(user.members) for user in stored], dtype=np.int64)])
-    histories = Histories(offsets, at, kind, played, duration, track_ids)
+    members = list(itertools.chain.from_iterable([user.members for user in stored]))
+    packed, begins = _joined(members, head=_HEAD)
+    first, second = _numbers(packed, ">u8")[begins], _numbers(packed, ">u4")[begins + 8]  # of the 96 bits
+    first, second = first.astype(np.int64), second.astype(np.int64)
+    at, kind = first >> 22 & LATEST_MS, (first >> 18 & 15).astype(np.uint8)
+    played, duration = (first & (2**18 - 1)) << 7 | second >> 25, second & LONGEST_MS
+    offsets = _offsets([len(user.members) for user in stored])
+    event_time = _newest(at, offsets)
+    histories = Histories(offsets, at, kind, played, duration, [member[_HEAD:] for member in members], event_time)
     stands = kind != _REMOVE
     _take_back_removed(histories, stands)
-    for number, user in enumerate(stored):
-        if user.feedback:
-            _take_back_said(histories, slice(*offsets[number : number + 2]), user.feedback, stands)
+    if any(user.feedback for user in stored):
+        said = _read_said(stored)
+        np.maximum(event_time, _newest(said.at, said.offsets), out=event_time)
+        _take_back_said(histories, said, stands)
     before = np.concatenate([[0], np.cumsum(stands)])
     return Histories(
         offsets=before[offsets],
@@ -305,13 +310,37 @@ def read_histories(stored: Sequence[StoredHistory]) -> Histories:
         kind=kind[stands],
         played_ms=played[stands],
         duration_ms=duration[stands],
-        track_ids=list(itertools.compress(track_ids, stands)),
+        track_ids=list(itertools.compress(histories.track_ids, stands.tolist())),
+        event_time=event_time,
+    )
+
+
+class _Said(NamedTuple):
+    """Feedback of users, laid end to end. That of user u is offsets[u] to offsets[u + 1], oldest first."""
+
+    offsets: NDArray[np.int64]
+    at: NDArray[np.int64]
+    kind: NDArray[np.uint8]
+    track_ids: list[bytes]
+
+
+def _read_said(stored: Sequence[StoredHistory]) -> _Said:
+    pairs = list(itertools.chain.from_iterable([user.feedback for user in stored]))
+    members = [member for member, _ in pairs]
+    packed, begins = _joined(members, head=_SAID_HEAD)
+    numbers = _numbers(packed, ">u4")[begins].astype(np.int64) << 8 | _numbers(packed, "u1")[begins + 4]
+    high = np.array([score for _, score in pairs]).astype(np.int64)
+    return _Said(
+        offsets=_offsets([len(user.feedback) for user in stored]),
+        at=high << 35 | numbers >> 5,
+        kind=(numbers & 31).astype(np.uint8),
+        track_ids=[member[_SAID_HEAD:] for member in members],
     )
 
 
 def _take_back_removed(histories: Histories, stands: NDArray[np.bool_]) -> None:
     """Mark the listens that a remove of the same user takes back: they have its time, and stand before it."""
-    offsets, at, _, _, _, track_ids = histories
+    offsets, at, track_ids = histories.offsets, histories.at, histories.track_ids
     for place in np.flatnonzero(~stands):
         first = offsets[np.searchsorted(offsets, place, side="right") - 1]
         for other in range(place - 1, first - 1, -1):
@@ -320,26 +349,44 @@ def _take_back_removed(histories: Histories, stands: NDArray[np.bool_]) -> None:
             stands[other] &= track_ids[other] != track_ids[place]
 
 
-def _take_back_said(
-    histories: Histories, places: slice, feedback: Sequence[tuple[bytes, float]], stands: NDArray[np.bool_]
-) -> None:
-    """Mark the listens of one user that its feedback takes back."""
-    _, at, kind, _, _, track_ids = histories
-    last, excluded = dict[bytes, tuple[int, int]](), dict[bytes, int]()
-    for member, score in feedback:
-        time, code, track_id = feedback_at(member, score), member[4] & 31, member[_SAID_HEAD:]
-        if code == _EXCLUDE:
-            excluded[track_id] = time
-        else:
-            last[track_id] = max(last.get(track_id, (0, 0)), (time, code))
-    for place in map(int, places.start + np.flatnonzero(_IS_SAID[kind[places]])):
-        said = (int(at[place]), int(kind[place]))
-        stands[place] &= last.get(track_ids[place], said) == said
-    if excluded:
-        for place in range(places.start, places.stop):
-            stands[place] &= at[place] > excluded.get(track_ids[place], -1)
+def _take_back_said(histories: Histories, said: _Said, stands: NDArray[np.bool_]) -> None:
+    """Mark the listens that the feedback of their users takes back."""
+    offsets, at, kind, track_ids = histories.offsets, histories.at, histories.kind, histories.track_ids
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(said.offsets))
+    keys, excludes = list(zip(users.tolist(), said.track_ids, strict=True)), said.kind == _EXCLUDE
+    last = dict(itertools.compress(zip(keys, itertools.count()), (~excludes).tolist()))  # later ones replace earlier
+    places = np.flatnonzero(_IS_SAID[kind])
+    users = np.searchsorted(offsets, places, side="right") - 1
+    wanted = zip(users.tolist(), map(track_ids.__getitem__, places.tolist()), strict=True)
+    found = np.fromiter((last.get(key, -1) for key in wanted), np.int64, len(places))
+    is_last = (said.at[found] == at[places]) & (said.kind[found] == kind[places])
+    stands[places] &= is_last | (found < 0)
+    excluded = {keys[place]: int(said.at[place]) for place in np.flatnonzero(excludes)}
+    for user in {user for user, _ in excluded}:
+        for place in range(*offsets[user : user + 2]):
+            stands[place] &= at[place] > excluded.get((user, track_ids[place]), -1)
 
 
-def _numbers(columns: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(n,) big-endian numbers from their (n, bytes)."""
-    return columns.astype(np.int64) @ (256 ** np.arange(columns.shape[1] - 1, -1, -1, dtype=np.int64))
+def _joined(members: Sequence[bytes], *, head: int) -> tuple[bytes, NDArray[np.int64]]:
+    """Members behind each other, and where each begins."""
+    lengths = np.fromiter(map(len, members), np.int64, len(members))
+    if np.any(lengths < head):
+        raise ValueError(f"a member of {lengths.min()} bytes, which must have {head} before the track_id")
+    return b"".join([*members, bytes(8)]), _offsets(lengths)[:-1]  # so that each number of _numbers ends inside
+
+
+def _numbers(packed: bytes, dtype: str) -> NDArray[Any]:
+    """The numbers that begin at each byte."""
+    return np.ndarray(len(packed) + 1 - np.dtype(dtype).itemsize, dtype, packed, strides=(1,))
+
+
+def _offsets(counts: ArrayLike) -> NDArray[np.int64]:
+    """(n + 1,) where each of so many begins, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def _newest(at: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(users,) the last `at` of each; 0 where there is none."""
+    newest, some = np.zeros(len(offsets) - 1, np.int64), np.flatnonzero(np.diff(offsets))
+    newest[some] = at[offsets[some + 1] - 1]
+    return newest

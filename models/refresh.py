@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.history import IS_USABLE, StoredHistory, feedback_at, member_at, read_histories
+from models.history import IS_USABLE, StoredHistory, read_histories
 from models.user_tower import UserTower
 
 
@@ -85,8 +85,7 @@ def read_newest(tower: UserTower, stored: Sequence[StoredHistory]) -> Newest:
     kept = place >= 0
     places, newest = (user[kept], place[kept]), says[kept]
     numbers: list[int] = newest.tolist()
-    track_ids = [histories.track_ids[number] for number in numbers]
-    rows, unknown = _rows(tower, track_ids)
+    rows, unknown = _rows(tower, list(map(histories.track_ids.__getitem__, numbers)))
 
     def padded(values: NDArray[np.generic], empty: int) -> NDArray[np.int64]:
         array = np.full((users, manifest.history), empty, np.int64)
@@ -99,7 +98,7 @@ def read_newest(tower: UserTower, stored: Sequence[StoredHistory]) -> Newest:
         at_ms=padded(histories.at[newest], 0),
         unknown=unknown,
         listens=listens,
-        event_time=np.array([_event_time(one) for one in stored], np.int64),
+        event_time=histories.event_time,
     )
 
 
@@ -135,9 +134,3 @@ def _rows(tower: UserTower, track_ids: Sequence[bytes]) -> tuple[NDArray[np.int6
     for number in outside.tolist():
         rows[number] = len(tower.items) + unknown.setdefault(track_ids[number], len(unknown))
     return rows, list(unknown)
-
-
-def _event_time(stored: StoredHistory) -> int:
-    """Of the newest event, ms: the last one of the history or of the feedback."""
-    heard = member_at(stored.members[-1]) if stored.members else 0
-    return max(heard, feedback_at(*stored.feedback[-1])) if stored.feedback else heard

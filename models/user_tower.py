@@ -12,6 +12,7 @@ listen, never from the clock.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ TOWER_MANIFEST = "tower.json"
 NETWORK, ITEM_IDS, ITEM_VECTORS = "tower.onnx", "item_ids.npy", "item_vectors.npy"
 _ADVICE = "train it again with `tastewave-offline train-user-tower`"
 _ROWS_REMEMBERED = 100_000  # 13 MiB
+_NEW = -2  # where the row of a track is not remembered
 _END = b"\x01"  # after each id: numpy's byte strings lose zeros at their end
 
 
@@ -80,12 +82,16 @@ class ItemTable:
 
     def rows_of(self, track_ids: Sequence[bytes]) -> NDArray[np.int64]:
         """The same for ids in UTF-8. Those of the last calls are found without a search."""
-        known, wanted = self._remembered, set(track_ids)
-        if len(known) + len(wanted) > _ROWS_REMEMBERED:
-            known = self._remembered = {}  # and no clear(): another thread may be reading
-        if new := list(wanted.difference(known)):
-            known.update(zip(new, self._search(new).tolist(), strict=True))
-        return np.fromiter(map(known.__getitem__, track_ids), np.int64, len(track_ids))
+        known = self._remembered
+        rows = np.fromiter(map(known.get, track_ids, itertools.repeat(_NEW)), np.int64, len(track_ids))
+        if places := np.flatnonzero(rows == _NEW).tolist():
+            new = list({track_ids[place] for place in places})
+            of_new = dict(zip(new, self._search(new).tolist(), strict=True))
+            rows[places] = [of_new[track_ids[place]] for place in places]
+            if len(known) + len(new) > _ROWS_REMEMBERED:
+                known = self._remembered = {}  # and no clear(): another thread may be reading
+            known.update(of_new)
+        return rows
 
     def _search(self, track_ids: Sequence[bytes]) -> NDArray[np.int64]:
         longest = self._ids.itemsize - len(_END)  # a longer id would have numpy widen a copy of the whole table

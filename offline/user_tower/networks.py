@@ -21,6 +21,7 @@ _SIGNALS = len(Signal)
 _LAST = 3  # listens that `mean` sees one by one
 _DECAYS = (0.70, 0.90, 0.98)
 _BLOCKS, _HEADS = 2, 2
+_LEAST_WEIGHT = 1e-6
 _LONGEST_AGE = 20.0  # log(1 + s) of 15 years: ages are scaled to 0 to 1 by it
 
 
@@ -93,17 +94,24 @@ class _Views(nn.Module):
 
     def forward(self, vectors: Tensor, signals: Tensor, at: Places) -> Tensor:
         """(positions, views, dim)."""
-        rows = slice(-1, None) if at is None else slice(None)
-        apart, inside = (part[rows] for part in _band(vectors.shape[1], self.history, vectors.device))
+        apart, inside = _band(vectors.shape[1], self.history, vectors.device)
+        decays = torch.sigmoid(self.forget)[:, None, None] ** apart * inside
         present = (signals > 0).to(vectors.dtype)[..., None]
-        weights = torch.sigmoid(self.forget)[:, None, None] ** apart * inside
-        gains = self.gains.T[signals].unbind(-1)
+        gains = self.gains.T[signals]
+        if at is None:
+            return self._of_last(vectors, gains, decays[:, -1], present)
         views = [
-            (weight @ (vectors * gain[..., None])) / (weight @ present).clamp(min=1e-6)
-            for weight, gain in zip(weights, gains, strict=False)
+            (weight @ (vectors * gain[..., None])) / (weight @ present).clamp(min=_LEAST_WEIGHT)
+            for weight, gain in zip(decays, gains.unbind(-1), strict=False)
         ]
-        views += [_shifted(vectors * gains[len(_DECAYS) + back][..., None], back)[:, rows] for back in range(_LAST)]
-        return torch.stack([_chosen(view, at) for view in views], dim=1)
+        views += [_shifted(vectors * gains[..., len(_DECAYS) + back, None], back) for back in range(_LAST)]
+        return torch.stack([view[at] for view in views], dim=1)
+
+    def _of_last(self, vectors: Tensor, gains: Tensor, decays: Tensor, present: Tensor) -> Tensor:
+        """(n, views, dim) of the last positions alone: a fraction of the work, and all that a worker asks for."""
+        means = (decays * gains[..., : len(_DECAYS)].mT) @ vectors / (decays @ present).clamp(min=_LEAST_WEIGHT)
+        newest = [vectors[:, -1 - back] * gains[:, -1 - back, len(_DECAYS) + back, None] for back in range(_LAST)]
+        return torch.cat([means, torch.stack(newest, dim=1)], dim=1)
 
 
 class _MeanPool(nn.Module):
@@ -127,9 +135,10 @@ class _MeanPool(nn.Module):
     def forward(self, vectors: Tensor, views: Tensor, signals: Tensor, ages: Tensor, at: Places) -> Tensor:
         rows = slice(-1, None) if at is None else slice(None)
         _, inside = _band(vectors.shape[1], self.history, vectors.device)
-        once = functional.one_hot(signals, _SIGNALS).to(vectors.dtype) * (signals > 0)[..., None]
-        counts = torch.log1p(inside[rows].to(vectors.dtype) @ once) / math.log1p(self.history)
-        spans = [_age(_shifted(ages, back) - ages)[:, rows, None].to(vectors.dtype) for back in range(1, _LAST)]
+        came = inside[rows].to(vectors.dtype) @ functional.one_hot(signals, _SIGNALS).to(vectors.dtype)
+        came = came * (torch.arange(_SIGNALS, device=vectors.device) > 0)  # a signal of 0 is no listen
+        counts = torch.log1p(came) / math.log1p(self.history)
+        spans = [_age((_shifted(ages, back) - ages)[:, rows, None]).to(vectors.dtype) for back in range(1, _LAST)]
         return self.layers(torch.cat([views.flatten(1), *(_chosen(part, at) for part in (counts, *spans))], dim=-1))
 
 

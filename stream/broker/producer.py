@@ -10,7 +10,6 @@ from typing import Any
 import aiokafka
 import structlog
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, OutOfOrderSequenceNumber, UnknownProducerId
-from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.transport.drivers import aiokafka as driver
 
@@ -63,11 +62,15 @@ class BatchProducer(driver.Producer):
         Faust and aiokafka would give each record a future and callbacks of its own, which cost more than the record.
         Where some are refused the others are sent nevertheless, and the first error is raised.
         """
+        from stream.broker.key_hashes import key_hashes  # the main process of a worker for tracks has no numpy
+
         producer = self._ensure_producer()
         partitions = sorted(await producer.partitions_for(topic))
         batches, last = list[tuple[int, BatchBuilder]](), dict[int, BatchBuilder]()
-        for key, value in records:
-            partition = partitions[_hash(key) % len(partitions)]
+        records = list(records)
+        hashes = key_hashes([key for key, _ in records]) & 0x7FFFFFFF  # as aiokafka's and Java's default partitioners
+        for (key, value), place in zip(records, (hashes % len(partitions)).tolist(), strict=True):
+            partition = partitions[place]
             record = {"timestamp": None, "key": key, "value": value}
             if partition not in last or last[partition].append(**record) is None:  # it is full
                 last[partition] = producer.create_batch()
@@ -107,9 +110,3 @@ class BatchProducer(driver.Producer):
             self._renewing = None
         if old is not None:
             await old.stop()
-
-
-@functools.lru_cache(2**15)  # it is pure Python, and the users of one batch are often those of the next
-def _hash(key: bytes) -> int:
-    """As aiokafka's and Java's default partitioners have it."""
-    return murmur2(key) & 0x7FFFFFFF

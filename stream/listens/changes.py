@@ -13,6 +13,7 @@ from models.events import Listen, decode_event, refuse_future
 from models.history import FEEDBACK_KINDS, HISTORY_KINDS, feedback_member, history_member
 from stream.store.histories import Change, check_id
 
+_OF_HISTORY, _OF_FEEDBACK = frozenset(HISTORY_KINDS), frozenset(FEEDBACK_KINDS)
 _RECORDS_AT_ONCE = 1000  # some milliseconds; then what else the event loop has to do has its turn
 
 
@@ -60,9 +61,9 @@ async def read_changes(
             continue
         if (change := of_user.get(listen.user_id)) is None:
             change = of_user[listen.user_id] = ({}, {})
-        if listen.kind in HISTORY_KINDS:
+        if listen.kind in _OF_HISTORY:
             change[0][history_member(listen)] = listen.at
-        if listen.kind in FEEDBACK_KINDS:
+        if listen.kind in _OF_FEEDBACK:
             member = feedback_member(listen)
             change[1][member] = max(listen.at, change[1].get(member, 0))
     return Changes({user_id: Change(*change) for user_id, change in of_user.items()}, refused, excluded)

@@ -3,8 +3,7 @@
 -- Listens have the score 0, and their members begin with the time. models/history.py tells what the members are.
 -- KEYS  of each user: its history, its feedback, its forgotten mark
 -- ARGV  how many listens to keep, how much feedback, for how many seconds, and whether to return what is held (1 or 0);
---       then for each user: how many arguments its listens are, how many its feedback is, and then those, each as score
---       and member
+--       then MessagePack: of each user its listens and its feedback, each a list of scores and members
 -- Returns for each user: the revision, the time up to which it was forgotten (0 for never) and, where asked, the members
 -- of the history, and members and scores of the feedback.
 local listens_kept, feedback_kept, ttl_s, reads = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
@@ -17,13 +16,13 @@ local marks = redis.call('MGET', unpack(mark_keys))
 local function time_of_listen(_, member) return math.floor(struct.unpack('>I6', member) / 64) end
 local function time_of_said(score, member) return math.floor((score * 2 ^ 40 + struct.unpack('>I5', member)) / 32) end
 
--- The arguments that are later than the time up to which the user was forgotten.
-local function later(time_of, forgotten_at, from, to)
+-- Those that are later than the time up to which the user was forgotten.
+local function later(time_of, forgotten_at, entries)
   local kept = {}
-  for at = from, to, 2 do
-    if time_of(ARGV[at], ARGV[at + 1]) > forgotten_at then
-      kept[#kept + 1] = ARGV[at]
-      kept[#kept + 1] = ARGV[at + 1]
+  for at = 1, #entries, 2 do
+    if time_of(entries[at], entries[at + 1]) > forgotten_at then
+      kept[#kept + 1] = entries[at]
+      kept[#kept + 1] = entries[at + 1]
     end
   end
   return kept
@@ -48,8 +47,8 @@ local function drop_superseded(feedback)
   if #gone > 0 then redis.call('ZREM', feedback, unpack(gone)) end
 end
 
-local states, at = {}, 5
-for user = 1, #KEYS / 3 do
+local states = {}
+for user, change in ipairs(cmsgpack.unpack(ARGV[5])) do
   local history, feedback = KEYS[3 * user - 2], KEYS[3 * user - 1]
   local forgotten_at, floor = 0, 0
   if marks[user] then
@@ -57,12 +56,9 @@ for user = 1, #KEYS / 3 do
     if not floor then return redis.error_reply('WRONGTYPE the mark is not one of tastewave') end
     forgotten_at, floor = tonumber(forgotten_at), tonumber(floor)
   end
-  local said_at = at + 2 + ARGV[at]
-  local next_at = said_at + ARGV[at + 1]
-  local listens, said = {unpack(ARGV, at + 2, said_at - 1)}, {unpack(ARGV, said_at, next_at - 1)}
+  local listens, said = change[1], change[2]
   if forgotten_at > 0 then
-    listens = later(time_of_listen, forgotten_at, at + 2, said_at - 1)
-    said = later(time_of_said, forgotten_at, said_at, next_at - 1)
+    listens, said = later(time_of_listen, forgotten_at, listens), later(time_of_said, forgotten_at, said)
   end
   local held = redis.call('ZRANGE', history, 0, 1, 'WITHSCORES')
   local revision = held[1] == 'r' and -held[2] or 0
@@ -97,6 +93,5 @@ for user = 1, #KEYS / 3 do
     states[user][3] = redis.call('ZRANGE', history, 1, -1)
     states[user][4] = redis.call('ZRANGE', feedback, 0, -1, 'WITHSCORES')
   end
-  at = next_at
 end
 return states

@@ -16,7 +16,7 @@ from models.errors import EventError
 from models.events import Listen
 from models.history import StoredHistory, feedback_member, feedback_score, history_member, statement
 from stream.settings import UserSettings
-from stream.store.scripts import UserCall, UsersScript, rehearsal
+from stream.store.scripts import UserCall, UsersScript, as_text, packed_args, rehearsal
 
 DAY_S = 86_400
 
@@ -105,8 +105,9 @@ class HistoryStore:
             Listen(event_id="any", user_id="any", track_id="any", kind="like", at=at) for at in (2**40, 2**40 + 1)
         )
         changes = [Change({history_member(one): one.at}, {feedback_member(one): one.at}) for one in (like, again)]
-        arguments = [argument for change in changes for argument in (*self._shared, *self._arguments(change))]
-        await self._rehearsal(keys=self._keys(f"rehearsal-{uuid4().hex}"), args=arguments)
+        calls = [UserCall(self._keys("rehearsal-" + uuid4().hex), self._arguments(change)) for change in changes]
+        arguments = [argument for call in calls for argument in (*self._shared, packed_args([call]))]
+        await self._rehearsal(keys=calls[0].keys, args=arguments)
 
     def _call(self, user_id: str, change: Change) -> UserCall:
         keys = self._keys(user_id)
@@ -132,12 +133,10 @@ class HistoryStore:
         if len(said) > self._settings.feedback:
             latest = {statement(entry[1]): entry for entry in sorted(said)}
             said = heapq.nlargest(self._settings.feedback, latest.values())
-        arguments: list[Any] = [2 * len(listens), 2 * len(said)]
-        for member in listens:
-            arguments += (0, member)
-        for entry in said:
-            arguments += entry
-        return arguments
+        return [
+            [one for member in listens for one in (0, as_text(member))],
+            [one for score, member in said for one in (score, as_text(member))],
+        ]
 
     def _state(
         self, change: Change, revision: int, forgotten_at: int, members: list[bytes], scored: list[Any]

@@ -9,9 +9,7 @@ from uuid import uuid4
 from models.contract import KEY_PREFIX, forgotten_user_key, releases_key, user_answer, user_fields, user_key
 from models.events import UserEmbedded
 from stream.store.away import named
-from stream.store.scripts import UserCall, UsersScript, rehearsal
-
-_FIELDS = 6
+from stream.store.scripts import UserCall, UsersScript, as_text, packed_args, rehearsal
 
 
 class UserStore:
@@ -34,7 +32,7 @@ class UserStore:
         self._get = UsersScript(client, "get_users", cluster=cluster)
         self._revisions = UsersScript(client, "user_revisions", cluster=cluster)
         self._rehearsal = rehearsal(client, "put_users")
-        self._shared = (ttl, 2 * _FIELDS)
+        self._shared = (ttl,)
 
     async def put(self, users: Sequence[UserEmbedded]) -> list[UserEmbedded | None]:
         """Write users; returns what Redis holds of each afterwards, None where it holds nothing.
@@ -84,7 +82,8 @@ class UserStore:
             revision=1,
             refreshed_at=0,
         )
-        await self._rehearsal(keys=self._keys(nobody.user_id), args=[*self._shared, *_arguments(nobody)] * 2)
+        call = UserCall(self._keys(nobody.user_id), _arguments(nobody))
+        await self._rehearsal(keys=call.keys, args=[*self._shared, packed_args([call])] * 2)
 
     def _key(self, user_id: str) -> str:
         return user_key(self._release, user_id, prefix=self._prefix)
@@ -111,7 +110,6 @@ async def register_release(client: Any, release: str, *, key_prefix: str = KEY_P
 def _arguments(user: UserEmbedded) -> list[Any]:
     """The arguments of put_users.lua, of one user."""
     fields = user_fields(user)
-    arguments: list[Any] = [user.revision, user.refreshed_at, fields["embedding"]]
-    for field in fields.items():
-        arguments += field
-    return arguments
+    embedding = as_text(fields.pop("embedding"))
+    texts = [text for name, value in fields.items() for text in (name, value.decode())]
+    return [user.revision, user.refreshed_at, embedding, texts]

@@ -1,9 +1,9 @@
 """`make bench`: a line per figure, and build/bench.json. Ratios come from one run; no figure here is a test.
 
-python tests/benchmarks/bench.py            # everything but listens-memory
+python tests/benchmarks/bench.py            # everything but listens-memory and listens-latency
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens, listens-table, users, encoder, encoder-training, reader,
-                                            # rescore or listens-memory (13 million)
+                                            # listens, listens-latency, listens-table, users, encoder,
+                                            # encoder-training, reader, rescore or listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -97,7 +97,7 @@ PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
 MODULES = (tracks_path, listens_path, listens_memory, users_store, encoder, reader_path, rescoring)
 for module in MODULES:
     PARTS |= module.PARTS
-LONG = {"listens-memory"}
+APART = {"listens-memory", "listens-latency"}
 
 
 @click.command(help=__doc__)
@@ -115,7 +115,7 @@ def main(parts: tuple[str, ...], audio: Path | None) -> None:
         whole = json.loads(kept.read_text()) if kept.exists() else {}
         kept.write_text(json.dumps(whole | {parts[0]: figures}, indent=2))
         return
-    for part in parts or [part for part in PARTS if part not in LONG]:
+    for part in parts or [part for part in PARTS if part not in APART]:
         subprocess.run([sys.executable, __file__, part], check=True)
 
 

@@ -42,6 +42,8 @@ USERS, TRACKS, PARTITIONS = 20_000, 50_000, 12
 RECORDS = PARTITIONS * 12_000  # as many of each partition as the worker takes at a time
 DRAINED = 768_000
 MEASURED = DRAINED * 3 // 4
+AWAKE = PARTITIONS * 10  # listens that show that a worker has begun
+PACES, PACED_S = (5_000, 10_000, 21_000), 15  # 21,000 is 70 % of the least rate of a worker
 GROUP = "tastewave.listens"
 Figures = dict[str, Any]
 
@@ -314,24 +316,59 @@ def _by_thread(spent: dict[int, float], processes: Sequence[psutil.Process]) -> 
     return {"worker: reading Kafka": reads, "worker: embedding": embeds, "worker: the rest": rest}
 
 
-def paced(rig: Rig, release: Path, load: Load, *, per_s: float, seconds: float) -> list[int]:
-    """Milliseconds from listens that come at a steady rate to embeddings."""
+def paced(rig: Rig, release: Path, load: Load, *, published: int, per_s: float, seconds: float) -> Figures:
+    """How late embeddings are behind listens that come at a steady rate, and what a listen costs the worker.
+
+    published: how many listens the topic holds already.
+    """
     every_s = 0.05
     # Drawn before, or drawing would take the worker's cores; dated when they are sent.
     drawn = [load.draw(int(per_s * every_s)) for _ in range(int(seconds / every_s))]
+    count = sum(map(len, drawn))
 
     def pieces() -> Iterator[list[Listen]]:
         for listens in drawn:
             now_ms = time.time_ns() // 1_000_000
             yield [msgspec.structs.replace(listen, at=now_ms) for listen in listens]
 
-    with rig.worker(release):
-        rig.fill(load.draw(PARTITIONS * 10))
-        rig.until_committed(release, DRAINED + PARTITIONS * 10)
-        since_ms = time.time_ns() // 1_000_000
+    with rig.worker(release) as worker:
+        rig.fill(load.draw(AWAKE))
+        rig.until_committed(release, published + AWAKE)
+        since_ms, before_s, began = time.time_ns() // 1_000_000, sum(worker.cpu_times()[:2]), time.monotonic()
         asyncio.run(rig.publish(pieces(), every_s=every_s))
-        rig.until_committed(release, DRAINED + PARTITIONS * 10 + sum(map(len, drawn)))
-    return rig.waits_ms(since_ms)
+        sent_s = time.monotonic() - began
+        rig.until_committed(release, published + AWAKE + count)
+        spent_s = sum(worker.cpu_times()[:2]) - before_s
+    waits = rig.waits_ms(since_ms)
+    figures = {
+        "sent_per_s": count / sent_s,
+        "p50_ms": statistics.median(waits),
+        "p99_ms": statistics.quantiles(waits, n=100)[98],
+        "worker_us_of_cpu": 1e6 * spent_s / count,
+        "embeddings_per_listen": len(waits) / count,
+        "listens": AWAKE + count,
+    }
+    print(f"listen to embedding at {per_s:9,.0f}/s{figures['p50_ms']:8.0f} ms p50, {figures['p99_ms']:.0f} ms p99  "
+          f"(mark: under 1000); sent at {figures['sent_per_s']:,.0f}/s; worker {figures['worker_us_of_cpu']:.1f} us of "
+          f"CPU by listen, {figures['embeddings_per_listen']:.2f} embeddings a listen", flush=True)  # fmt: skip
+    return figures
+
+
+def latency(folder: Path) -> Figures:
+    """Listen to embedding at several steady rates, with histories that are full, after the drained rate."""
+    load, figures = Load(), dict[str, Any]()
+    with Rig(folder) as rig:
+        release, published = rig.release(), DRAINED
+        rig.fill(load.draw(DRAINED))
+        figures["drained"] = drained = drain(rig, release)
+        _show("mean", drained)
+        for per_s in (*PACES, 0.7 * drained["listens_per_s"]):
+            figures[f"{per_s:,.0f}/s"] = late = paced(
+                rig, release, load, published=published, per_s=per_s, seconds=PACED_S
+            )
+            published += late["listens"]
+    print(f"load of the machine             {os.getloadavg()[0]:8.1f} on {os.cpu_count()} cores")
+    return figures
 
 
 def listens(folder: Path) -> Figures:
@@ -345,10 +382,8 @@ def listens(folder: Path) -> Figures:
             figures[name] = drained = drain(rig, release)
             _show(name, drained)
         _compare(rig, mean, figures)
-        waits = paced(rig, mean, load, per_s=0.7 * figures["mean"]["listens_per_s"], seconds=20)
-        figures["late_ms"] = {"p50": statistics.median(waits), "p99": statistics.quantiles(waits, n=100)[98]}
-        p50, p99 = figures["late_ms"].values()
-        print(f"listen to embedding, 70 % load  {p50:8.0f} ms p50, {p99:.0f} ms p99  (mark: under 1000)")
+        rate = 0.7 * figures["mean"]["listens_per_s"]
+        figures["late"] = paced(rig, mean, load, published=DRAINED, per_s=rate, seconds=PACED_S)
     with Rig(folder / "busy") as rig:
         release = rig.release()
         rig.fill(load.draw(DRAINED, of_one=0.5))
@@ -407,4 +442,4 @@ def _show(name: str, drained: Figures) -> None:
           f"{cores['of others']:.2f}; private memory by quarter {memory} MiB")  # fmt: skip
 
 
-PARTS = {"listens": listens}
+PARTS = {"listens": listens, "listens-latency": latency}

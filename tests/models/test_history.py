@@ -140,8 +140,8 @@ def listen(track_id: str, kind: str, at: int) -> Listen:
 
 def stored(*listens: Listen) -> StoredHistory:
     members = sorted(history_member(one) for one in listens if one.kind in HISTORY_KINDS)
-    said = [one for one in sorted(listens, key=lambda one: one.at) if one.kind in FEEDBACK_KINDS]
-    return StoredHistory(members, [(feedback_member(one), feedback_score(one.at)) for one in said])
+    said = sorted((feedback_score(one.at), feedback_member(one)) for one in listens if one.kind in FEEDBACK_KINDS)
+    return StoredHistory(members, [(member, score) for score, member in said])
 
 
 def standing(*listens: Listen) -> list[tuple[str, int]]:
