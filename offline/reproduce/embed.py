@@ -63,7 +63,8 @@ class Embedder:
         (name,) = shard
         torch.set_num_threads(1)
         with redirect_stderr(io.StringIO()):  # processes that draw bars of their own would draw over each other
-            vectors, facts = self._trained(name) if self.source.training else self._of_release(name)
+            training = self.source.training
+            vectors, facts = self._trained(name, training) if training else self._of_release(name)
         file = io.BytesIO()
         np.save(file, vectors, allow_pickle=False)
         return {VECTORS: file.getvalue(), FACTS: msgspec.json.encode(facts)}
@@ -82,10 +83,7 @@ class Embedder:
         hearing = TrackHearing(listening(release, ()), encoders={EMBEDDING: encoder})
         return np.stack([encoder.mean(hearing(uri).vectors[EMBEDDING]) for uri in self.uris]), {}
 
-    def _trained(self, name: str) -> tuple[Float32, dict[str, Any]]:
-        training = self.source.training
-        if training is None:
-            raise TypeError("a source without a training")
+    def _trained(self, name: str, training: EncoderTraining) -> tuple[Float32, dict[str, Any]]:
         data = _prepared(training)
         if name == RANDOM:
             network, facts = new_network(data, seed=training.seed), {}

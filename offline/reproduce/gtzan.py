@@ -57,7 +57,7 @@ def read_gtzan(audio: Path, *, lists: Path = LISTS) -> LabelledSet:
     }
     known, sizes = len(ids) - named.count(None), " / ".join(str(len(parts[part])) for part in PARTS)
     return LabelledSet(
-        name="GTZAN, fault-filtered",
+        name="GTZAN, fault-filtered" if lists == LISTS else f"the tracks of {lists}",
         tracks=pl.DataFrame(tracks, schema=SCHEMA),
         splits=(
             Split(name="train to test", train=frozenset(parts["train"]), test=frozenset(parts["test"]), published=True),

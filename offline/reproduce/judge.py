@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import SettingsError
 from offline.genre.machine import choose, fit, folds
 from offline.genre.settings import Block, HeadTraining
 from offline.spread import Files
@@ -83,6 +84,11 @@ class Judge:
         return np.concatenate(columns, axis=1).astype(np.float64), training
 
     def _right(self, training: HeadTraining, features: Float64, train: Int64, test: Int64) -> Bool:
+        if lacking := set(range(len(training.classes))) - set(self.labels[train].tolist()):
+            raise SettingsError(
+                f"no track of {training.classes[min(lacking)]} is left to train on in a fold or a split; give tracks of "
+                "more artists, or fewer folds"
+            )
         known = features[train], self.labels[train], self.artists[train]
         gamma, ridge = choose(training, *known, seed=training.seed)
         head = fit(training, *known, gamma=gamma, ridge=ridge)

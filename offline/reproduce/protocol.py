@@ -105,7 +105,7 @@ def run(settings: Protocol, labelled: LabelledSet) -> Outcome:
         ReleaseError: a release, store or tower cannot be used.
         SpreadFailed: the processes die, whatever they do.
     """
-    out = Path(settings.out)
+    out = Path(settings.out).absolute()
     check_replaceable(out, MARKER)
     with writing(out, ": what is done stays"), locked(out):
         write_json(out / MARKER, {"protocol": labelled.name})

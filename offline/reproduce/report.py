@@ -38,8 +38,10 @@ def markdown(results: Results) -> str:
         *(f"> **{line}**\n" for line in _caveat(results)),
         *(f"| {' | '.join(cells)} |" for cells in table),
         "",
-        "In brackets stand 95 % intervals, by a bootstrap over artists and seeds; of the permuted encoders the least",
-        "and the greatest accuracy.",
+        "`audio` is a head that hears the max_pool of a track, `preference` the preference embedding, `permuted` that",
+        "of an encoder whose artists had exchanged their listeners, `random` that of an untrained one, `noise` as many",
+        "columns of noise. In `folds`, no artist is on both sides. In brackets stand 95 % intervals, by a bootstrap",
+        "over artists and seeds; of the permuted encoders the least and the greatest accuracy.",
         "",
         *(f"- {line}" for line in sentences(results)),
         "",
@@ -62,13 +64,13 @@ def _caveat(results: Results) -> list[str]:
 
 
 def _heads(results: Results) -> list[str]:
-    return ["recipe", "published", *results.rows[0].splits, "folds between artists"]
+    return ["recipe", "published", *results.rows[0].splits, "folds"]
 
 
 def _cells(results: Results, row: Row) -> list[str]:
     label = LABELS[row.name]
     if row.name == PERMUTED and results.permuted:
-        label += f", {len(results.permuted.accuracies)} encoders"
+        label += f" ({len(results.permuted.accuracies)})"
     published = "" if row.published is None else f"{row.published:.4f}".removeprefix("0")
     return [label, published, *map(_estimate, row.splits.values()), _estimate(row.folds)]
 
@@ -79,12 +81,17 @@ def _estimate(estimate: Estimate | None) -> str:
 
 def sentences(results: Results) -> Iterator[str]:
     """What the figures say, the primary test first."""
-    primary = results.primary
+    primary, alike = results.primary, "both recipes are right on the same tracks"
     said = "gains" if primary.low > 0 else "loses" if primary.high < 0 else "neither surely gains nor loses"
     yield (
         f"Primary test, folds between artists: the preference embedding {said}: {signed(primary.value)}, 95 % interval "
         f"{signed(primary.low)} to {signed(primary.high)}, {results.tracks:,} tracks of {results.artists:,} artists; "
-        f"the smallest difference that these would show with a chance of 80 % is {plain(primary.detectable)}."
+        + (
+            alike
+            if primary.detectable is None
+            else f"the smallest difference that these would show with a chance of 80 % is {plain(primary.detectable)}"
+        )
+        + "."
     )
     figures = results.published
     yield (
@@ -95,7 +102,7 @@ def sentences(results: Results) -> Iterator[str]:
         smallest = (
             f"the smallest difference that {test.tracks:,} tracks would show is {plain(test.detectable)}"
             if test.detectable is not None
-            else "both recipes are right on the same tracks"
+            else alike
         )
         yield (
             f"Split {name}: with the embedding {test.gained} tracks more and {test.lost} fewer are right, "

@@ -19,13 +19,13 @@ Bool = NDArray[np.bool_]
 AUDIO, WITH, ALONE, OF_RANDOM, NOISE, PERMUTED = "audio", "preference", "embedding", "random", "noise", "permuted"
 REFERENCE = "reference"
 LABELS = {
-    REFERENCE: "reference recipe: patches, PCA, SVM, majority",
-    AUDIO: "audio, a track at a time",
-    WITH: "audio + preference embedding",
-    ALONE: "preference embedding alone",
-    PERMUTED: "audio + permuted preference",
-    OF_RANDOM: "audio + random encoder",
-    NOISE: "audio + noise of equal size",
+    REFERENCE: "reference repository",
+    AUDIO: "audio",
+    WITH: "audio + preference",
+    ALONE: "preference alone",
+    PERMUTED: "audio + permuted",
+    OF_RANDOM: "audio + random",
+    NOISE: "audio + noise",
 }
 
 

@@ -35,14 +35,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         value, low, high: of the difference, with its 95 % interval over artists and seeds.
         standard_error: of the replicates of the bootstrap.
-        detectable: the smallest difference that is found with a chance of 80 % at a level of 5 %.
+        detectable: the smallest difference that is found with a chance of 80 % at a level of 5 %; None where the
+            recipes are right on the same tracks.
     """
 
     value: float
     low: float
     high: float
     standard_error: float
-    detectable: float
+    detectable: float | None
 
 
 class McNemar(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +137,9 @@ class Draws:
         value, replicates = self._means(second.astype(np.float64) - first, None)
         low, high = interval(value, replicates)
         error = float(replicates.std())
-        return Difference(value=value, low=low, high=high, standard_error=error, detectable=sum(_QUANTILES) * error)
+        return Difference(
+            value=value, low=low, high=high, standard_error=error, detectable=sum(_QUANTILES) * error if error else None
+        )
 
     def _means(self, values: Float64, tracks: Bool | None) -> tuple[float, Float64]:
         counted = np.ones(values.shape[-1], bool) if tracks is None else tracks

@@ -113,8 +113,8 @@ def _of_log(settings: Protocol, log: str) -> Source:
         raise SettingsError(f"encoder.{own[0]} is set by this job; give it as {own[0]}")
     tower = _tower(settings, log)
     training = load_config(
-        EncoderTraining, **settings.encoder, store=settings.store, tower=tower, log=log, forgotten=settings.forgotten,
-        out=settings.out, seed=settings.seed,
+        EncoderTraining, **settings.encoder, store=_here(settings.store), tower=_here(tower), log=_here(log),
+        forgotten=settings.forgotten and _here(settings.forgotten), out=settings.out, seed=settings.seed,
     )  # fmt: skip
     manifest, store = load_user_tower(tower).manifest, open_store(settings.store, mel=training.mel)
     told = {name: value for name, value in msgspec.to_builtins(training).items() if name not in _OF_THIS_JOB}
@@ -141,6 +141,11 @@ def _tower(settings: Protocol, log: str) -> str:
     if not (folder / TOWER_MANIFEST).exists():
         tower_training.run(TowerTraining(log=log, out=str(folder), forgotten=settings.forgotten))
     return str(folder)
+
+
+def _here(where: str) -> str:
+    """A place as processes that began in other folders find it."""
+    return where if "://" in where else str(Path(where).absolute())
 
 
 def _caveat(training: Mapping[str, Any]) -> str | None:
