@@ -86,8 +86,8 @@ class Judge:
     def _right(self, training: HeadTraining, features: Float64, train: Int64, test: Int64) -> Bool:
         if lacking := set(range(len(training.classes))) - set(self.labels[train].tolist()):
             raise SettingsError(
-                f"no track of {training.classes[min(lacking)]} is left to train on in a fold or a split; give tracks of "
-                "more artists, or fewer folds"
+                f"no track of {training.classes[min(lacking)]} is left to train on in a fold or a split; give tracks "
+                "of more artists, or fewer folds"
             )
         known = features[train], self.labels[train], self.artists[train]
         gamma, ridge = choose(training, *known, seed=training.seed)

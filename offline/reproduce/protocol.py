@@ -108,7 +108,7 @@ def run(settings: Protocol, labelled: LabelledSet) -> Outcome:
     out = Path(settings.out).absolute()
     check_replaceable(out, MARKER)
     with writing(out, ": what is done stays"), locked(out):
-        write_json(out / MARKER, {"protocol": labelled.name})
+        _claim(out, labelled.name)
         source = open_source(settings)
         heard = hear(settings, labelled, source, out)
         embeddings, encoders = embed(settings, labelled, source, heard, out)
@@ -123,6 +123,14 @@ def run(settings: Protocol, labelled: LabelledSet) -> Outcome:
             },
         )
     return Outcome(folder=out / RESULTS, results=results)
+
+
+def _claim(out: Path, name: str) -> None:
+    """Mark a folder as that of a run on a set; refuse one of another set."""
+    with new_file(out / MARKER) as draft:
+        write_json(draft, {"set": name})
+        if (out / MARKER).exists() and (out / MARKER).read_bytes() != draft.read_bytes():
+            raise SettingsError(f"{out} holds a run on another set than {name}; name another folder with --out")
 
 
 def hear(settings: Protocol, labelled: LabelledSet, source: Source, out: Path) -> HeardSet:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from offline.features.store import open_store
 from offline.genre.catalogue import LabelledFile
 from offline.genre.hearing import hear, heard_in, listening
 from offline.reproduce.embed import dealt, permuted_sounds
+from offline.reproduce.gtzan import read_gtzan
+from offline.reproduce.protocol import run
 from offline.reproduce.settings import Protocol
 from offline.reproduce.sources import open_source
 from offline.spread import SHARD
@@ -182,6 +185,13 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(of_gtzan, source):
     assert after.keys() - made.keys() == {lost / "right.npy", lost / "right-of-splits.npy"}
     assert {path: after[path] for path in made} == made
     assert (out / "results" / "results.json").read_bytes() == before
+
+
+def test_the_folder_of_a_run_is_not_taken_for_another_set(of_gtzan):
+    out, _, _ = of_gtzan
+    other = replace(read_gtzan(out.parent / "audio", lists=out.parent / "lists"), name="FMA-small")
+    with pytest.raises(SettingsError, match="holds a run on another set than FMA-small; name another folder"):
+        run(Protocol(audio="a", release="r", out=str(out)), other)
 
 
 def test_what_a_store_holds_is_what_a_genre_head_would_hear_in_the_files(of_gtzan):
