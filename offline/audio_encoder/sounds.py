@@ -28,11 +28,12 @@ class Sounds:
     """
 
     def __init__(self, store: FeatureStore, track_ids: pl.Series, sound_of: NDArray[np.integer]) -> None:
-        self._store, self._ids, self._sound_of = store, track_ids, sound_of
+        self.track_ids = track_ids
+        self._store, self._sound_of = store, sound_of
 
     def exchanged(self, sound_of: NDArray[np.integer]) -> Sounds:
         """The same tracks with sounds of others."""
-        return Sounds(self._store, self._ids, sound_of)
+        return Sounds(self._store, self.track_ids, sound_of)
 
     def crops(self, tracks: Sequence[int], *, frames: int, rng: np.random.Generator) -> NDArray[np.float16]:
         """(n, frames, mels): of each track a piece at a random place of a random window."""
@@ -50,7 +51,7 @@ class Sounds:
         return filled(heard[int(rng.integers(max(1, len(heard) - frames + 1))) :], frames)
 
     def _name(self, track: int) -> str:
-        return self._ids[int(self._sound_of[track])]
+        return self.track_ids[int(self._sound_of[track])]
 
 
 def place_tracks(

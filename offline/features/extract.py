@@ -89,11 +89,14 @@ def hearing_of(settings: Features) -> tuple[Hearing, StoreManifest]:
     lufs = settings.loudness_lufs
     if lufs is None and configuration.loudness_lufs is not msgspec.UNSET:
         lufs = configuration.loudness_lufs
+    if lufs == "as_is":
+        lufs = None
     hearing = Hearing(
         release=settings.release,
         release_id=release.release_id,
         networks=_networks(settings, release),
         patches=settings.patches,
+        patch_hop=settings.patch_hop,
         mel=settings.mel if settings.log_mels else None,
         plan=WindowPlan(count=configuration.windows, window_s=configuration.window_s),
         lufs=lufs,
@@ -109,6 +112,7 @@ def hearing_of(settings: Features) -> tuple[Hearing, StoreManifest]:
         window_s=configuration.window_s,
         networks={model: files[configuration.networks[model]].sha256[:12] for model in hearing.networks},
         patches=settings.patches,
+        patch_hop=settings.patch_hop,
         mel=hearing.mel,
     )
     return hearing, manifest

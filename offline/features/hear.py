@@ -80,6 +80,7 @@ class Hearing:
         release, release_id: where it lies, and which one has to lie there.
         networks: models of it that hear each window.
         patches: whether max_pool of each patch is kept.
+        patch_hop: frames from one patch to the next.
         mel: the spectrogram that is kept of each window; None where none is.
         plan: which windows.
         lufs: how loud they are made; None where they are heard as they are.
@@ -92,6 +93,7 @@ class Hearing:
     release_id: str
     networks: tuple[str, ...]
     patches: bool
+    patch_hop: int
     mel: MelConfig | None
     plan: WindowPlan
     lufs: float | None
@@ -191,7 +193,7 @@ class Hearing:
         patches: tuple[int, ...] = ()
         log_mels = [musicnn_log_mel(waveform) for waveform in waveforms] if networks else []
         for model, network in networks.items():
-            heard = [network(spectrogram) for spectrogram in log_mels]
+            heard = [network(spectrogram, hop=self.patch_hop) for spectrogram in log_mels]
             patches = tuple(len(window.taggram) for window in heard)
             for name, part in _parts(model, heard, patches=self.patches):
                 arrays.setdefault(name, []).append(part)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from models.mel import ENCODER, MelConfig
+from models.mel import ENCODER, PATCH_FRAMES, MelConfig
 
 Count = Annotated[int, Meta(ge=1)]
 Lufs = Annotated[float, Meta(ge=-70, le=0)]
@@ -44,6 +44,14 @@ class Features(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool, Meta(description="Keep max_pool of each patch of 3 s as well, 1.5 kB a patch and network.")
     ] = False
 
+    patch_hop: Annotated[
+        Count,
+        Meta(
+            description="Frames of 16 ms from one patch to the next, as the networks hear a window; workers leave no "
+            "overlap, and trainings of what workers run take no other value."
+        ),
+    ] = PATCH_FRAMES
+
     log_mels: Annotated[bool, Meta(description="Keep the log-mel spectrogram of each window, 0.2 MB for 30 s.")] = True
 
     mel: Annotated[
@@ -55,9 +63,10 @@ class Features(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ENCODER
 
     loudness_lufs: Annotated[
-        Lufs | None,
+        Lufs | Literal["as_is"] | None,
         Meta(
-            description="How loud a track's windows are made before they are heard; as the release says when absent.",
+            description="How loud a track's windows are made before they are heard, LUFS; as_is leaves them as they "
+            "are; as the release says when absent.",
         ),
     ] = None
 

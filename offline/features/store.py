@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.errors import AudioError, ProcessCrashed, ReleaseError, TooLong
-from models.mel import MelConfig
+from models.mel import PATCH_FRAMES, MelConfig
 from models.release import Release
 from models.sealed_folder import load_sealed
 from offline.features.hear import LOG_MEL, ROWS, WINDOW_FEATURES
@@ -49,6 +49,7 @@ class StoreManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         window_s: length of a window, s.
         networks: those that heard the windows (mtt, msd), each with 12 hex digits of the SHA-256 of its file.
         patches: whether max_pool of each patch was kept.
+        patch_hop: frames from one patch to the next.
         mel: the spectrogram of models.mel.log_mel that was kept of each window; None where none was.
     """
 
@@ -58,6 +59,7 @@ class StoreManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     window_s: int
     networks: dict[str, str]
     patches: bool
+    patch_hop: int = PATCH_FRAMES
     mel: MelConfig | None
 
 
@@ -206,6 +208,7 @@ def open_store(folder: str | Path, *, mel: MelConfig | None = None, release: Rel
                 f"{manifest.windows} of {manifest.window_s} s",
                 f"{configuration.windows} of {configuration.window_s} s",
             ),
+            "patch hop": (manifest.patch_hop, PATCH_FRAMES),
         } | {
             f"network {model}": (manifest.networks.get(model), sha256)
             for model, sha256 in release.network_hashes.items()

@@ -76,7 +76,7 @@ def _of_catalogue(path: Path) -> list[LabelledFile]:
         raise SettingsError(f"{path} has rows without a {place}; drop them")
     artists = frame["artist_id"].cast(pl.String) if "artist_id" in frame.columns else [None] * len(frame)
     return [
-        LabelledFile(where=_from(path.parent, str(where)), labels=_split(genre), artist_id=artist or None)
+        LabelledFile(where=_from(path.parent, str(where)), labels=split_labels(genre), artist_id=artist or None)
         for where, genre, artist in zip(frame[place], frame["genre"].to_list(), artists, strict=True)
     ]
 
@@ -85,7 +85,8 @@ def _from(folder: Path, where: str) -> str:
     return where if "://" in where else str(folder / where)
 
 
-def _split(genre: str | Iterable[str] | None) -> tuple[str, ...]:
+def split_labels(genre: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The genres of a track, as a catalogue gives them: `Rock; Pop`, or a list."""
     names = genre.split(";") if isinstance(genre, str) else genre or ()
     return tuple(dict.fromkeys(name.strip() for name in names if name and name.strip()))
 

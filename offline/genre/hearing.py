@@ -18,7 +18,8 @@ from models.audio_encoder import AudioEncoder
 from models.errors import SettingsError, TastewaveError
 from models.release import Release
 from models.tagger import TrackHearing
-from offline.genre.catalogue import LabelledFile
+from offline.features.store import FeatureStore
+from offline.genre.catalogue import LabelledFile, split_labels
 from offline.genre.labels import joined
 from offline.progress import progress_bar
 
@@ -90,11 +91,33 @@ def hear(files: Sequence[LabelledFile], release: Release, *, encoders: Mapping[s
             else:
                 heard.append(file)
                 content.append(hashlib.sha256(data).hexdigest())
-                features.append({name: np.mean([window[name] for window in windows], axis=0) for name in windows[0]})
+                features.append(_mean(windows))
             bar.advance(task)
     if not heard:
         raise SettingsError(f"none of {len(files)} files can be heard, such as {skipped[0][0]}: {skipped[0][1]}")
     return HeardTracks(files=tuple(heard), features=tuple(features), content=tuple(content), skipped=tuple(skipped))
+
+
+def heard_in(store: FeatureStore) -> HeardTracks:
+    """The tracks of a feature store, as `hear` would hear them; without audio encoders, and with the store's digits.
+
+    Args:
+        store: of a catalogue that says the genre of each track.
+    """
+    tracks = list(store)
+    return HeardTracks(
+        files=tuple(
+            LabelledFile(where=track.track_id, labels=split_labels(track.genre), artist_id=track.artist_id)
+            for track in tracks
+        ),
+        features=tuple(_mean(store.features(track.track_id)) for track in tracks),
+        content=tuple(track.content for track in tracks),
+        skipped=(),
+    )
+
+
+def _mean(windows: Sequence[Mapping[str, Float32]]) -> dict[str, Float32]:
+    return {name: np.mean([window[name] for window in windows], axis=0) for name in windows[0]}
 
 
 def _read(where: str) -> bytes:

@@ -10,11 +10,15 @@ from click.testing import CliRunner
 from onnx import ModelProto
 
 from models.errors import SettingsError
-from offline.cli import JOBS, SYNTH_JOBS, cli
+from offline.cli import JOBS, REPRODUCE_JOBS, SYNTH_JOBS, cli
 from offline.config import describe_settings
 from offline.jobs import Job
 
-COMMANDS = {(job.name,): job for job in JOBS} | {("synth", job.name): job for job in SYNTH_JOBS}
+COMMANDS = (
+    {(job.name,): job for job in JOBS}
+    | {("synth", job.name): job for job in SYNTH_JOBS}
+    | {("reproduce", job.name): job for job in REPRODUCE_JOBS}
+)
 every_job = pytest.mark.parametrize(("words", "job"), COMMANDS.items(), ids=map(" ".join, COMMANDS))
 HEAVY = {"torch", "tensorflow", "sklearn", "polars", "pyarrow", "kafka", "numpy", "scipy", "rich"}
 

@@ -165,6 +165,10 @@ def test_a_store_is_refused_where_another_front_end_network_or_spectrogram_is_ne
         open_store(made, release=other)
     with pytest.raises(ReleaseError, match=r"others: log-mels \{.*\"n_mels\":96.*there, .*\"n_mels\":64.*here"):
         open_store(made, mel=MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=64))
+    with pytest.raises(ReleaseError, match="others: patch hop 187 there, 61 here"):
+        compute(music, made, mel=MUSICNN, networks=("msd", "mtt"), patches=True, patch_hop=61)
+    with pytest.raises(ReleaseError, match="others: front end musicnn-1 at -20 LUFS there, musicnn-1 here"):
+        compute(music, made, mel=MUSICNN, loudness_lufs="as_is", networks=("msd", "mtt"), patches=True)
     with pytest.raises(ReleaseError, match="others: front end musicnn-1 at -20 LUFS there, musicnn-1 at -14 LUFS here"):
         compute(music, made, mel=MUSICNN, loudness_lufs=-14.0, networks=("msd", "mtt"), patches=True)
     with pytest.raises(ReleaseError, match=r'others: networks {"msd":"021bccf147df","mtt":"\w+"} there, {"msd":'):
