@@ -91,7 +91,7 @@ class Embedder:
             if name != PREFERENCE:
                 sound_of = permuted_sounds(data, open_store(training.store), seed=int(name.rpartition("-")[2]))
                 data = replace(data, sounds=data.sounds.exchanged(sound_of))
-            trained = fit(data, training, sounds=data.sounds, steps=training.steps)
+            trained = fit(data, training, sounds=data.sounds, steps=training.steps, valid=data.valid)
             network, facts = trained.network, {"best_step": trained.best_step, "valid_auc": trained.valid_auc}
         return self._placed(network, frames=data.frames, device=data.device), facts
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from offline.evaluation.figures import plain, signed
+from offline.pages.figures import plain, signed
 from offline.reproduce.results import ALONE, LABELS, NOISE, OF_RANDOM, PERMUTED, Results, Row
 from offline.reproduce.significance import Estimate
 from offline.tables import table_lines

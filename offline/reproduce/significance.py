@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-from offline.evaluation.intervals import Bootstrap, interval
+from offline.ranking.intervals import Bootstrap, interval
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]

@@ -16,6 +16,7 @@ from models.release import load_release
 from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.audio_encoder.settings import EncoderTraining
 from offline.config import load_config
+from offline.features import held_out as drawn
 from offline.features.store import open_store
 from offline.interactions.log import read_log
 from offline.interactions.made_up import platform_caveat
@@ -24,7 +25,7 @@ from offline.user_tower import train as tower_training
 from offline.user_tower.settings import TowerTraining
 
 PREFERENCE, RANDOM = "preference", "random"
-TOWER = "tower"
+TOWER, HELD_OUT = "tower", "held-out.csv"
 
 _OF_THIS_JOB = {"store", "tower", "log", "out", "forgotten", "seed"}
 
@@ -109,13 +110,20 @@ def _of_log(settings: Protocol, log: str) -> Source:
         )
     if (caveat := platform_caveat(log)) and not settings.force:  # before a tower is trained for hours
         raise _refused(log, caveat)
-    if own := sorted(_OF_THIS_JOB & settings.encoder.keys()):
-        raise SettingsError(f"encoder.{own[0]} is set by this job; give it as {own[0]}")
-    tower = _tower(settings, log)
-    training = load_config(
-        EncoderTraining, **settings.encoder, store=_here(settings.store), tower=_here(tower), log=_here(log),
-        forgotten=settings.forgotten and _here(settings.forgotten), out=settings.out, seed=settings.seed,
-    )  # fmt: skip
+    if named := sorted(_OF_THIS_JOB & settings.encoder.keys()):
+        raise SettingsError(f"encoder.{named[0]} is set by this job; give it as {named[0]}")
+    held_out = settings.encoder.get("held_out") or _held_out(settings, settings.store)
+    tower = _tower(settings, log, held_out)
+    own: dict[str, Any] = {
+        "store": _here(settings.store),
+        "tower": _here(tower),
+        "log": _here(log),
+        "held_out": _here(held_out),
+        "forgotten": settings.forgotten and _here(settings.forgotten),
+        "out": settings.out,
+        "seed": settings.seed,
+    }
+    training = load_config(EncoderTraining, **settings.encoder | own)
     manifest, store = load_user_tower(tower).manifest, open_store(settings.store, mel=training.mel)
     told = {name: value for name, value in msgspec.to_builtins(training).items() if name not in _OF_THIS_JOB}
     return Source(
@@ -134,12 +142,21 @@ def _of_log(settings: Protocol, log: str) -> Source:
     )
 
 
-def _tower(settings: Protocol, log: str) -> str:
+def _held_out(settings: Protocol, store: str) -> str:
+    """The list of the tracks that choose the step of an encoder, drawn here before anything is trained."""
+    path = Path(settings.out, HELD_OUT)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.run(drawn.HoldOut(store=store, out=str(path), seed=settings.seed))
+    return str(path)
+
+
+def _tower(settings: Protocol, log: str, held_out: str) -> str:
     if settings.tower:
         return settings.tower
     folder = Path(settings.out, TOWER)
     if not (folder / TOWER_MANIFEST).exists():
-        tower_training.run(TowerTraining(log=log, out=str(folder), forgotten=settings.forgotten))
+        tower_training.run(TowerTraining(log=log, out=str(folder), forgotten=settings.forgotten, held_out=held_out))
     return str(folder)
 
 

@@ -64,6 +64,11 @@ def source(made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory) -> dic
     }
 
 
+def encoder_training(source: dict[str, Any], held_out: Path) -> EncoderTraining:
+    places = {name: str(place) for name, place in source.items()}
+    return EncoderTraining(**places, held_out=str(held_out), out="nowhere", **ENCODER)
+
+
 @pytest.fixture(scope="module")
 def of_gtzan(source: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Any]:
     """The folder of a run, the words that it was given, and what it printed."""
@@ -140,9 +145,9 @@ def test_each_permuted_encoder_is_another_and_the_true_one_is_that_of_train_audi
     vectors = {path.name: np.load(path / "embedding.npy") for path in embedded.iterdir()}
     assert vectors.keys() == {"preference", "random", *PERMUTED}
     assert len({one.tobytes() for one in vectors.values()}) == 22
-    settings = EncoderTraining(**{name: str(place) for name, place in source.items()}, out="nowhere", **ENCODER)
+    settings = encoder_training(source, out / "held-out.csv")
     data, store = prepare(settings), open_store(out / "heard")
-    trained = fit(data, settings, sounds=data.sounds, steps=3)
+    trained = fit(data, settings, sounds=data.sounds, steps=3, valid=data.valid)
     ids = [track.track_id for track in store]
     sounds = Sounds(store, pl.Series(ids), np.arange(24))
     expected = place_tracks(trained.network, sounds, range(24), frames=data.frames, device=data.device)
@@ -150,7 +155,7 @@ def test_each_permuted_encoder_is_another_and_the_true_one_is_that_of_train_audi
 
 
 def test_permuted_artists_keep_their_tracks_together_within_what_is_learned_from_and_what_is_validated(source):
-    settings = EncoderTraining(**{name: str(place) for name, place in source.items()}, out="nowhere", **ENCODER)
+    settings = encoder_training(source, source["store"].with_name("held-out.csv"))
     data, store = prepare(settings), open_store(source["store"])
     ids = data.sounds.track_ids
     sound_of = permuted_sounds(data, store, seed=0)
