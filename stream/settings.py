@@ -339,6 +339,16 @@ class UserSettings(Section):
     ttl_days: Positive = Field(400, description="days without an event after which Redis lets a user go")
 
 
+class ServeSettings(Section):
+    """The HTTP API."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}SERVE_")
+
+    audience_days: Positive = Field(
+        30, description="days after their newest event for which users are held in memory, to be found as an audience"
+    )
+
+
 class TopicSettings(Section):
     """The topics: their names, and how `tastewave topics create` makes them."""
 
@@ -378,6 +388,7 @@ class Settings:
     pool: PoolSettings
     worker: WorkerSettings
     users: UserSettings
+    serve: ServeSettings
     topics: TopicSettings
 
     def redacted(self, text: str) -> str:
