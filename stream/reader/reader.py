@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis.exceptions
@@ -27,8 +27,8 @@ IDS_AT_ONCE = 500
 LIVE_S = 1.0
 """How long readers may keep the live release."""
 
-Fields = Mapping[bytes, bytes]
-"""The hash of a track or user."""
+Values = list[bytes | None]
+"""Fields of a track or user as Redis holds them, in the order of their names; None for one that is not there."""
 
 
 class RedisAway(TastewaveError):
@@ -79,18 +79,29 @@ class AnswerReader:
         self._live = (release, now)
         return release
 
-    async def live_fields(self) -> Fields | None:
-        """All of tw:live as it is now; None where no release is live."""
-        (fields,) = await self._hashes([live_key(prefix=self._prefix)])
-        return fields
+    async def live_fields(self, names: Sequence[str]) -> Values:
+        """Fields of tw:live as it is now."""
+        (values,) = await self._ask([("HMGET", live_key(prefix=self._prefix), *names)])
+        return values
 
-    async def tracks(self, track_ids: Sequence[str], *, release: str) -> list[Fields | None]:
-        """What a release holds of tracks, in the order of the ids; None for a track that it does not know."""
-        return await self._hashes([track_key(release, track_id, prefix=self._prefix) for track_id in track_ids])
+    async def tracks(self, track_ids: Sequence[str], names: Sequence[str], *, release: str) -> list[Values | None]:
+        """What a release holds of tracks.
 
-    async def users(self, user_ids: Sequence[str], *, release: str) -> list[Fields | None]:
-        """What a release holds of users, likewise."""
-        return await self._hashes([user_key(release, user_id, prefix=self._prefix) for user_id in user_ids])
+        Args:
+            track_ids: of the tracks.
+            names: of the fields that are wanted, status among them.
+            release: release_id.
+
+        Returns:
+            The fields of each track, in the order of the ids; None for a track that the release does not know.
+        """
+        keys = [track_key(release, track_id, prefix=self._prefix) for track_id in track_ids]
+        return await self._rows(keys, names, sign="status")
+
+    async def users(self, user_ids: Sequence[str], names: Sequence[str], *, release: str) -> list[Values | None]:
+        """What a release holds of users, likewise; the names have source among them."""
+        keys = [user_key(release, user_id, prefix=self._prefix) for user_id in user_ids]
+        return await self._rows(keys, names, sign="source")
 
     async def known_tracks(self, user_id: str) -> set[str]:
         """The tracks that a user has heard, dislikes or has excluded (stream.reader.offers.known_tracks)."""
@@ -106,19 +117,13 @@ class AnswerReader:
         with named(f"{history} or {feedback}"):
             return known_of(members, said)
 
-    async def _hashes(self, keys: Sequence[str]) -> list[Fields | None]:
-        answers: list[Any] = []
+    async def _rows(self, keys: Sequence[str], names: Sequence[str], *, sign: str) -> list[Values | None]:
+        """The fields under each key; `sign` is the one without which there is nothing."""
+        rows: list[Values | None] = []
         for begin in range(0, len(keys), IDS_AT_ONCE):
-            answers += await self._ask([("HGETALL", key) for key in keys[begin : begin + IDS_AT_ONCE]])
-        hashes: list[Fields | None] = []
-        for answer in answers:
-            if not answer:
-                hashes.append(None)
-            elif type(answer) is list:  # of a single server, which answers names and values in turn
-                hashes.append(dict(zip(answer[::2], answer[1::2], strict=True)))
-            else:
-                hashes.append(answer)
-        return hashes
+            rows += await self._ask([("HMGET", key, *names) for key in keys[begin : begin + IDS_AT_ONCE]])
+        place = names.index(sign)
+        return [row if row[place] is not None else None for row in rows]  # type: ignore[index]
 
     async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The answers of commands that name a key each, sent with those of all who ask in this round of the loop."""

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from litestar.datastructures.headers import Accept
 
 from models.events import TrackTagged, UserEmbedded
-from stream.reader.reader import Fields
+from stream.reader.reader import Values
 from stream.serve.problems import BadRequest, NoEmbedding, NotAcceptable
 
 
@@ -37,6 +37,7 @@ class Format(Enum):
     FLOATS = "application/octet-stream"
 
 
+_MOST_READINGS = 256
 _TYPES = [one.value for one in Format]
 
 
@@ -58,8 +59,11 @@ def _accepted(accept: bytes) -> Format:
     return Format(best)
 
 
-_Reading = Mapping[bytes, tuple[str, Callable[[bytes], Any]]]
-"""The fields of a hash: what each is called in an answer, and how it is read."""
+class Reading(NamedTuple):
+    """Which fields of a hash are read, and how each becomes part of an answer."""
+
+    names: tuple[str, ...]
+    parts: tuple[tuple[str, Callable[[bytes], Any]], ...]
 
 
 def _floats(embedding: bytes) -> tuple[float, ...]:
@@ -73,9 +77,9 @@ def _same(embedding: bytes) -> bytes:
 _ranked: Callable[[bytes], Any] = msgspec.json.Decoder(list[tuple[str, float]]).decode
 
 
-def _reading(kind: Kind, format_: Format) -> _Reading:
-    packed = format_ is Format.MSGPACK
-    by_type: dict[Any, Callable[[bytes], Any]] = {
+def _reading(kind: Kind, format_: Format) -> Reading:
+    packed = format_ is not Format.JSON
+    by_type: dict[str, Callable[[bytes], Any]] = {
         "embedding": _same if packed else _floats,
         "genres": _ranked if packed else msgspec.Raw,
         "tags": _ranked if packed else msgspec.Raw,
@@ -83,33 +87,12 @@ def _reading(kind: Kind, format_: Format) -> _Reading:
         **dict.fromkeys(("event_time", "tagged_at", "listens", "revision", "refreshed_at"), int),
     }
     names = [name for name in kind.__struct_fields__ if name not in ("track_id", "user_id", "release")]
-    return {name.encode(): (name, by_type.get(name, bytes.decode)) for name in names}
+    return Reading(tuple(names), tuple((name, by_type.get(name, bytes.decode)) for name in names))
 
 
-_READINGS: dict[tuple[Kind, Format], _Reading] = {
-    (kind, one): _reading(kind, one) for kind in (TrackTagged, User) for one in (Format.JSON, Format.MSGPACK)
-}
 _OPTIONAL: dict[Kind, set[str]] = {
-    kind: {
-        field.name for field in msgspec.structs.fields(kind) if not field.required
-    }
-    for kind in (TrackTagged, User)
-}  # fmt: skip
-
-
-@functools.lru_cache(maxsize=256)
-def _reading_of(kind: Kind, format_: Format, fields: str | None) -> _Reading:
-    whole = _READINGS[kind, format_]
-    if fields is None:
-        return whole
-    wanted = {name.strip() for name in fields.split(",") if name.strip()}
-    if unknown := wanted - set(kind.__struct_fields__):
-        raise BadRequest(
-            f"there is no field {min(unknown)[:100]!r}; fields may name {', '.join(sorted(_OPTIONAL[kind]))}, "
-            "and what else an answer has is always there"
-        )
-    left_out = _OPTIONAL[kind] - wanted
-    return {key: reading for key, reading in whole.items() if reading[0] not in left_out}
+    kind: {field.name for field in msgspec.structs.fields(kind) if not field.required} for kind in (TrackTagged, User)
+}
 
 
 class Answers:
@@ -126,45 +109,75 @@ class Answers:
         self._id_name = id_name
         self._plural = plural
         self._always = {"event_id": ""} if kind is TrackTagged else {}  # an answer of an earlier version has none
+        self._readings: dict[tuple[Format, str | None], Reading] = {
+            (format_, None): _reading(kind, format_) for format_ in Format
+        }
 
-    def one(self, id_: str, fields: Fields, *, release: str, format_: Format, only: str | None) -> bytes:
-        """The body that tells one. Raises BadRequest where `only` names no field, NoEmbedding where there is none."""
+    def reading(self, format_: Format, only: str | None) -> Reading:
+        """What has to be read for an answer.
+
+        Args:
+            format_: of the answer.
+            only: comma-separated names of the optional fields that are wanted; all where it is None.
+
+        Raises:
+            BadRequest: there is no field of such a name.
+        """
+        if (known := self._readings.get((format_, only))) is not None:
+            return known
+        wanted = {name.strip() for name in (only or "").split(",") if name.strip()}
+        if unknown := wanted - set(self._kind.__struct_fields__):
+            raise BadRequest(
+                f"there is no field {min(unknown)[:100]!r}; fields may name "
+                f"{', '.join(sorted(_OPTIONAL[self._kind]))}, and what else an answer has is always there"
+            )
         if format_ is Format.FLOATS:
-            _reading_of(self._kind, Format.MSGPACK, only)
-            if (embedding := fields.get(b"embedding")) is None:
+            return self._readings[format_, None]
+        parts = self._readings[format_, None].parts
+        kept = tuple(part for part in parts if part[0] not in _OPTIONAL[self._kind] - wanted)
+        reading = Reading(tuple(name for name, _ in kept), kept)
+        if len(self._readings) < _MOST_READINGS:
+            self._readings[format_, only] = reading
+        return reading
+
+    def one(self, id_: str, values: Values, reading: Reading, *, release: str, format_: Format) -> bytes:
+        """The body that tells one. Raises NoEmbedding where that is what was asked for, and there is none."""
+        if format_ is Format.FLOATS:
+            if (embedding := values[reading.names.index("embedding")]) is None:
                 raise NoEmbedding(f"{id_!r} has no place in the taste space of release {release}")
             return embedding
-        return _written(self._told(id_, fields, release, _reading_of(self._kind, format_, only)), format_)
+        return _written(self._told(id_, values, release, reading.parts), format_)
 
     def many(
-        self, ids: Sequence[str], found: Sequence[Fields | None], *, release: str, format_: Format, only: str | None
+        self, ids: Sequence[str], found: Sequence[Values | None], reading: Reading, *, release: str, format_: Format
     ) -> bytes:
         """The body that tells many: those that are known, and the ids of the others.
 
         As floats: a row for each id, in their order; of NaN where it is unknown or has no embedding.
         """
         if format_ is Format.FLOATS:
-            _reading_of(self._kind, Format.MSGPACK, only)
-            return _rows(found)
-        reading = _reading_of(self._kind, format_, only)
-        told = [
-            self._told(id_, fields, release, reading)
-            for id_, fields in zip(ids, found, strict=True)
-            if fields is not None
-        ]
-        unknown = [id_ for id_, fields in zip(ids, found, strict=True) if fields is None]
+            place = reading.names.index("embedding")
+            return _rows([values[place] or b"" if values else b"" for values in found])
+        parts = reading.parts
+        told, unknown = list[dict[str, Any]](), list[str]()
+        for id_, values in zip(ids, found, strict=True):
+            if values is None:
+                unknown.append(id_)
+            else:
+                told.append(self._told(id_, values, release, parts))
         return _written({"release": release, self._plural: told, "unknown": unknown}, format_)
 
-    def _told(self, id_: str, fields: Fields, release: str, reading: _Reading) -> dict[str, Any]:
+    def _told(
+        self, id_: str, values: Values, release: str, parts: tuple[tuple[str, Callable[[bytes], Any]], ...]
+    ) -> dict[str, Any]:
         told: dict[str, Any] = {self._id_name: id_, "release": release, **self._always}
-        for name, value in fields.items():
-            if known := reading.get(name):
-                told[known[0]] = known[1](value)
+        for (name, read), value in zip(parts, values, strict=True):
+            if value is not None:
+                told[name] = read(value)
         return told
 
 
-def _rows(found: Collection[Fields | None]) -> bytes:
-    embeddings = [fields.get(b"embedding", b"") if fields else b"" for fields in found]
+def _rows(embeddings: Sequence[bytes]) -> bytes:
     size = max(map(len, embeddings), default=0)
     missing = struct.pack("<f", float("nan")) * (size // 4)
     return b"".join([embedding or missing for embedding in embeddings])
@@ -177,6 +190,6 @@ def _written(document: dict[str, Any], format_: Format) -> bytes:
     return _json(document) if format_ is Format.JSON else _msgpack(document)
 
 
-def etag_of(body: bytes) -> str:
+def etag_of(body: bytes) -> bytes:
     """The entity tag of a body."""
-    return f'"{blake2b(body, digest_size=9).hexdigest()}"'
+    return b'"%s"' % blake2b(body, digest_size=9).hexdigest().encode()

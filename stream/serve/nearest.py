@@ -13,7 +13,6 @@ import numpy as np
 from litestar import get
 from litestar.params import QueryParameter
 
-from models.contract import track_answer
 from models.errors import TastewaveError
 from stream.reader.reader import AnswerReader
 from stream.serve.feed import Feed
@@ -22,6 +21,7 @@ from stream.serve.problems import NoEmbedding, UnknownTrack, UnknownUser, docume
 from stream.serve.reading import Guard, documents, unknown
 from stream.serve.taste import Hit
 
+_TOLD = ("status", "genre", "confidence", "title", "artist_id")
 MOST_HITS = 100
 MOST_OF_GENRE = 500
 Limit = Annotated[int, QueryParameter(ge=1, le=MOST_HITS, description="the most that are told")]
@@ -110,10 +110,10 @@ def nearest_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[An
     async def tracks_for(user_id: PathId, genre: OfGenre = None, limit: Limit = 20) -> TracksFor:
         """The nearest tracks of a user that are new to them."""
         id_, taste = decoded(user_id), feed.taste
-        (fields,) = await reader.users([id_], release=taste.release)
-        if fields is None:
+        (user,) = await reader.users([id_], ("source", "embedding"), release=taste.release)
+        if user is None:
             raise unknown(UnknownUser, id_, taste.release)
-        vector, known = np.frombuffer(fields[b"embedding"], "<f4"), await reader.known_tracks(id_)
+        vector, known = np.frombuffer(user[1] or b"", "<f4"), await reader.known_tracks(id_)
         hits = await taste.tracks_for(vector, k=limit, genre=genre, leave_out=known)
         return TracksFor(release=taste.release, user_id=id_, tracks=await _tracks(reader, hits, release=taste.release))
 
@@ -129,8 +129,8 @@ def nearest_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[An
         hits = await taste.audience(id_, k=limit)
         if hits is None:
             raise await _no_place(reader, id_, taste.release)
-        held = await reader.users([hit.id for hit in hits], release=taste.release)
-        users = [FoundUser(user_id=hit.id, score=hit.score) for hit, fields in zip(hits, held, strict=True) if fields]
+        held = await reader.users([hit.id for hit in hits], ("source",), release=taste.release)
+        users = [FoundUser(user_id=hit.id, score=hit.score) for hit, user in zip(hits, held, strict=True) if user]
         return Audience(release=taste.release, track_id=id_, users=users)
 
     @get(
@@ -150,26 +150,29 @@ def nearest_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[An
 
 async def _tracks(reader: AnswerReader, hits: list[Hit], *, release: str, scored: bool = True) -> list[FoundTrack]:
     """What Redis holds of tracks that were found; one that it does not hold any more is left out."""
-    found = await reader.tracks([hit.id for hit in hits], release=release)
-    answers = [(hit, track_answer(hit.id, release, fields)) for hit, fields in zip(hits, found, strict=True) if fields]
+    found = await reader.tracks([hit.id for hit in hits], _TOLD, release=release)
     return [
         FoundTrack(
             track_id=hit.id,
             score=hit.score if scored else None,
-            genre=answer.genre,
-            confidence=answer.confidence,
-            title=answer.title,
-            artist_id=answer.artist_id,
+            genre=_text(values[1]),
+            confidence=None if values[2] is None else float(values[2]),
+            title=_text(values[3]),
+            artist_id=_text(values[4]),
         )
-        for hit, answer in answers
+        for hit, values in zip(hits, found, strict=True)
+        if values
     ]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
 async def _no_place(reader: AnswerReader, track_id: str, release: str) -> TastewaveError:
     """Why a track has no neighbours."""
-    (fields,) = await reader.tracks([track_id], release=release)
-    if fields is None:
+    (values,) = await reader.tracks([track_id], ("status", "reason"), release=release)
+    if values is None:
         return unknown(UnknownTrack, track_id, release)
-    status = fields.get(b"status", b"").decode()
-    reason = f" ({fields[b'reason'].decode()})" if b"reason" in fields else ""
+    status, reason = _text(values[0]), f" ({_text(values[1])})" if values[1] else ""
     return NoEmbedding(f"{track_id!r} is {status}{reason}, and has no place in the taste space of release {release}")

@@ -15,6 +15,8 @@ from stream.serve.feed import Feed
 from stream.serve.problems import NothingLive, documented
 from stream.serve.reading import documents
 
+_LIVE = ("release", "contract", "previous", "since")
+
 
 class LiveRelease(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The live release.
@@ -67,14 +69,14 @@ def operation_routes(reader: AnswerReader, feed: Feed) -> list[Any]:
     )
     async def release() -> LiveRelease:
         """Which release is live."""
-        fields, state = await reader.live_fields(), feed.state()
-        if fields is None or b"release" not in fields:
+        (live, contract, previous, since), state = await reader.live_fields(_LIVE), feed.state()
+        if not live:
             raise NothingLive("start a worker, or run `tastewave release activate`")
         return LiveRelease(
-            release=fields[b"release"].decode(),
-            contract=int(fields.get(b"contract", 1)),
-            previous=fields.get(b"previous", b"").decode() or None,
-            since=int(fields[b"since"]) if b"since" in fields else None,
+            release=live.decode(),
+            contract=int(contract or 1),
+            previous=previous.decode() if previous else None,
+            since=int(since) if since else None,
             searched=state.release,
             tracks=state.tracks,
             users=state.users,
