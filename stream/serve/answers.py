@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
+import msgspec.inspect
 from litestar.datastructures.headers import Accept
 
 from models.events import TrackTagged, UserEmbedded
@@ -79,19 +80,37 @@ _ranked: Callable[[bytes], Any] = msgspec.json.Decoder(list[tuple[str, float]]).
 
 def _reading(kind: Kind, format_: Format) -> Reading:
     packed = format_ is not Format.JSON
-    by_type: dict[str, Callable[[bytes], Any]] = {
+    lists: dict[str, Callable[[bytes], Any]] = {
         "embedding": _same if packed else _floats,
         "genres": _ranked if packed else msgspec.Raw,
         "tags": _ranked if packed else msgspec.Raw,
-        "confidence": float,
-        **dict.fromkeys(("event_time", "tagged_at", "listens", "revision", "refreshed_at"), int),
     }
-    names = [name for name in kind.__struct_fields__ if name not in ("track_id", "user_id", "release")]
-    return Reading(tuple(names), tuple((name, by_type.get(name, bytes.decode)) for name in names))
+    parts = tuple(
+        (field.name, lists.get(field.name) or _plain(field.type))
+        for field in _fields_of(kind)
+        if field.name not in ("track_id", "user_id", "release")
+    )
+    return Reading(tuple(name for name, _ in parts), parts)
+
+
+def _fields_of(kind: Kind) -> tuple[msgspec.inspect.Field, ...]:
+    """The fields of a struct, with their types."""
+    told = msgspec.inspect.type_info(kind)
+    return told.fields if isinstance(told, msgspec.inspect.StructType) else ()
+
+
+def _plain(type_: msgspec.inspect.Type) -> Callable[[bytes], Any]:
+    """How a number or a text is read."""
+    for one in type_.types if isinstance(type_, msgspec.inspect.UnionType) else (type_,):
+        if isinstance(one, msgspec.inspect.IntType):
+            return int
+        if isinstance(one, msgspec.inspect.FloatType):
+            return float
+    return bytes.decode
 
 
 _OPTIONAL: dict[Kind, set[str]] = {
-    kind: {field.name for field in msgspec.structs.fields(kind) if not field.required} for kind in (TrackTagged, User)
+    kind: {field.name for field in _fields_of(kind) if not field.required} for kind in (TrackTagged, User)
 }
 
 

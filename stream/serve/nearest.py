@@ -17,8 +17,8 @@ from models.errors import TastewaveError
 from stream.reader.reader import AnswerReader
 from stream.serve.feed import Feed
 from stream.serve.ids import PathId, decoded
+from stream.serve.lookups import Guard, documents, unknown
 from stream.serve.problems import NoEmbedding, UnknownTrack, UnknownUser, documented
-from stream.serve.reading import Guard, documents, unknown
 from stream.serve.taste import Hit
 
 _TOLD = ("status", "genre", "confidence", "title", "artist_id")

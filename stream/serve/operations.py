@@ -12,8 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from stream import metrics
 from stream.reader.reader import AnswerReader, RedisAway
 from stream.serve.feed import Feed
+from stream.serve.lookups import documents
 from stream.serve.problems import NothingLive, documented
-from stream.serve.reading import documents
 
 _LIVE = ("release", "contract", "previous", "since")
 

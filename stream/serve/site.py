@@ -30,10 +30,10 @@ from stream.serve.answers import Format
 from stream.serve.documentation import documentation_route
 from stream.serve.feed import Feed
 from stream.serve.ids import routed
+from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.nearest import nearest_routes
 from stream.serve.operations import operation_routes
 from stream.serve.problems import respond
-from stream.serve.reading import bearer, reading_routes
 from stream.serve.streams import event_routes
 from stream.settings import ServeSettings
 
@@ -96,7 +96,7 @@ class Site:
         self._timed: dict[tuple[str, str, int], Any] = {}
         self.litestar = Litestar(
             [
-                *reading_routes(reader, guard=guard),
+                *lookup_routes(reader, guard=guard),
                 *nearest_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
                 *event_routes(feed, guard=guard),

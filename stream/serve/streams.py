@@ -14,8 +14,8 @@ from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from stream.serve.feed import EventKind, Feed, FeedEvent
+from stream.serve.lookups import Guard
 from stream.serve.problems import BadRequest, documented
-from stream.serve.reading import Guard
 
 _LOOK_EVERY_S = 1.0
 _SIGN_OF_LIFE_S = 15.0  # a proxy between may close a connection that is silent for a minute

@@ -16,7 +16,7 @@ from stream.settings import TopicSettings
 SCHEMAS = Path(deploy.__file__).parent / "schemas"
 DOCUMENT: dict[str, Any] = json.loads((SCHEMAS / ASYNCAPI).read_bytes())
 
-REFERENCE = {"type": "object", "required": ["$ref"], "additionalProperties": False}
+REFERENCE = {"type": "object", "required": ["$ref"], "properties": {"$ref": {}}, "additionalProperties": False}
 SHAPE = {  # what AsyncAPI 3.0 asks of a document such as this one
     "type": "object",
     "required": ["asyncapi", "info"],

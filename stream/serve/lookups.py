@@ -80,7 +80,7 @@ def bearer(token: str | None) -> Guard:
     return guard
 
 
-def reading_routes(reader: AnswerReader, *, guard: Guard) -> list[Any]:
+def lookup_routes(reader: AnswerReader, *, guard: Guard) -> list[Any]:
     """The routes, reading from Redis; the guard stands before those of users."""
 
     @get(
