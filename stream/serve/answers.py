@@ -101,6 +101,8 @@ def _fields_of(kind: Kind) -> tuple[msgspec.inspect.Field, ...]:
 
 def _plain(type_: msgspec.inspect.Type) -> Callable[[bytes], Any]:
     """How a number or a text is read."""
+    if isinstance(type_, msgspec.inspect.Metadata):
+        return _plain(type_.type)
     for one in type_.types if isinstance(type_, msgspec.inspect.UnionType) else (type_,):
         if isinstance(one, msgspec.inspect.IntType):
             return int
