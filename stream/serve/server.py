@@ -32,8 +32,8 @@ def run_server(settings: Settings) -> None:
         SettingsError: the address is not loopback and there is no token; it cannot be listened on; the Redis URL cannot
             be read, or TLS cannot be set up.
     """
-    configure_logs(settings)
     _check_token(settings)
+    configure_logs(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
