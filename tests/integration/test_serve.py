@@ -1,4 +1,4 @@
-"""`tastewave serve` as a process, on a real Kafka and Redis: what is near, events, a switch of the release, forgetting."""
+"""`tastewave serve` as a process: what is near, events, a switch of the release, forgetting."""
 
 import json
 import math

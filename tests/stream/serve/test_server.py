@@ -31,6 +31,6 @@ def test_a_port_that_is_taken_is_said_in_one_sentence(allowed: dict[str, object]
 
 @pytest.mark.parametrize("token", ["short", "spaces are no token", "ümläute-are-no-token"])
 def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
-    with pytest.raises(SettingsError, match="^TASTEWAVE_SERVE_TOKEN") as refused:
+    with pytest.raises(SettingsError, match=r"^TASTEWAVE_SERVE_TOKEN") as refused:
         load_settings(serve_token=token)
     assert token not in str(refused.value)
