@@ -94,8 +94,8 @@ def operation_routes(reader: AnswerReader, feed: Feed) -> list[Any]:
         if state.problem:
             problems["feed"] = state.problem
         try:
-            live = await reader.live()
-            if live is None:
+            (live,) = await reader.live_fields(("release",))
+            if not live:
                 problems["redis"] = "no release is live; start a worker, or run `tastewave release activate`"
         except RedisAway as error:
             live = None

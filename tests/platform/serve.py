@@ -41,7 +41,7 @@ class Api(Server):
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__()
-        self._environment = environment
+        self._environment = dict(environment)
 
     def _command(self) -> list[str]:
         given = self._environment | {"TASTEWAVE_SERVE_PORT": str(self.port), "TASTEWAVE_LOG_FORMAT": "json"}
