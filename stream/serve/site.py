@@ -67,6 +67,16 @@ _IDS = RequestBody(
     },
     required=True,
 )
+_RANKED = Schema(  # without prefixItems, which many tools for OpenAPI do not know
+    type=OpenAPIType.ARRAY,
+    description="names with their probabilities, best first",
+    items=Schema(
+        type=OpenAPIType.ARRAY,
+        items=Schema(one_of=[Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.NUMBER)]),
+        min_items=2,
+        max_items=2,
+    ),
+)
 _FORMATS = {
     Format.MSGPACK.value: "The same as msgpack; an embedding is binary: float32, little-endian.",
     Format.FLOATS.value: "The embedding alone: float32, little-endian. Of many, a row for each id, in their order; "
@@ -118,7 +128,7 @@ class Site:
                 components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             ),
         )
-        _document_formats(self.litestar)
+        _complete_document(self.litestar, with_token=settings.token is not None)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Answer one request, or follow the life of the server."""
@@ -169,8 +179,12 @@ def _cors(settings: ServeSettings) -> CORSConfig | None:
     )
 
 
-def _document_formats(litestar: Litestar) -> None:
-    """Tell what Litestar does not know: other formats of an answer, the body of a batch, and who needs the token."""
+def _complete_document(litestar: Litestar, *, with_token: bool) -> None:
+    """Tell what Litestar does not know: other formats of an answer, the body of a batch, who needs the token."""
+    for schema in litestar.openapi_schema.components.schemas.values():
+        for name in ("genres", "tags"):
+            if schema.properties and name in schema.properties:
+                schema.properties[name] = _RANKED
     for path, item in (litestar.openapi_schema.paths or {}).items():
         for operation in (item.get, item.post):
             if operation is None:
@@ -181,5 +195,5 @@ def _document_formats(litestar: Litestar) -> None:
                     answer.content[media_type] = OpenAPIMediaType(schema=Schema(description=told))
             if operation is item.post:
                 operation.request_body = _IDS
-            if "401" in responses:
+            if with_token and "401" in responses:
                 operation.security = [{"bearer": []}, {}] if path == "/v1/events" else [{"bearer": []}]

@@ -64,12 +64,12 @@ def serve(folder: Path) -> Figures:
         with _pinned([str(TASTEWAVE), "serve"], cores[0], environment, folder) as (port, process):
             size = asyncio.run(_length(port, kinds["single read"]()))
             for name, made in kinds.items():
-                figures[name] = _measured(name, port, process, made, requests=8_000 if name == "single read" else 800)
+                figures[name] = _measured(name, port, process, made, requests=4_000 if name == "single read" else 400)
         port = free_port()
         command = [sys.executable, "-c", BARE, str(port), str(size)]
         with _pinned(command, cores[0], environment, folder, port=port) as (_, process):
             name = "a server that only sends"
-            figures[name] = _measured(name, port, process, kinds["single read"], requests=8_000)
+            figures[name] = _measured(name, port, process, kinds["single read"], requests=4_000)
     return figures
 
 
