@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench.py            # everything but listens-memory
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens, listens-table, users, encoder or listens-memory (13 million)
+                                            # listens, listens-table, users, encoder, index, feed or listens-memory
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -24,6 +24,7 @@ import listens_memory
 import listens_path
 import tracks_path
 import users_store
+import vector_index
 from robustness import robustness
 from tracks_path import TASTEWAVE, Figures, write_mp3
 
@@ -92,6 +93,7 @@ def tag(folder: Path) -> Figures:
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
 PARTS |= tracks_path.PARTS | listens_path.PARTS | listens_memory.PARTS | users_store.PARTS | encoder.PARTS
+PARTS |= vector_index.PARTS
 LONG = {"listens-memory"}
 
 
