@@ -155,6 +155,23 @@ def test_a_rebuild_is_due_when_there_are_many_vectors_and_when_the_tail_has_grow
     assert index.nbytes < 100_000
 
 
+def test_of_the_ten_nearest_among_many_nearly_all_are_found_with_and_without_a_label(monkeypatch) -> None:
+    monkeypatch.setattr(module, "CELLS", 256)
+    chance = np.random.default_rng(0)
+    vectors = chance.standard_normal((200, 16))[chance.integers(0, 200, 20_000)] + chance.normal(0, 0.5, (20_000, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    index = VectorIndex(16, flat_up_to=1000)
+    index.put(np.arange(20_000), vectors, labels=np.arange(20_000) % 2)
+    index.rebuild()
+    monkeypatch.setattr(module, "VISITED", ((1.0, 32), (0.0, 48)))  # the shares of 1024 cells
+    for label, among in ((None, np.arange(20_000)), (1, np.arange(1, 20_000, 2))):
+        found = 0
+        for query in vectors[:50]:
+            best = among[np.argsort(-(vectors[among] @ query))[:10]]
+            found += len(np.intersect1d(index.search(query, 10, label=label).rows, best))
+        assert found >= 0.95 * 500
+
+
 def test_vectors_that_are_replaced_again_and_again_take_no_more_memory(monkeypatch) -> None:
     monkeypatch.setattr(module, "_LEAST_TAIL", 500)
     index = VectorIndex(DIM, flat_up_to=1000)
