@@ -23,8 +23,11 @@ Bits = NDArray[np.uint64]
 
 FLAT_UP_TO = 200_000
 CELLS = 1024
-VISITED = 128
-"""Cells that a search visits. Of 1024 cells, with a recall@10 of .98 over a million vectors."""
+VISITED = ((1 / 2, 128), (1 / 20, 192), (0.0, 384))
+"""Cells that a search visits, by the least share of the vectors that its filter leaves.
+
+The fewer are left, the farther away they are. Each gives a recall@10 of .98 over a million clustered vectors.
+"""
 
 NO_LABEL = -1
 _LEAST_TAIL = 65_536
@@ -341,9 +344,10 @@ class _Base:
         alive = self.alive if label is None else self.alive & self._with_label(label)
         if len(unwanted):
             alive = _without(alive, unwanted[unwanted < len(self.vectors)])
-        if _ones(alive) <= _FEW:
+        if (left := _ones(alive)) <= _FEW:
             return _exact(query, k, _numbers(alive), self.vectors)
-        parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(alive.view(np.uint8)), nprobe=VISITED)
+        visited = next(cells for share, cells in VISITED if left >= share * self.built)
+        parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(alive.view(np.uint8)), nprobe=visited)
         scores, rows = self._index.search(query, k, params=parameters)
         there = rows[0] >= 0
         return Found(rows[0, there], scores[0, there])

@@ -2,8 +2,8 @@
 
 python tests/benchmarks/bench.py            # everything but listens-memory
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens, listens-table, users, encoder, serve or listens-memory (13
-                                            # million)
+                                            # listens, listens-table, users, encoder, serve, index, feed or
+                                            # listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -26,6 +26,7 @@ import listens_path
 import serve
 import tracks_path
 import users_store
+import vector_index
 from robustness import robustness
 from tracks_path import TASTEWAVE, Figures, write_mp3
 
@@ -94,6 +95,7 @@ def tag(folder: Path) -> Figures:
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
 PARTS |= tracks_path.PARTS | listens_path.PARTS | listens_memory.PARTS | users_store.PARTS | encoder.PARTS | serve.PARTS
+PARTS |= vector_index.PARTS
 LONG = {"listens-memory"}
 
 

@@ -125,8 +125,11 @@ def mark(later_ms: int, content: str, networks: Mapping[str, str] = NETWORKS) ->
 
 
 async def test_a_new_upload_is_heard_answered_and_its_features_are_published() -> None:
-    did = await handled(Servers())
+    servers = Servers()
+    did = await handled(servers)
     assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
+    assert servers.held
+    assert (servers.held.content_hash, servers.held.duration_ms) == ("abc", 30_000)
 
 
 async def test_the_same_audio_again_publishes_no_features_again_but_notes_the_new_upload() -> None:
