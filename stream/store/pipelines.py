@@ -14,8 +14,10 @@ from redis._parsers.hiredis import NOT_ENOUGH_DATA
 _ANSWERS_TIMEOUT_S = 5.0
 
 
-async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
     """Send commands to a single server; returns their answers, which are exceptions where Redis refused.
+
+    A command may be packed already: bytes as Redis reads them.
 
     redis-py's own pipelines set a timer for each answer, and so take several times the CPU time of this.
 
@@ -28,7 +30,8 @@ async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ..
     connection = await pool.get_connection()
     try:
         async with asyncio.timeout(_ANSWERS_TIMEOUT_S):
-            await connection.send_packed_command(b"".join(map(hiredis.pack_command, commands)))
+            packed = [one if isinstance(one, bytes) else hiredis.pack_command(one) for one in commands]
+            await connection.send_packed_command(b"".join(packed))
             answers = await _answers(connection, len(commands))
         if any(isinstance(answer, redis.exceptions.ReadOnlyError) for answer in answers):
             await connection.disconnect()  # the next connection to this address may reach the new primary
