@@ -91,8 +91,9 @@ def health_key(worker: str, *, prefix: str = KEY_PREFIX) -> str:
     return f"{prefix}:health:{worker}"
 
 
-_TEXT = ("status", "event_id", "genre", "genres_from", "reason", "title", "artist_id")
-_NUMBERS = ("event_time", "tagged_at")
+_TEXT = ("status", "event_id", "genre", "genres_from", "content_hash", "reason", "title", "artist_id")
+_NUMBERS = ("event_time", "tagged_at", "duration_ms")
+_REQUIRED_NUMBERS = ("event_time", "tagged_at")
 _RANKED = ("genres", "tags")
 
 
@@ -109,7 +110,8 @@ def track_fields(answer: TrackTagged) -> dict[str, bytes]:
         if (text := getattr(answer, name)) is not None:
             fields[name] = text.encode()
     for name in _NUMBERS:
-        fields[name] = str(getattr(answer, name)).encode()
+        if (number := getattr(answer, name)) is not None:
+            fields[name] = str(number).encode()
     for name in _RANKED:
         fields[name] = msgspec.json.encode(getattr(answer, name))
     if answer.confidence is not None:
@@ -140,7 +142,8 @@ def track_answer(track_id: str, release: str, fields: Mapping[bytes, bytes]) -> 
         if (text := fields.get(name.encode())) is not None:
             values[name] = text.decode()
     for name in _NUMBERS:
-        values[name] = int(fields[name.encode()])
+        if name in _REQUIRED_NUMBERS or name.encode() in fields:
+            values[name] = int(fields[name.encode()])
     for name in _RANKED:
         values[name] = msgspec.json.decode(fields[name.encode()], type=tuple[tuple[str, float], ...])
     if (confidence := fields.get(b"confidence")) is not None:

@@ -91,8 +91,9 @@ class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     answer of an earlier version of tastewave has an empty event_id. genre is there only when status is tagged; genres
     and tags are the top k, best first; genres_from only where the genres are kinds of music that the tags name, since
     they contradict the genre head; embedding (unit norm) only where the release has a place for the track in its taste
-    space: the one that its user tower learned from listens, else the one that its audio encoder hears; reason only when
-    status is failed.
+    space: the one that its user tower learned from listens, else the one that its audio encoder hears; content_hash (of
+    the file, SHA-256) and duration_ms (as decoded) only where the track was heard, by a version that tells them; reason
+    only when status is failed.
     """
 
     track_id: Id
@@ -107,6 +108,8 @@ class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     genres_from: Literal["tags"] | None = None
     tags: tuple[tuple[str, float], ...] = ()
     embedding: tuple[float, ...] | None = None
+    content_hash: str | None = None
+    duration_ms: Milliseconds | None = None
     reason: str | None = None
     title: str | None = None
     artist_id: str | None = None

@@ -11,6 +11,7 @@ from models.events import WindowFeatures
 DIGITS = 6
 """Decimals of the probabilities in answers."""
 _NORM_TOLERANCE = 1e-3
+_MOST_S = 1e9
 
 
 class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -36,7 +37,7 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         timings_ms: time taken by decode, log_mel, network, encoder (where the release has audio encoders) and genre.
 
     Raises:
-        ValueError: the embedding has not unit norm.
+        ValueError: the embedding has not unit norm, or the duration is none.
     """
 
     status: Literal["tagged", "abstained"]
@@ -57,3 +58,5 @@ class Tagging(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         # A pool process that a file has taken over may send anything, and users' positions are computed from this.
         if self.embedding is not None and not abs(sum(x * x for x in self.embedding) - 1.0) < _NORM_TOLERANCE:
             raise ValueError("an embedding has unit norm")
+        if not 0.0 <= self.duration_s < _MOST_S:
+            raise ValueError("a duration is a number of seconds")

@@ -74,6 +74,27 @@ def worker_listens() -> None:
     run_listens_worker(load_settings())
 
 
+@cli.command("serve")
+def serve() -> None:
+    """Serve answers over HTTP until SIGTERM: tracks, users, similar tracks, audiences, events.
+
+    Listens on loopback, at TASTEWAVE_SERVE_PORT. At another address (TASTEWAVE_SERVE_HOST) requests for users need the
+    token of TASTEWAVE_SERVE_TOKEN. Needs Redis and Kafka with the topics. /docs describes the routes.
+
+    \b
+    Examples:
+      tastewave serve
+      curl http://127.0.0.1:6068/v1/tracks/my-track
+    """
+    from stream.worker.stop import end_at_signals
+
+    end_at_signals()
+    from stream.serve.server import run_server
+    from stream.settings import load_settings
+
+    run_server(load_settings())
+
+
 @cli.group()
 def release() -> None:
     """Look at a release, have it answer tracks that were heard before, or choose the one that readers use."""

@@ -69,4 +69,22 @@ LOST_TO_RETENTION = Counter(
     "tastewave_lost_to_retention_records", "Records that Kafka dropped before a worker had read them.",
     registry=REGISTRY,
 )  # fmt: skip
+HTTP_REQUEST_SECONDS = Histogram(
+    "tastewave_http_request_seconds", "Time of a request of the HTTP API, by its route; of a stream until it ends.",
+    ("method", "route", "status"), registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)  # fmt: skip
+EVENT_STREAMS = Gauge(
+    "tastewave_event_streams", "Clients that read the event stream of the HTTP API.", registry=REGISTRY
+)
+FEED_LAG = Gauge(
+    "tastewave_feed_lag_records", "Records that the HTTP API has not read yet of the live release.", registry=REGISTRY
+)
+FEED_TRACKS = Gauge(
+    "tastewave_feed_tracks", "Tracks with an embedding that the HTTP API holds to be searched.", registry=REGISTRY
+)
+FEED_USERS = Gauge("tastewave_feed_users", "Users that the HTTP API holds to be searched.", registry=REGISTRY)
+FEED_MEMORY = Gauge(
+    "tastewave_feed_memory_bytes", "Memory of what the HTTP API holds to be searched.", registry=REGISTRY
+)
 RELEASE = Info("tastewave_release", "The release this worker is pinned to.", registry=REGISTRY)

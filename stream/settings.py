@@ -346,6 +346,55 @@ class UserSettings(Section):
     ttl_days: Positive = Field(400, description="days without an event after which Redis lets a user go")
 
 
+class ServeSettings(Section):
+    """The HTTP API."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}SERVE_")
+
+    host: str = Field("127.0.0.1", description="address that the API listens on", min_length=1)
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(6068, description="port of the API; 0 takes a free one")
+    token: SecretStr | None = Field(
+        None,
+        description="bearer token that requests for users and audiences must bring, of at least 16 characters; needed "
+        "where the address is not loopback",
+        min_length=16,
+    )
+    without_token: bool = Field(
+        False, description="true to serve users at an address that is not loopback without a token: a gateway guards it"
+    )
+    allowed_origins: CommaList = Field(
+        (), description="origins whose pages may call the API from a browser (CORS), as https://host; none when empty"
+    )
+    timeout_s: Seconds = Field(
+        5.0, description="seconds that a request may take to arrive, Redis to answer, and a client to take an answer"
+    )
+    max_connections: Positive = Field(
+        1000, description="connections at a time, those of event streams included; a further one is answered 503"
+    )
+    audience_days: Positive = Field(
+        30, description="days after their newest event for which users are held in memory, to be found as an audience"
+    )
+
+    @field_validator("token")
+    @classmethod
+    def _header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", value.get_secret_value()):
+            raise ValueError("may hold letters, digits and . _ ~ + / - = alone")  # RFC 6750
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/\s?#@*]+", origin):
+                raise ValueError("is not a comma-separated list of scheme://host or scheme://host:port")
+        return value
+
+    def redacted(self, text: str) -> str:
+        """A text from elsewhere with *** in place of the token."""
+        return _redacted(text, {self.token.get_secret_value()} if self.token else ())
+
+
 class TopicSettings(Section):
     """The topics: their names, and how `tastewave topics create` makes them."""
 
@@ -385,11 +434,12 @@ class Settings:
     pool: PoolSettings
     worker: WorkerSettings
     users: UserSettings
+    serve: ServeSettings
     topics: TopicSettings
 
     def redacted(self, text: str) -> str:
         """A text from elsewhere with *** in place of each password of these settings."""
-        return self.redis.redacted(self.kafka.redacted(text))
+        return self.serve.redacted(self.redis.redacted(self.kafka.redacted(text)))
 
 
 SECTIONS: dict[str, type[Section]] = get_type_hints(Settings)

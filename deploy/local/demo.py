@@ -58,6 +58,15 @@ class ListensWorker(Worker):
     name: ClassVar[str] = "tastewave worker listens"
 
 
+class Api(Worker):
+    """`tastewave serve`; its port is that of the API."""
+
+    name: ClassVar[str] = "tastewave serve"
+
+    def _command(self) -> list[str]:
+        return ["env", f"TASTEWAVE_SERVE_PORT={self.port}", *program(*self.name.split())]
+
+
 class _NothingHere(BaseHTTPRequestHandler):
     """A web server that has no track."""
 
@@ -85,7 +94,8 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
     """Run the demo; the stack stops what it starts."""
     kafka, redis = Kafka(folder=scratch / "kafka"), Redis(folder=scratch / "redis")
     worker, listens_worker = Worker(folder=scratch / "worker"), ListensWorker(folder=scratch / "listens-worker")
-    for server in (redis, kafka, worker, listens_worker):
+    api = Api(folder=scratch / "api")
+    for server in (redis, kafka, worker, listens_worker, api):
         stack.callback(server.close)
     music = audio or scratch / "music"
     release = demonstration_release(scratch / "release")
@@ -100,14 +110,16 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
         stack.callback(synthesis.kill)
     redis.wait()
     kafka.wait()
-    say("Creating topics, starting two workers ...")
-    for one in (worker, listens_worker):
+    say("Creating topics, starting two workers and the HTTP API ...")
+    for one in (worker, listens_worker, api):
         one.launch()  # it waits for the topics
     subprocess.run(bound(program("tastewave", "topics", "create")), check=True, stdout=subprocess.DEVNULL)
     if synthesis and synthesis.wait():
         raise LaunchError(f"the music could not be synthesised (status {synthesis.returncode}); see above")
     worker.wait()
     listens_worker.wait()
+    api.wait()
+    say(f"The HTTP API answers at http://127.0.0.1:{api.port} (/docs describes it) until the demo ends.")
 
     (scratch / "broken.mp3").write_text("This was an mp3 once.\n" * 1000)
     missing = f"http://127.0.0.1:{serve_nothing(stack)}/missing.mp3"
@@ -118,7 +130,7 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
         show(["redis-cli", "-p", str(redis.port), "hgetall", answered_key(redis)])
         follow_two_people(redis, release)
     except subprocess.CalledProcessError:
-        for one in (worker, listens_worker):
+        for one in (worker, listens_worker, api):
             click.echo(f"The last words of {one.name}:\n{tail(one.log)}", err=True)
         raise
     say(NEXT_STEPS)
@@ -223,6 +235,7 @@ Where to look next
     .venv/bin/tastewave upload /path/to/music --wait
     TASTEWAVE_RELEASE=/a/release/with/a/tower .venv/bin/tastewave worker listens
     .venv/bin/tastewave listen ann TRACK... --wait
+    .venv/bin/tastewave serve               the HTTP API; http://127.0.0.1:6068/docs describes it
     redis-cli -u "$TASTEWAVE_REDIS_URL" --scan --pattern 'tw:*:track:*'
   README.md                               how to read an answer, and the chapters in deploy/docs"""
 

@@ -45,6 +45,11 @@ def known_tracks(client: Any, user_id: str, *, key_prefix: str = KEY_PREFIX) -> 
     feedback: list[tuple[bytes, float]] = client.zrange(
         feedback_key(user_id, prefix=key_prefix), 0, -1, withscores=True
     )
+    return known_of(members, feedback)
+
+
+def known_of(members: Sequence[bytes], feedback: Sequence[tuple[bytes, float]]) -> set[str]:
+    """The same from what Redis holds: members of tw:history:{user}, and of tw:feedback:{user} with their scores."""
     said: dict[bytes, int] = {}
     for member, _ in feedback:  # oldest first
         kind, *_ = said_of = statement(member)

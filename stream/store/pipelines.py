@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import hiredis
@@ -15,11 +14,12 @@ from redis._parsers.hiredis import NOT_ENOUGH_DATA
 _ANSWERS_TIMEOUT_S = 5.0
 
 
-async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ...] | bytes]) -> list[Any]:
     """Send commands to a single server; returns their answers, which are exceptions where Redis refused.
 
-    redis-py's own pipelines set a timer for each answer, and so take three times the CPU time of this. Each command is
-    a tuple that begins with its name, of one word.
+    A command may be packed already: bytes as Redis reads them.
+
+    redis-py's own pipelines set a timer for each answer, and so take several times the CPU time of this.
 
     Raises:
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: some may have been done.
@@ -28,16 +28,11 @@ async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ..
         return []
     pool = client.connection_pool
     connection = await pool.get_connection()
-    answers: list[Any] = []
     try:
         async with asyncio.timeout(_ANSWERS_TIMEOUT_S):
-            await connection.send_packed_command(b"".join(map(hiredis.pack_command, commands)))
-            while len(answers) < len(commands):
-                try:
-                    answers.append(await connection.read_response(timeout=math.inf))
-                except redis.exceptions.ResponseError as error:
-                    answers.append(error)
-                answers += _answers_at_hand(connection, len(commands) - len(answers))
+            packed = [one if isinstance(one, bytes) else hiredis.pack_command(one) for one in commands]
+            await connection.send_packed_command(b"".join(packed))
+            answers = await _answers(connection, len(commands))
         if any(isinstance(answer, redis.exceptions.ReadOnlyError) for answer in answers):
             await connection.disconnect()  # the next connection to this address may reach the new primary
     except BaseException as error:
@@ -50,15 +45,22 @@ async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ..
     return answers
 
 
-def _answers_at_hand(connection: Any, most: int) -> Iterator[Any]:
-    """Answers that have come with the one before. Waiting for each, as redis-py does, takes longer than parsing it."""
-    reader: Any = connection._parser._reader
-    for _ in range(most):
-        if (answer := reader.gets()) is NOT_ENOUGH_DATA:
-            return
-        if isinstance(answer, redis.exceptions.ConnectionError):
+async def _answers(connection: Any, count: int) -> list[Any]:
+    """The next answers on a connection.
+
+    It asks hiredis' reader, a private member of redis-py's parser, since read_response takes as long for an answer as
+    hiredis does.
+    """
+    parser, answers = connection._parser, list[Any]()
+    while len(answers) < count:
+        answer = parser._reader.gets()
+        if answer is NOT_ENOUGH_DATA:
+            await parser.read_from_socket()
+        elif isinstance(answer, redis.exceptions.ConnectionError):
             raise answer
-        yield answer
+        else:
+            answers.append(answer)
+    return answers
 
 
 async def exchange_with_cluster(client: redis.asyncio.RedisCluster, commands: Sequence[tuple[Any, ...]]) -> list[Any]:

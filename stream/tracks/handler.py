@@ -191,6 +191,8 @@ class TrackHandler:
             genres_from=heard.genres_from,
             tags=heard.tags[: self._top_k],
             embedding=heard.embedding,
+            content_hash=content_hash,
+            duration_ms=round(heard.duration_s * 1000),
             title=event.title,
             artist_id=event.artist_id,
         )

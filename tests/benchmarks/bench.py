@@ -3,7 +3,8 @@
 python tests/benchmarks/bench.py            # everything but listens-memory and listens-latency
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
                                             # listens, listens-latency, listens-table, users, encoder,
-                                            # encoder-training, reader, rescore or listens-memory (13 million)
+                                            # encoder-training, reader, rescore, serve, index, feed or
+                                            # listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -25,8 +26,10 @@ import listens_memory
 import listens_path
 import reader_path
 import rescoring
+import serve
 import tracks_path
 import users_store
+import vector_index
 from robustness import robustness
 from tracks_path import TASTEWAVE, Figures, write_mp3
 
@@ -94,7 +97,9 @@ def tag(folder: Path) -> Figures:
 
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
-MODULES = (tracks_path, listens_path, listens_memory, users_store, encoder, reader_path, rescoring)
+MODULES = (
+    tracks_path, listens_path, listens_memory, users_store, encoder, reader_path, rescoring, serve, vector_index,
+)  # fmt: skip
 for module in MODULES:
     PARTS |= module.PARTS
 APART = {"listens-memory", "listens-latency"}

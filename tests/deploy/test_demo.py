@@ -51,6 +51,7 @@ def test_the_demo_answers_every_track_says_what_failed_and_cleans_up(tmp_path: P
     offered = {tuple(line.split()[:2]): line for line in output.splitlines() if line.split()[:1] in (["ann"], ["bob"])}
     assert "Metal no. " in offered["ann", "after"]
     assert "Classical no. " in offered["bob", "after"]
+    assert "The HTTP API answers at http://127.0.0.1:" in output
     assert "Where to look next" in output
     until(lambda: left_behind(scratch) == [], timeout_s=10)  # pool processes end a moment after their worker
 

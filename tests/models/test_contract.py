@@ -26,6 +26,8 @@ answers = st.builds(
     genres_from=st.sampled_from([None, "tags"]),
     tags=ranked,
     embedding=st.none() | st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40).map(tuple),
+    content_hash=st.none() | st.text(),
+    duration_ms=st.none() | st.integers(0, 2**53),
     reason=st.none() | st.text(),
     title=st.none() | st.text(),
     artist_id=st.none() | st.text(),
@@ -42,6 +44,8 @@ ANSWER = TrackTagged(
     genres=(("jazz", 0.75), ("blues", 0.125)),
     tags=(("sax", 0.5),),
     embedding=(0.6, -0.8),
+    content_hash="ab" * 32,
+    duration_ms=215_000,
 )
 
 
@@ -76,6 +80,8 @@ def test_the_fields_of_a_track_are_those_of_contract_1() -> None:
         "genres": b'[["jazz",0.75],["blues",0.125]]',
         "tags": b'[["sax",0.5]]',
         "embedding": bytes.fromhex("9a99193f cdcc4cbf"),  # float32 little-endian
+        "content_hash": b"ab" * 32,
+        "duration_ms": b"215000",
         "event_time": b"1700000000000",
         "event_id": b"e1",
         "tagged_at": b"1700000000345",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import deploy
 from models.errors import EventError
 from models.events import JSON_EVENTS, Listen, TrackTagged, TrackUploaded, UserEmbedded, decode_event, encode_event
-from models.schemas import json_schemas
+from models.schemas import ASYNCAPI, json_schemas
 
 SCHEMAS = Path(deploy.__file__).parent / "schemas"
 ids = st.text(min_size=1, max_size=64)
@@ -182,7 +182,7 @@ def test_struct_and_schema_refuse_an_event(topic: str, event: object) -> None:
 
 
 def test_the_schemas_in_the_repository_are_those_of_the_structs() -> None:
-    assert {path.name: path.read_bytes() for path in SCHEMAS.glob("*.json")} == json_schemas()
+    assert {path.name: path.read_bytes() for path in SCHEMAS.glob("*.json") if path.name != ASYNCAPI} == json_schemas()
     assert len(json_schemas()) == 5
 
 

@@ -31,6 +31,7 @@ def test_the_commands_are_those_that_an_operator_needs() -> None:
         "release show",
         "rewind listens",
         "rewind tracks",
+        "serve",
         "simulate",
         "tag",
         "topics check",

@@ -131,8 +131,11 @@ def mark(
 
 
 async def test_a_new_upload_is_heard_answered_and_its_features_are_published() -> None:
-    did = await handled(Servers())
+    servers = Servers()
+    did = await handled(servers)
     assert did == ["hear", "put tagged", "publish answer of 0", "publish features", "mark features"]
+    assert servers.held
+    assert (servers.held.content_hash, servers.held.duration_ms) == ("abc", 30_000)
 
 
 async def test_the_features_of_an_upload_are_published_once_and_say_whose_they_are() -> None:

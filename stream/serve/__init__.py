@@ -1,0 +1,1 @@
+"""The live release in the process of the HTTP API: its taste space to search, and what becomes of it."""

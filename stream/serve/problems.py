@@ -1,0 +1,152 @@
+"""What the HTTP API answers when it cannot do what was asked: problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
+
+from models.errors import TastewaveError
+from stream.reader.reader import RedisAway
+from stream.serve.feed import NotCaughtUp
+from stream.store.away import ForeignValue
+
+log = structlog.get_logger(__name__)
+
+PROBLEM = "application/problem+json"
+_RETRY_AFTER_S = 1
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Why a request was not answered (RFC 9457).
+
+    Attributes:
+        type: what kind of problem it is: urn:tastewave:problem: and its name, or about:blank where the status says all.
+        title: the same in words.
+        status: of HTTP.
+        detail: what is wrong with this request, and what to do.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+
+
+class Refusal(TastewaveError):
+    """A request that is not answered, and why."""
+
+    kind: ClassVar[str]
+    title: ClassVar[str]
+    status: ClassVar[int]
+    headers: ClassVar[dict[str, str]] = {}
+
+
+class BadRequest(Refusal):
+    """An id, a field or a cursor is not one."""
+
+    kind, title, status = "bad-request", "The request cannot be read", 400
+
+
+class NoToken(Refusal):
+    """The bearer token is missing or another one."""
+
+    kind, title, status = "no-token", "A bearer token is needed", 401
+    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
+class UnknownTrack(Refusal):
+    """The live release knows no such track."""
+
+    kind, title, status = "unknown-track", "The track is unknown", 404
+
+
+class UnknownUser(Refusal):
+    """The live release knows no such user, or the user was forgotten."""
+
+    kind, title, status = "unknown-user", "The user is unknown", 404
+
+
+class NoEmbedding(Refusal):
+    """The track is known, and has no place in taste space."""
+
+    kind, title, status = "no-embedding", "There is no embedding", 404
+
+
+class NotAcceptable(Refusal):
+    """The client takes none of the formats."""
+
+    kind, title, status = "not-acceptable", "There is no such format", 406
+
+
+class NothingLive(Refusal):
+    """No release is live yet."""
+
+    kind, title, status = "nothing-live", "No release is live", 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": str(_RETRY_AFTER_S)}
+
+
+_NOT_NOW: dict[type[Exception], tuple[str, str]] = {
+    RedisAway: ("redis-away", "Redis does not answer"),
+    ForeignValue: ("foreign-value", "Redis holds what tastewave did not write"),
+    NotCaughtUp: ("not-caught-up", "The live release is still being read"),
+}
+
+
+def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The answer to a request that ended in an error."""
+    headers: dict[str, str] = {}
+    if isinstance(error, Refusal):
+        problem = Problem(type=_named(error.kind), title=error.title, status=error.status, detail=str(error))
+        headers = error.headers
+    elif kind := _NOT_NOW.get(type(error)):
+        detail = "it is read again and again; try again" if isinstance(error, RedisAway) else str(error)
+        problem = Problem(type=_named(kind[0]), title=kind[1], status=503, detail=detail)
+        headers = {"Retry-After": str(_RETRY_AFTER_S)}
+        log.warning("request.unanswered", path=request.scope["path_template"], error=str(error))
+    elif isinstance(error, HTTPException) and error.status_code < 500:
+        problem = Problem(type="about:blank", title=_title(error), status=error.status_code, detail=_detail(error))
+        headers = dict(error.headers or {})
+    else:
+        log.error("request.failed", path=request.scope.get("path_template"), exc_info=error)
+        problem = Problem(type="about:blank", title="Internal Server Error", status=500)
+    body = msgspec.json.encode(problem)
+    return Response(body, status_code=problem.status, media_type=PROBLEM, headers=headers)
+
+
+def documented(*statuses: int) -> dict[int, ResponseSpec]:
+    """The problems of a route, for the OpenAPI document."""
+    return {
+        status: ResponseSpec(Problem, media_type=PROBLEM, description=_STATUSES[status], generate_examples=False)
+        for status in statuses
+    }
+
+
+_STATUSES = {
+    400: "The request cannot be read.",
+    401: "The bearer token is missing, or another one.",
+    404: "The live release does not know it, or it was forgotten; `type` says what is missing.",
+    406: "None of the formats is acceptable.",
+    413: "The body is too large.",
+    503: "Redis does not answer, no release is live, or the live release is still being read: try again.",
+}
+
+
+def _named(kind: str) -> str:
+    return f"urn:tastewave:problem:{kind}"
+
+
+def _title(error: HTTPException) -> str:
+    from http import HTTPStatus
+
+    return HTTPStatus(error.status_code).phrase
+
+
+def _detail(error: HTTPException) -> str:
+    """What Litestar says, with the first of the parts that do not fit."""
+    parts = error.extra if isinstance(error.extra, list) else []
+    return "; ".join([error.detail, *(f"{part.get('key', 'body')}: {part.get('message')}" for part in parts[:1])])

@@ -1,0 +1,102 @@
+"""`tastewave serve`: the process of the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+
+import structlog
+import uvicorn
+import uvloop
+
+from models.errors import SettingsError
+from stream.logs import configure_logs
+from stream.reader.reader import AnswerReader
+from stream.serve.connection import connection_of
+from stream.serve.feed import Feed
+from stream.serve.site import Site
+from stream.settings import Settings
+from stream.store.client import async_client
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 1024
+_KEEP_ALIVE_S = 75
+
+
+def run_server(settings: Settings) -> None:
+    """Answer until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the address is not loopback and there is no token; it cannot be listened on; the Redis URL cannot
+            be read, or TLS cannot be set up.
+    """
+    _check_token(settings)
+    configure_logs(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    client = async_client(settings.redis)
+    try:
+        reader = AnswerReader(
+            client,
+            key_prefix=settings.redis.key_prefix,
+            cluster=settings.redis.cluster,
+            timeout_s=settings.serve.timeout_s,
+        )
+        site = Site(settings.serve, reader=reader, feed=Feed(settings, redis=client))
+        config = uvicorn.Config(
+            site,
+            http=connection_of(settings.serve.timeout_s),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            limit_concurrency=settings.serve.max_connections,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(settings.serve.timeout_s) + 1,
+        )
+        with _listening(settings) as listening:
+            host, port = listening.getsockname()[:2]
+            log.info("serve.listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            await uvicorn.Server(config).serve(sockets=[listening])
+    finally:
+        await client.aclose()
+
+
+def _listening(settings: Settings) -> socket.socket:
+    host, port = settings.serve.host, settings.serve.port
+    try:
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot serve at {host}:{port} ({error.strerror}); set TASTEWAVE_SERVE_HOST and TASTEWAVE_SERVE_PORT, "
+            "0 takes a free one"
+        ) from error
+
+
+def _check_token(settings: Settings) -> None:
+    """User vectors are personal data: nobody else may read them by accident."""
+    serve = settings.serve
+    if serve.token or serve.without_token or _is_loopback(serve.host):
+        return
+    raise SettingsError(
+        f"the API would serve users at {serve.host} to everybody who reaches it; set TASTEWAVE_SERVE_TOKEN, or "
+        "TASTEWAVE_SERVE_WITHOUT_TOKEN=true where a gateway guards it"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
