@@ -337,6 +337,7 @@ JOBS = (
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
 
         With --genre-head the release gets a head that train-genre wrote, and the table of artists that it hears.
+        Without that and without TAGGRAMS_DIR it gets the head of the release that ships with the project.
 
         Takes less than a minute. The same data give the same release id on the same machine. A release that is in the
         folder of --out is replaced.
@@ -347,6 +348,7 @@ JOBS = (
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --audio-encoder encoders/mine
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
           tastewave-offline build-release --out releases/2026-12 --genre-head head --tower towers/mean
+          tastewave-offline build-release --out releases/2027-01 --tower towers/mean --audio-encoder encoders/mine
         """,
     ),
     Job(

@@ -41,22 +41,16 @@ _MEASURED = (
 )
 
 
-def with_card(manifest: Manifest, folder: Path, *, taste_trainings: Iterable[Mapping[str, Any]]) -> Manifest:
+def with_card(manifest: Manifest, folder: Path) -> Manifest:
     """Write the card of a release beside its other files.
 
     Args:
         manifest: of the release without a card.
         folder: of the release, with all of its other files.
-        taste_trainings: what the manifests of its user tower and of its audio encoder say of their training.
 
     Returns:
-        The manifest with the card among its files, and with the caveat `training.demonstration` where the taste space
-        was learned from a made-up platform.
+        The manifest with the card among its files.
     """
-    logs = [training.get("log") for training in taste_trainings]
-    caveats = [str(log["caveat"]) for log in logs if isinstance(log, Mapping) and log.get("caveat")]
-    if caveats:
-        manifest = replace(manifest, training=manifest.training | {"demonstration": caveats[0]})
     (folder / CARD).write_text(model_card(Release(manifest, folder)), encoding="utf-8")
     return replace(manifest, files=manifest.files | {CARD: describe_file(folder / CARD)})
 
@@ -70,7 +64,7 @@ def model_card(release: Release) -> str:
     manifest = msgspec.to_builtins(release.manifest)
     configuration = release.configuration
     lines = [f"# Model card of release {release.release_id}", ""]
-    if caveat := manifest["training"].get("demonstration"):
+    if caveat := manifest.get("demonstration"):
         lines += [
             "> **A demonstration.** The taste space of this release was learned from a made-up platform, and is true",
             f"> for no other: train one on your own log before you place people or tracks. {_text(caveat)}",

@@ -17,7 +17,7 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         str | None,
         Meta(
             description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist), to train a genre head "
-            "on; absent where genre_head names one."
+            "on. Where neither this nor genre_head is given, the release gets the head of the shipped one."
         ),
     ] = None
 

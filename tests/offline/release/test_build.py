@@ -147,7 +147,7 @@ def test_a_release_with_the_tower_of_a_made_up_platform_says_so(
         taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), tower=str(tower),
         training=CONFIG,
     )).release  # fmt: skip
-    assert release.manifest.training["demonstration"] == "All of it is made up."
+    assert release.manifest.demonstration == "All of it is made up."
     card = (release.folder / CARD).read_text()
     assert "> **A demonstration.**" in card
     assert "`tower.json`: `training.log.caveat`" in card

@@ -96,24 +96,16 @@ def test_names_from_elsewhere_change_nothing_of_the_cards_form(tmp_path: Path, w
     ]
 
 
-@pytest.mark.parametrize(
-    ("trainings", "caveat"),
-    [
-        ([{"log": {"caveat": CAVEAT}}, {}], CAVEAT),
-        ([{"log": {"caveat": None}}, {"log": {"caveat": CAVEAT}}], CAVEAT),
-        ([{"log": {"caveat": None}}, {"log": "ours"}, {}], None),
-    ],
-)
-def test_a_taste_space_of_a_made_up_platform_is_called_a_demonstration(whole: Release, trainings, caveat):
-    manifest = with_card(whole.manifest, whole.folder, taste_trainings=trainings)
+@pytest.mark.parametrize("caveat", [CAVEAT, msgspec.UNSET])
+def test_a_taste_space_of_a_made_up_platform_is_called_a_demonstration(whole: Release, caveat):
+    with_card(msgspec.structs.replace(whole.manifest, demonstration=caveat), whole.folder)
     card = (whole.folder / CARD).read_text()
-    assert manifest.training.get("demonstration") == caveat
-    assert ("**A demonstration.**" in card) == (CAVEAT in card) == bool(caveat)
+    assert ("**A demonstration.**" in card) == (CAVEAT in card) == (caveat is CAVEAT)
 
 
 def test_the_card_is_verified_and_no_part_of_the_release_id(whole: Release):
     folder, before = whole.folder, whole.release_id
-    write_json(folder / MANIFEST, with_card(whole.manifest, folder, taste_trainings=()))
+    write_json(folder / MANIFEST, with_card(whole.manifest, folder))
     release = load_release(folder)
     assert release.release_id == before
     changed = release.manifest.files | {CARD: describe_bytes(b"another")}

@@ -23,7 +23,7 @@ def test_show_tells_the_tower_of_a_release(tmp_path: Path, tower_of: TowerOf, ca
 def test_show_says_that_a_taste_space_is_a_demonstration(tmp_path: Path, tower_of: TowerOf, capsys) -> None:
     folder = taste.write_release(tmp_path / "release", tower_of(["a", "b"]))
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["training"]["demonstration"] = "All of it is made up."
+    manifest["demonstration"] = "All of it is made up."
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert (
         "taste space 40-d, a demonstration, learned from a made-up platform: All of it is made up. user tower"
