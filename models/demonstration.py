@@ -21,6 +21,8 @@ def made_up(training: Mapping[str, Any]) -> str | None:
     Returns:
         None where the log is not known to be made up.
     """
-    log = training.get("log")
-    caveat = log.get("caveat") if isinstance(log, Mapping) else None
-    return str(caveat) if caveat else None
+    match training:
+        case {"log": {"caveat": str(caveat)}}:
+            return caveat
+        case _:
+            return None

@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from models.audio_encoder import ENCODER_MANIFEST
 from models.release import CARD, MANIFEST, Manifest, Release
 from models.sealed_folder import describe_file
 from models.user_tower import TOWER_MANIFEST
+from offline.audio_encoder.settings import METRICS
+from offline.release.parts import beside
 
 _HEARS = (
     "genres", "networks", "run", "front_end", "windows", "window_s", "sample_rate", "loudness_lufs", "embedding_dim",
@@ -34,6 +37,15 @@ _Path = tuple[str, ...]
 _HEAD = ("| what | value | origin |", "|---|---|---|")
 
 
+_FIGURES = (
+    ("auc", "value"), ("auc", "low"), ("auc", "high"), ("track_recall_at_10", "value"), ("recall_at_10", "value"),
+    ("ndcg_at_10", "value"),
+)  # fmt: skip
+"""Of metrics.json, which `train-audio-encoder` writes."""
+_NEVER_HEARD = (
+    "On tracks of artists that were held out of its training: does it find the people who liked them? `popularity`",
+    "knows how many liked each, `random` has learned nothing, `permuted` was trained on exchanged sounds.",
+)
 _MEASURED = (
     "By cross-validation on the tracks that it was trained on. No fold divides an artist who is known, so these are",
     "figures of artists that a head never heard. They tell nothing of music of other kinds, or of recordings that were",
@@ -81,6 +93,7 @@ def model_card(release: Release) -> str:
         lines += _part("The user tower", release.folder, TOWER_MANIFEST, _TOWER)
     if configuration.audio_encoder is not msgspec.UNSET:
         lines += _part("The audio encoder", release.folder, configuration.audio_encoder, _ENCODER)
+        lines += _never_heard(release.folder)
     for name, file in (configuration.blocks or {}).items():
         lines += _part(f"The network {_text(name)}, which the genre head hears", release.folder, file, _ENCODER)
     return "\n".join([*lines, "", *_limits(release)]) + "\n"
@@ -101,6 +114,16 @@ def _part(heading: str, folder: Path, file: str, names: Iterable[str]) -> list[s
     content = msgspec.json.decode((folder / file).read_bytes())
     fields = [*((name,) for name in names), *_fields(content, "training")]
     return ["", f"## {heading}", "", *_table(file, content, fields)]
+
+
+def _never_heard(folder: Path) -> list[str]:
+    """How well the audio encoder places tracks that it never heard, where its training has measured that."""
+    file = beside(ENCODER_MANIFEST, METRICS)
+    if not (folder / file).exists():
+        return []
+    content = msgspec.json.decode((folder / file).read_bytes())
+    fields = [(name, *figure) for name in content for figure in _FIGURES] if isinstance(content, Mapping) else []
+    return ["", *_NEVER_HEARD, "", *_table(file, content, fields)]
 
 
 def _fields(content: Mapping[str, Any], *path: str) -> Iterator[_Path]:

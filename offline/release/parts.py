@@ -29,6 +29,11 @@ def block_manifest(name: str) -> str:
     return f"block-{name}.json"
 
 
+def beside(manifest_name: str, name: str) -> str:
+    """The name, in a release, of a file that lies beside the network of an encoder."""
+    return f"{Path(manifest_name).stem}-{name}"
+
+
 def copy_encoder(source: Path, folder: Path, *, manifest_name: str) -> None:
     """Copy an audio encoder into the folder of a release.
 
@@ -44,7 +49,7 @@ def copy_encoder(source: Path, folder: Path, *, manifest_name: str) -> None:
     files = dict[str, SealedFile]()
     for name, file in manifest.files.items():
         is_network = name == network_of(ENCODER_MANIFEST)
-        copy = network_of(manifest_name) if is_network else f"{Path(manifest_name).stem}-{name}"
+        copy = network_of(manifest_name) if is_network else beside(manifest_name, name)
         shutil.copyfile(source / name, folder / copy)
         files[copy] = file
     training = _lasting(manifest.training)
