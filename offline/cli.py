@@ -90,7 +90,7 @@ JOBS = (
         settings="offline.user_tower.settings:TowerTraining",
         run="offline.user_tower.train:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--split"),),
+        options=(Option("--split"), Option("--held-out", shown="FILE")),
         short="Train a user tower on a log of listens.",
         help="""Train a user tower on LOG: it takes the newest listens of a person and gives a place in taste space.
 
@@ -100,6 +100,7 @@ JOBS = (
 
         The test part, the last tenth of the log's time, is never looked at; the tenth before it chooses dropout and
         length. --split leave-last holds back each user's last two targets instead. `evaluate` judges by the test part.
+        --held-out names the tracks by which an audio encoder will be judged: what `hold-out` wrote.
 
         \b
         Examples:
@@ -164,6 +165,25 @@ JOBS = (
           tastewave-offline features genres/ features --genre-folders networks='["msd", "mtt"]'
           tastewave-offline features tracks.csv features --release releases/2026-11 --ray auto
           tastewave-offline features platform/tracks.parquet features networks=[] genre_column=style
+        """,
+    ),
+    Job(
+        name="hold-out",
+        settings="offline.features.held_out:HoldOut",
+        run="offline.features.held_out:run",
+        arguments=(Argument("store", "STORE", FOLDER_THAT_IS), Argument("out", "OUT_FILE")),
+        options=(Option("--share"), Option("--seed")),
+        short="Draw tracks that no training may see.",
+        help="""Write to OUT_FILE which tracks of STORE are held out: whole artists, and all files equal to theirs.
+
+        STORE is a folder that `features` wrote. `train-user-tower`, `train-audio-encoder` and `fine-tune-tower` take
+        the list (--held-out), so that how well they do on tracks that nobody has heard is measured on tracks that none
+        of them has seen. OUT_FILE is CSV: track_id, and part: test (for the report) or valid (to choose steps).
+
+        \b
+        Examples:
+          tastewave-offline hold-out features held-out.csv
+          tastewave-offline hold-out features held-out.csv --share 0.02
         """,
     ),
     Job(
@@ -233,21 +253,29 @@ JOBS = (
             Argument("log", "LOG"),
             Argument("out", "OUT_DIR", FOLDER),
         ),
-        options=(Option("--forgotten"), Option("--seed"), Option("--device")),
+        options=(
+            Option("--held-out", shown="FILE"),
+            Option("--forgotten"),
+            Option("--seed"),
+            Option("--device"),
+        ),
         short="Train an audio encoder: what listeners would think of a sound.",
         help="""Train an audio encoder: it hears a track, and places it where the people are who would like it.
 
         STORE is a folder that `features` wrote, TOWER a trained user tower, LOG the listens. The tower stays as it is,
-        and places a person by what they heard before each track that they liked. Whole artists are held out, and what
-        is printed at the end is how well the encoder finds the listeners of their tracks, beside what popularity, an
-        untrained network, and an encoder that was trained on exchanged sounds find. OUT_DIR gets the encoder, which
-        `build-release --audio-encoder` takes, and metrics.json. A training that was stopped begins anew.
+        and places a person by what they heard before each track that they liked. FILE is what `hold-out` wrote: whole
+        artists that it never hears. What is printed at the end is how well the encoder finds the listeners of their
+        tracks, beside what popularity, an untrained network, and an encoder that was trained on exchanged sounds find.
+        OUT_DIR gets the encoder, which `build-release --audio-encoder` takes, and metrics.json. A training that was
+        stopped begins anew.
 
         \b
         Examples:
-          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/ours
-          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/near loss=infonce batch=256
-          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/quick controls=false steps=1000
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/ours --held-out held-out.csv
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/near --held-out held-out.csv \\
+            loss=infonce batch=256
+          tastewave-offline train-audio-encoder features towers/mean listens/ encoders/quick --held-out held-out.csv \\
+            controls=false steps=1000
         """,
     ),
     Job(

@@ -13,11 +13,11 @@ from models.errors import SettingsError
 from models.history import IS_TARGET
 from models.mel import log_mel
 from models.user_tower import UserTower, load_user_tower
-from offline.audio_encoder.held_out import Part, hold_out
 from offline.audio_encoder.pairs import Pairs, liked_tracks, place_people
 from offline.audio_encoder.retrieval import ColdTracks
 from offline.audio_encoder.settings import EncoderTraining
 from offline.audio_encoder.sounds import Sounds
+from offline.features.held_out import HeldOut, Part, read_held_out
 from offline.features.store import FeatureStore, open_store
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.made_up import platform_caveat
@@ -58,17 +58,18 @@ class EncoderData:
 
 
 def prepare(settings: EncoderTraining) -> EncoderData:
-    """Read the store, the tower and the log, hold tracks out, and place the people.
+    """Read the store, the tower and the log, leave out what is held out, and place the people.
 
     Raises:
-        SettingsError: the log cannot be used, has no track of the store or of the tower, or too few artists to hold
-            some out; or there is no GPU where one is asked for.
+        SettingsError: the log or the list cannot be used, the log has no track of the store or of the tower, or none
+            that is held out; or there is no GPU where one is asked for.
         ReleaseError: the store or the tower cannot be used, or the store is of another spectrogram.
     """
     device = _device(settings.device)
     store, tower = open_store(settings.store, mel=settings.mel), load_user_tower(settings.tower)
     log = read_log(settings.log, rule=tower.manifest.counting, forgotten=settings.forgotten)
-    part_of = _parts(settings, store, log)
+    held_out = read_held_out(settings.held_out)
+    part_of = _parts(settings, store, log, held_out)
     row_of = tower.items.rows(log.tracks)
     row_of[(part_of == Part.VALID) | (part_of == Part.TEST)] = -1
     if not (row_of >= 0).any():
@@ -109,6 +110,8 @@ def prepare(settings: EncoderTraining) -> EncoderData:
         facts={
             "log": {"where": log.where, "fingerprint": log.fingerprint, "caveat": platform_caveat(log.where)},
             "tower": {name: file.sha256 for name, file in tower.manifest.files.items()},
+            "held_out": held_out.facts(),
+            "tower_left_them_out": (tower.manifest.training.get("held_out") or {}).get("sha256") == held_out.sha256,
             "trained_until_ms": until_ms,
             "tracks": {part.name.lower(): int((part_of == part).sum()) for part in Part},
             "liked": len(liked.users),
@@ -123,7 +126,7 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _parts(settings: EncoderTraining, store: FeatureStore, log: InteractionLog) -> NDArray[np.int64]:
+def _parts(settings: EncoderTraining, store: FeatureStore, log: InteractionLog, held_out: HeldOut) -> NDArray[np.int64]:
     """(tracks of the log,) codes of Part; -1 where the store does not have a track."""
     places = np.array([number for number, name in enumerate(log.tracks) if name in store], np.int64)
     if not len(places):
@@ -131,12 +134,11 @@ def _parts(settings: EncoderTraining, store: FeatureStore, log: InteractionLog) 
             f"{settings.log} has no track of {settings.store}; compute the features of the catalogue of this log"
         )
     part_of = np.full(len(log.tracks), -1, np.int64)
-    tracks = [store[log.tracks[place]] for place in places.tolist()]
-    part_of[places] = hold_out(tracks, share=settings.cold_share, seed=settings.seed)
+    part_of[places] = held_out.parts(log.tracks)[places]
     if missing := [part.name.lower() for part in Part if not (part_of == part).any()]:
         raise SettingsError(
-            f"the {len(places)} tracks of {settings.log} that are in {settings.store} have too few artists: none is "
-            f"left for {missing[0]}; take a larger catalogue, or another cold_share"
+            f"of the {len(places)} tracks of {settings.log} that are in {settings.store}, {settings.held_out} leaves "
+            f"none for {missing[0]}; write it anew with `hold-out`, or take a larger catalogue"
         )
     return part_of
 
@@ -173,7 +175,7 @@ def _cold(
     if not (liked.any(axis=0) & ~liked.all(axis=0)).any():
         raise SettingsError(
             f"of the tracks of {log.where} that are held out ({part.name.lower()}), none was liked by some people and "
-            "not by others; take a larger log, or a larger cold_share"
+            "not by others; take a larger log, or hold out a larger share"
         )
     warm = users[(part_of[tracks] != Part.VALID) & (part_of[tracks] != Part.TEST)]
     active = np.bincount(warm, minlength=len(log.users))[people]

@@ -27,6 +27,14 @@ class EncoderTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     out: Annotated[str, Meta(description="Folder of the encoder; one that is there is replaced.")]
 
+    held_out: Annotated[
+        str,
+        Meta(
+            description="List of tracks that `hold-out` wrote: they judge the encoder, and choose the step that is "
+            "kept. The tower should have been trained without them."
+        ),
+    ]
+
     forgotten: Annotated[
         str | None,
         Meta(
@@ -58,16 +66,6 @@ class EncoderTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     negatives: Annotated[Count, Meta(description="Of hinge: disliked tracks for each liked one.")] = 1
 
     temperature: Annotated[Positive, Meta(description="Of infonce: what cosines are divided by.")] = 0.1
-
-    cold_share: Annotated[
-        float,
-        Meta(
-            gt=0.0,
-            lt=0.5,
-            description="Share of the tracks, of whole artists, that is held out for the report; as many again choose "
-            "the step that is kept.",
-        ),
-    ] = 0.1
 
     max_examples: Annotated[
         Count, Meta(description="Liked tracks that are learned from; where a log has more, they are drawn.")

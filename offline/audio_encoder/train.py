@@ -47,6 +47,8 @@ class Outcome:
             f"with a validation AUC of {facts['valid_auc']:.4f}; {facts['examples_per_s']:,.0f} examples/s",
             f"{facts['tracks']['test']:,} tracks of artists that it never heard:",
         ]
+        if not facts["tower_left_them_out"]:
+            lines.append("(the tower was trained with these tracks: its places of people may know something of them)")
         for name, measured in self.metrics.items():
             auc = measured.auc
             lines.append(

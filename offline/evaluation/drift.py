@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from offline.evaluation.intervals import leaf
 from offline.evaluation.measures import Judged
 from offline.evaluation.scorers import TowerScorer
+from offline.ranking.intervals import leaf
 from offline.ranking.rank import METRICS, Ranked
 
 Json = dict[str, Any]

@@ -21,7 +21,6 @@ from rich.table import Table
 from models.history import IS_TARGET
 from offline.evaluation.drift import drift
 from offline.evaluation.figures import plain
-from offline.evaluation.intervals import Bootstrap, Leaf
 from offline.evaluation.measures import Judged
 from offline.evaluation.report import write_report
 from offline.evaluation.results import measure_all
@@ -33,6 +32,7 @@ from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.made_up import platform_caveat
 from offline.interactions.splits import Split, in_training, split_log
 from offline.ranking.examples import PROTOCOLS, Examples, draw_users
+from offline.ranking.intervals import Bootstrap, Leaf
 from offline.tables import table_lines
 from offline.user_tower.settings import POOLINGS
 

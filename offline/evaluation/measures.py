@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.evaluation.intervals import Bootstrap, Leaf, interval, leaf
 from offline.interactions.log import InteractionLog
 from offline.interactions.splits import Split
 from offline.ranking.examples import HISTORIES, PROTOCOLS, Examples, History
+from offline.ranking.intervals import Bootstrap, Leaf, interval, leaf
 from offline.ranking.rank import LIST_LENGTH, METRICS, Ranked, Scorer, rank
 
 Float64 = NDArray[np.float64]

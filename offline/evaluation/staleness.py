@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.evaluation.intervals import leaf
 from offline.evaluation.measures import Judged
 from offline.interactions.log import InteractionLog
 from offline.ranking.examples import Examples, ends_before
+from offline.ranking.intervals import leaf
 from offline.ranking.rank import Ranked, Scorer, rank
 
 Int64 = NDArray[np.int64]

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from offline.evaluation.figures import day, plain, signed
 from offline.evaluation.floors import EASE_TRACKS
-from offline.evaluation.intervals import Leaf
 from offline.evaluation.measures import FEWEST_USERS
 from offline.ranking.examples import PROTOCOLS
+from offline.ranking.intervals import Leaf
 
 Json = dict[str, Any]
 State = Literal["wins", "unclear", "loses", "none"]

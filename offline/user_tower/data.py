@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.errors import SettingsError
 from models.history import IS_USABLE
+from offline.features.held_out import HeldOut, Part, read_held_out
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.splits import Split, in_training, split_log
 from offline.ranking.examples import Examples
@@ -38,6 +40,7 @@ class TrainingData:
         first_listens: (items,) share of each among the first listens.
         examples: what a validation ranks.
         budget: how many steps there are.
+        held_out: tracks that get no vector and are not looked at; None where there are none.
         key: of the settings and the log; a training goes on from a checkpoint with the same key.
     """
 
@@ -51,6 +54,7 @@ class TrainingData:
     first_listens: Tensor
     examples: Examples
     budget: Budget
+    held_out: HeldOut | None
     key: str
 
     @property
@@ -90,16 +94,20 @@ def prepare(settings: TowerTraining, *, scratch: Path, team: Team) -> TrainingDa
     """
     log = read_log(settings.log, rule=settings.counting, scratch=scratch, forgotten=settings.forgotten)
     split = split_log(log, settings.split, test_share=settings.test_share)
-    usable = in_training(log, split) & IS_USABLE[log.signal]
+    held_out = read_held_out(settings.held_out) if settings.held_out else None
+    allowed = np.ones(len(log.tracks), bool) if held_out is None else held_out.parts(log.tracks) == Part.TRAIN
+    usable = in_training(log, split) & IS_USABLE[log.signal] & allowed[log.track]
     learned = np.flatnonzero(np.bincount(log.track[usable], minlength=len(log.tracks)))
     row_of = np.full(len(log.tracks), -1, np.int64)
     row_of[learned] = np.arange(len(learned))
-    positions = split.valid
-    if len(positions) > settings.validation_examples:
-        rng = np.random.default_rng(settings.seed)
-        positions = np.sort(rng.choice(positions, settings.validation_examples, replace=False))
-    decides = msgspec.json.encode(
-        msgspec.structs.replace(settings, log="", out="", forgotten=None, device="auto"), order="sorted"
+    if not len(learned):
+        raise SettingsError(
+            f"the training part of {settings.log} has no usable listen of a track that is not held out; take a longer "
+            "log, or hold out fewer tracks"
+        )
+    positions = split.valid[allowed[log.track[split.valid]]]
+    decides = msgspec.structs.replace(
+        settings, log="", out="", forgotten=None, held_out=held_out and held_out.sha256, device="auto"
     )
     return TrainingData(
         settings=settings,
@@ -112,9 +120,18 @@ def prepare(settings: TowerTraining, *, scratch: Path, team: Team) -> TrainingDa
             spectral_start(log, split, row_of, items=len(learned), dim=settings.dim, seed=settings.seed)
         ),
         first_listens=torch.from_numpy(first_listens(log, split, row_of, items=len(learned))),
-        examples=Examples.of(log, split, positions),
+        examples=Examples.of(log, split, drawn_positions(positions, settings)),
         budget=Budget.of(
             settings, epoch_steps=epoch_steps(log, split, positions=settings.positions, processes=team.size)
         ),
-        key=f"{log.fingerprint} {decides.decode()} {team.size}",
+        held_out=held_out,
+        key=f"{log.fingerprint} {msgspec.json.encode(decides, order='sorted').decode()} {team.size}",
     )
+
+
+def drawn_positions(positions: NDArray[np.int64], settings: TowerTraining) -> NDArray[np.int64]:
+    """The positions that a validation ranks: a sample where there are more."""
+    if len(positions) <= settings.validation_examples:
+        return positions
+    rng = np.random.default_rng(settings.seed)
+    return np.sort(rng.choice(positions, settings.validation_examples, replace=False))

@@ -23,7 +23,7 @@ def first_listens(log: InteractionLog, split: Split, row_of: NDArray[np.int64], 
     Args:
         log: the log.
         split: only its training part is looked at.
-        row_of: (tracks,) places among the items.
+        row_of: (tracks,) places among the items; -1 of a track that is none.
         items: how many.
     """
     starts, ends, counts = log.offsets[:-1], split.train_end, np.zeros(items)
@@ -36,7 +36,8 @@ def first_listens(log: InteractionLog, split: Split, row_of: NDArray[np.int64], 
         begins = np.zeros(users.stop - users.start, np.int64)
         begins[of_user] = at[place]
         first = positions[(at == begins[user]) & IS_TARGET[log.signal[positions]]]
-        counts += np.bincount(row_of[log.track[first]], minlength=items)
+        rows = row_of[log.track[first]]
+        counts += np.bincount(rows[rows >= 0], minlength=items)
     return (counts / max(1.0, counts.sum())).astype(np.float32)
 
 

@@ -41,6 +41,14 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+    held_out: Annotated[
+        str | None,
+        Meta(
+            description="List of tracks that `hold-out` wrote: they get no vector, and the training does not look at "
+            "their listens."
+        ),
+    ] = None
+
     split: Annotated[
         SplitName,
         Meta(description="What is held back: the end of the log's time, or the last targets of each user."),

@@ -25,12 +25,12 @@ def spectral_start(
     Args:
         log: the log.
         split: only its training part is looked at.
-        row_of: (tracks,) places among the items.
+        row_of: (tracks,) places among the items; -1 of a track that is none.
         items: how many.
         dim: of taste space.
         seed: of the randomised decomposition.
     """
-    used = in_training(log, split) & IS_USABLE[log.signal]
+    used = in_training(log, split) & IS_USABLE[log.signal] & (row_of[log.track] >= 0)
     until = np.concatenate([[0], np.cumsum(used)])[log.offsets]
     tracks = row_of[log.track[used]].astype(np.int32)
     shape = (len(log.users), items)

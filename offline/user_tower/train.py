@@ -146,6 +146,7 @@ def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:
             **{name: getattr(data.log, name) for name in ("where", "fingerprint", *_LEFT_OUT)},
             "caveat": platform_caveat(data.log.where),
         },
+        "held_out": data.held_out.facts() if data.held_out else None,
         "split": data.split.name,
         "test_share": data.settings.test_share,
         "trained_until_ms": data.split.test_from_ms or int(data.log.at.max()) + 1,

@@ -47,11 +47,11 @@ def metrics(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     RecBole breaks as they come and we break against the model.
     """
     from offline.evaluation.floors import Training, TransitionsFloor
-    from offline.evaluation.intervals import Bootstrap
     from offline.evaluation.measures import Judged
     from offline.interactions.log import read_log
     from offline.interactions.splits import split_log
     from offline.ranking.examples import PROTOCOLS
+    from offline.ranking.intervals import Bootstrap
 
     path = folder / "log.parquet"
     write_look_alike(path)

@@ -18,12 +18,12 @@ from models.mel import ENCODER
 from models.user_tower import load_user_tower
 from offline.audio_encoder.data import EncoderData, prepare
 from offline.audio_encoder.fit import fit
-from offline.audio_encoder.held_out import Part, hold_out
 from offline.audio_encoder.pairs import liked_tracks, place_people
 from offline.audio_encoder.settings import EncoderTraining
 from offline.audio_encoder.sounds import Sounds, place_tracks
 from offline.audio_encoder.train import run
 from offline.cli import cli
+from offline.features.held_out import Part, hold_out
 from offline.features.store import open_store
 from offline.interactions.log import read_log
 from tests.offline.audio_encoder.tones import IDS, MEL, UNTIL, write_listens
@@ -38,7 +38,9 @@ def listens(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def given(tones_store: Path, tones_tower: Path, listens: str) -> dict[str, Any]:
-    return {"store": str(tones_store), "tower": str(tones_tower), "log": listens, "out": "nowhere", **QUICK}
+    held_out = str(tones_store.with_name("held-out.csv"))
+    paths = {"store": str(tones_store), "tower": str(tones_tower), "log": listens, "held_out": held_out}
+    return {**paths, "out": "nowhere", **QUICK}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,8 @@ def done(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("encoders") / "ours"
     words = ["steps=40", "validate_every=20", "batch=32", "crop_s=2", "name=ours",
              "mel={sample_rate=8000, n_fft=512, hop_length=256, n_mels=24}"]  # fmt: skip
-    arguments = [given["store"], given["tower"], given["log"], str(out), *words, "--device", "cpu"]
+    arguments = [given["store"], given["tower"], given["log"], str(out), *words, "--device", "cpu",
+                 "--held-out", given["held_out"]]  # fmt: skip
     shown = CliRunner().invoke(cli, ["train-audio-encoder", *arguments])
     assert shown.exit_code == 0, shown.exception
     return out, shown.output
@@ -84,9 +87,10 @@ def test_an_encoder_of_a_made_up_platform_tells_its_caveat_and_another_has_none(
 
 def test_the_command_tells_what_the_encoder_finds_and_what_others_find(done):
     out, shown = done
-    first, second, *floors = shown.splitlines()
+    first, second, third, *floors = shown.splitlines()
     assert first.startswith(f"{out}: audio encoder of 72 tracks; best at step ")
     assert second == "9 tracks of artists that it never heard:"
+    assert third.startswith("(the tower was trained with these tracks")
     assert [line.split()[0] for line in floors] == ["encoder", "popularity", "random", "permuted"]
 
 
@@ -186,10 +190,11 @@ def write(path: Path, *rows: tuple[str, str, int]) -> str:
     [
         ({"mel": ENCODER}, ReleaseError, "the features in .* are others: log-mels .* compute them again"),
         ({"log": "others.parquet"}, SettingsError, "has no track of .*store; compute the features"),
-        ({"log": "one.parquet"}, SettingsError, "too few artists: none is left for"),
+        ({"log": "one.parquet"}, SettingsError, "leaves none for valid; write it anew"),
         ({"log": "late.parquet"}, SettingsError, "has no liked track of .* by somebody with a history, and before"),
         ({"store": "nowhere"}, ReleaseError, "nowhere has no store.json"),
         ({"tower": "nowhere"}, ReleaseError, "nowhere"),
+        ({"held_out": "nowhere"}, SettingsError, "nowhere cannot be read .*; name a file that `hold-out` wrote"),
         ({"device": "cuda"}, SettingsError, "device=cuda, but PyTorch finds no GPU here"),
     ],
 )
@@ -200,7 +205,9 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_leaves_nothing(given, 
     write(tmp_path / "one.parquet", ("ann", IDS[0], UNTIL - 2000), ("ann", IDS[1], UNTIL - 1000))
     write(tmp_path / "late.parquet", *((f"u{user}", track, UNTIL + place) for user in range(4)
           for place, track in enumerate(IDS) if place % 4 == user))  # fmt: skip
-    paths = {name: str(tmp_path / value) for name, value in changes.items() if name in ("log", "store", "tower")}
+    paths = {
+        name: str(tmp_path / value) for name, value in changes.items() if name in ("log", "store", "tower", "held_out")
+    }
     settings = EncoderTraining(**given | changes | paths | {"out": str(tmp_path / "out")})
     with pytest.raises(error, match=says) as refused:
         run(settings)

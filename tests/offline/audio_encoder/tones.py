@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.history import CountingRule
 from models.mel import MelConfig
-from offline.features import extract
+from offline.features import extract, held_out
 from offline.features.settings import Features
 from offline.user_tower.export import export
 from offline.user_tower.networks import Items, Tower
@@ -31,7 +31,7 @@ def is_low(number: int) -> bool:
 
 
 def write_store(folder: Path) -> Path:
-    """The features of the tracks: tones below 500 Hz, and above 1200 Hz, over a little noise."""
+    """The features of the tracks, and beside them which are held out: tones below 500 Hz, and above 1200 Hz, over a little noise."""
     rng, audio = np.random.default_rng(0), folder / "audio"
     audio.mkdir(parents=True)
     time = np.arange(3 * 8_000) / 8_000
@@ -49,6 +49,7 @@ def write_store(folder: Path) -> Path:
         catalogue=str(folder / "tracks.parquet"), out=str(folder / "store"), networks=(), mel=MEL, processes=1
     )
     assert extract.run(settings).failed == 0
+    held_out.run(held_out.HoldOut(store=str(folder / "store"), out=str(folder / "held-out.csv")))
     return folder / "store"
 
 

@@ -4,9 +4,9 @@ from itertools import pairwise
 import numpy as np
 
 from offline.evaluation.drift import drift
-from offline.evaluation.intervals import Bootstrap
 from offline.evaluation.measures import Judged
 from offline.interactions.splits import split_log
+from offline.ranking.intervals import Bootstrap
 from offline.ranking.rank import Ranked
 from tests.offline.small_logs import log_of
 

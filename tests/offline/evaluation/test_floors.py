@@ -15,12 +15,12 @@ from offline.evaluation.floors import (
     TransitionsFloor,
     fit_floor,
 )
-from offline.evaluation.intervals import Bootstrap
 from offline.evaluation.measures import Judged
 from offline.evaluation.together import ease_weights, listeners
 from offline.interactions.log import InteractionLog
 from offline.interactions.splits import Split
 from offline.ranking.examples import PROTOCOLS, Examples
+from offline.ranking.intervals import Bootstrap
 from offline.ranking.rank import METRICS
 from tests.offline.small_logs import log_of, split_of
 

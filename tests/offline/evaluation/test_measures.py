@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
-from offline.evaluation.intervals import Bootstrap
 from offline.evaluation.measures import Judged, against_best, measure
 from offline.ranking.examples import HISTORIES, PROTOCOLS, Examples
+from offline.ranking.intervals import Bootstrap
 from offline.ranking.rank import Ranked, rank
 from tests.offline.small_logs import log_of, split_of
 from tests.offline.small_scores import Table, cases, one, ranked_by_a_loop

@@ -2,10 +2,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offline.evaluation.intervals import Bootstrap
 from offline.evaluation.measures import Judged
 from offline.evaluation.staleness import history_ends, stale
 from offline.ranking.examples import Examples
+from offline.ranking.intervals import Bootstrap
 from offline.ranking.rank import rank
 from tests.offline.small_logs import log_of, split_of
 

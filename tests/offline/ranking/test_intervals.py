@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from offline.evaluation.intervals import Bootstrap, interval, leaf
+from offline.ranking.intervals import Bootstrap, interval, leaf
 
 
 def users_of(rng, *, users: int, each: int, spread: float):

@@ -1,9 +1,18 @@
+import hashlib
+from pathlib import Path
+
 import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offline.audio_encoder.held_out import Part, hold_out
+from models.errors import SettingsError
+from offline.cli import cli
+from offline.features.held_out import HoldOut, Part, hold_out, read_held_out, run
 from offline.features.store import StoredTrack
+from tests.offline.audio_encoder import tones
 
 
 def track(number: int, artist: str | None, content: str) -> StoredTrack:
@@ -45,3 +54,39 @@ def test_a_chain_of_artists_and_equal_files_stays_together():
     parts = hold_out(tracks, share=0.2, seed=3)
     assert len(set(parts[:4].tolist())) == 1
     assert parts[4] != parts[0]
+
+
+def test_the_command_writes_whole_artists_of_a_store_and_a_training_reads_them(tones_store: Path, tmp_path):
+    out = tmp_path / "list.csv"
+    shown = CliRunner().invoke(cli, ["hold-out", str(tones_store), str(out), "--share", "0.2", "--seed", "3"])
+    assert shown.output == f"{out}: 18 tracks for the report, 18 to choose steps; 54 are left to learn from\n"
+    held = read_held_out(str(out))
+    parts = held.parts(pl.Series(["elsewhere", *tones.IDS]))
+    assert parts[0] == Part.TRAIN
+    assert [int((parts[1:] == part).sum()) for part in Part] == [54, 18, 18]
+    by_artist = parts[1:].reshape(-1, 3)  # an artist has three tracks
+    assert (by_artist == by_artist[:, :1]).all()
+    assert held.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("track_id,part\nt1,test\nt1,valid\n", "has a track twice"),
+        ("track_id,part\nt1,train\n", "is no list of held-out tracks .* test or valid"),
+        ("track,part\nt1,test\n", "is no list of held-out tracks"),
+        ("", "is no list of held-out tracks"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused_in_a_sentence(tmp_path, content, says):
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(SettingsError, match=says) as refused:
+        read_held_out(str(tmp_path / "list.csv"))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_share_that_no_artist_fits_into_is_refused_and_leaves_nothing(tones_store: Path, tmp_path):
+    wanted = HoldOut(store=str(tones_store), out=str(tmp_path / "list.csv"), share=0.01)
+    with pytest.raises(SettingsError, match="the 90 tracks of .* have too few artists: none is left for valid"):
+        run(wanted)
+    assert list(tmp_path.iterdir()) == []
