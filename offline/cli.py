@@ -386,7 +386,11 @@ JOBS = (
         settings="offline.release.settings:BuildDemonstration",
         run="offline.release.demonstration:run",
         arguments=(Argument("folder", "FOLDER", FOLDER),),
-        options=(Option("--out", shown="DIR", type=FOLDER), Option("--seed")),
+        options=(
+            Option("--out", shown="DIR", type=FOLDER),
+            Option("--taggrams-dir", shown="DIR", type=FOLDER_THAT_IS),
+            Option("--seed"),
+        ),
         short="Build the default release, taste space and all.",
         help="""Make up a platform in FOLDER, learn its taste space, and build a release with it: the default release.
 

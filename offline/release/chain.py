@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from rich.console import Console
@@ -14,7 +14,17 @@ from rich.console import Console
 from offline.files import new_file, write_json
 from offline.jobs import Outcome
 
-Settings_ = TypeVar("Settings_", bound=msgspec.Struct)
+
+class Settings(Protocol):
+    """What can be set of a job."""
+
+    @property
+    def out(self) -> str:
+        """The file or folder that it makes."""
+        ...
+
+
+Settings_ = TypeVar("Settings_", bound=Settings)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,19 +63,18 @@ class Chain:
         self._folder, self._key = folder, ""
         self._console = Console(stderr=True)
 
-    def step(self, name: str, run: Callable[[Settings_], Outcome], settings: Settings_, *, out: str) -> None:
+    def step(self, name: str, run: Callable[[Settings_], Outcome], settings: Settings_) -> None:
         """Run a job, and say how long it took and what it printed; or say that an earlier run has done it.
 
         Args:
             name: of the step.
             run: of the job.
             settings: of the job.
-            out: what the job makes.
         """
         content = msgspec.json.encode([self._key, name, settings], order="sorted")
         self._key = hashlib.sha256(content).hexdigest()[:12]
         told = self._folder / f"{name}.json"
-        if Path(out).exists() and (earlier := _read(told)) and earlier.key == self._key:
+        if Path(settings.out).exists() and (earlier := _read(told)) and earlier.key == self._key:
             self.done[name] = earlier
             self._say(f"{name}: there already, {earlier.seconds:,.0f} s of an earlier run")
             return

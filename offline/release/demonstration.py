@@ -14,11 +14,12 @@ from threadpoolctl import threadpool_limits
 from models.release import Release, load_release
 from offline.audio_encoder import train as audio_encoder
 from offline.audio_encoder.settings import EncoderTraining
-from offline.features import extract
+from offline.features import extract, held_out
+from offline.features.held_out import HoldOut
 from offline.features.settings import Features
 from offline.files import locked, writing
 from offline.genre import from_audio
-from offline.genre.settings import Block, TrainGenre
+from offline.genre.settings import TrainGenre
 from offline.release import build
 from offline.release.chain import Chain
 from offline.release.settings import BuildDemonstration, BuildRelease
@@ -26,7 +27,7 @@ from offline.synth import platform
 from offline.user_tower import train as user_tower
 from offline.user_tower.settings import TowerTraining
 
-_THREADS = 2
+_THREADS = 1
 """Of every training, whatever the machine has: how sums are rounded depends on it, and with it the release_id."""
 _LUFS = -20.0
 """How loud workers make what they hear. The taggrams of the default head were taken of audio as loud as it was."""
@@ -60,31 +61,31 @@ def run(settings: BuildDemonstration) -> Outcome:
         SettingsError: a step cannot be done as it was asked for, or the folder cannot be written.
         ReleaseError: the release that ships with the project, which gives networks and genre head, is damaged.
     """
-    made = Path(settings.folder)
-    world, heard, tower, encoder, genre = (
-        str(made / name) for name in ("platform", "features", "tower", "encoder", "genre")
-    )
-    catalogue, listens, out = f"{world}/tracks.parquet", f"{world}/listens", settings.out or str(made / "release")
+    made, out = Path(settings.folder), settings.out or f"{settings.folder}/release"
+    world, heard, cold = f"{made}/platform", f"{made}/features", f"{made}/held-out.csv"
+    tower, encoder, genre = f"{made}/tower", f"{made}/encoder", f"{made}/genre"
+    catalogue, log = f"{world}/tracks.parquet", f"{world}/listens"
     with writing(made, ": the steps that have ended are kept"), locked(made), threadpool_limits(_THREADS):
         chain = Chain(made)
-        chain.step("platform", platform.run, settings.platform(world), out=world)
+        chain.step("platform", platform.run, settings.platform(world))
         chain.step("features", extract.run, Features(
             catalogue=catalogue, out=heard, networks=(), genre_column="style",
-        ), out=heard)  # fmt: skip
+        ))  # fmt: skip
+        chain.step("hold-out", held_out.run, HoldOut(store=heard, out=cold, seed=settings.seed))
         chain.step("tower", user_tower.run, TowerTraining(
-            log=listens, out=tower, dropouts=(0.2,), steps=settings.tower_steps, epochs=1, device="cpu",
+            log=log, out=tower, held_out=cold, dropouts=(0.2,), steps=settings.tower_steps, epochs=1, device="cpu",
             seed=settings.seed,
-        ), out=tower)  # fmt: skip
+        ))  # fmt: skip
         chain.step("encoder", audio_encoder.run, EncoderTraining(
-            store=heard, tower=tower, log=listens, out=encoder, name="demonstration encoder", licence="as tastewave",
-            batch=64, crop_s=5.0, steps=settings.encoder_steps, validate_every=50, device="cpu", seed=settings.seed,
-        ), out=encoder)  # fmt: skip
+            store=heard, tower=tower, log=log, out=encoder, held_out=cold, name="of a made-up platform",
+            licence="that of tastewave", batch=32, crop_s=3.0, steps=settings.encoder_steps, validate_every=50,
+            device="cpu", seed=settings.seed,
+        ))  # fmt: skip
         chain.step("genre", from_audio.run, TrainGenre(
             source=catalogue, out=genre, genre_column="style", audio_encoder=encoder,
-            inputs=(Block(name="msd.taggram.mean"), Block(name="embedding", width=40)),
-        ), out=genre)  # fmt: skip
+        ))  # fmt: skip
         chain.step("release", build.run, BuildRelease(
             out=out, tower=tower, audio_encoder=encoder, taggrams_dir=settings.taggrams_dir,
             loudness_lufs=_LUFS if settings.taggrams_dir else None,
-        ), out=out)  # fmt: skip
+        ))  # fmt: skip
     return Outcome(release=load_release(out), seconds={name: step.seconds for name, step in chain.done.items()})

@@ -20,7 +20,7 @@ from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.files import write_json
 
 _OF_A_RUN = {"where", "examples_per_s", "seconds"}
-_PLACES = {"log", "forgotten", "store", "tower", "encoder", "out"}
+_PLACES = {"log", "forgotten", "store", "tower", "encoder", "held_out", "out"}
 """Settings of trainings that say where something lies."""
 
 

@@ -90,13 +90,15 @@ class BuildDemonstration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     tracks: Annotated[int, Meta(description="Tracks of the made-up platform.")] = 320
 
+    artists: Annotated[int, Meta(description="Its artists; whole ones are held out to judge the encoder.")] = 80
+
     users: Annotated[int, Meta(description="Its listeners.")] = 800
 
     listens: Annotated[int, Meta(description="What they do, events of all kinds.")] = 80_000
 
     seconds: Annotated[float, Meta(description="Length of each audio file.")] = 10.0
 
-    tower_steps: Annotated[int, Meta(ge=1, description="Most steps of the user tower's training.")] = 1_200
+    tower_steps: Annotated[int, Meta(ge=1, description="Most steps of the user tower's training.")] = 600
 
     encoder_steps: Annotated[int, Meta(ge=1, description="Most steps of the audio encoder's training.")] = 400
 
@@ -105,7 +107,13 @@ class BuildDemonstration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     def platform(self, out: str) -> SynthPlatform:
         """The made-up platform, in a folder."""
         return SynthPlatform(
-            out=out, tracks=self.tracks, users=self.users, listens=self.listens, seconds=self.seconds, seed=self.seed
+            out=out,
+            tracks=self.tracks,
+            artists=self.artists,
+            users=self.users,
+            listens=self.listens,
+            seconds=self.seconds,
+            seed=self.seed,
         )
 
 

@@ -18,4 +18,5 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path):
     files = (file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file())
     expected = {str(file.relative_to(ROOT)) for file in files if "__pycache__" not in file.parts}
     assert packed == expected
+    assert wheel.stat().st_size < 40_000_000
     assert {Path(name).suffix for name in packed} >= {".py", ".onnx", ".npz", ".jinja", ".json", ".conf"}

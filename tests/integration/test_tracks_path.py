@@ -64,6 +64,7 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
         assert 0 <= answer.confidence <= 1
         assert len(answer.genres) == len(answer.tags) == platform.settings.worker.top_k
         assert (answer.title, answer.release) == (event.title, platform.release)
+        assert np.linalg.norm(answer.embedding) == pytest.approx(1.0, abs=1e-5)
         assert event.uploaded_at <= answer.tagged_at <= now_ms()
     platform.settled()
     until(lambda: platform.lag() == 0)
@@ -78,7 +79,7 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
     assert platform.dead_letters() == []
     status, scraped = platform.health("/metrics")
     assert status == 200
-    for stage in ("fetch", "queue", "decode", "log_mel", "network", "genre", "store"):
+    for stage in ("fetch", "queue", "decode", "log_mel", "network", "encoder", "genre", "store"):
         assert f'tastewave_stage_seconds_count{{stage="{stage}"}} {len(events)}.0' in scraped
     assert f'release="{platform.release}"' in scraped
     for guard in GUARDS:

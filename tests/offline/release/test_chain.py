@@ -40,7 +40,7 @@ def kitchen(tmp_path: Path):
         chain = Chain(tmp_path)
         for name, amount in (("first", flour), ("second", 5)):
             out = str(tmp_path / name)
-            chain.step(name, run, Baking(out=out, flour=amount), out=out)
+            chain.step(name, run, Baking(out=out, flour=amount))
         assert [step.lines for step in chain.done.values()] == [(f"bread of {flour} kg",), ("bread of 5 kg",)]
         return ran
 
