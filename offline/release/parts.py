@@ -20,8 +20,8 @@ from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.files import write_json
 
 _OF_A_RUN = {"where", "examples_per_s", "seconds"}
-_PLACES = {"log", "forgotten", "store", "tower", "encoder", "held_out", "out"}
-"""Settings of trainings that say where something lies."""
+_PLACES = {"log", "forgotten", "store", "features", "tower", "encoder", "held_out", "out"}
+"""A text of such a name says where something lies."""
 
 
 def block_manifest(name: str) -> str:
@@ -75,7 +75,8 @@ def _lasting(content: Any) -> Any:
         return [_lasting(part) for part in content]
     if not isinstance(content, Mapping):
         return content
-    kept = {name: _lasting(value) for name, value in content.items() if name not in _OF_A_RUN}
-    if isinstance(config := kept.get("config"), Mapping):
-        kept["config"] = {name: value for name, value in config.items() if name not in _PLACES}
-    return kept
+    return {
+        name: _lasting(value)
+        for name, value in content.items()
+        if name not in _OF_A_RUN and not (name in _PLACES and isinstance(value, str))
+    }

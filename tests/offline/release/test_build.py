@@ -291,6 +291,7 @@ def test_the_id_of_a_release_does_not_depend_on_where_and_how_fast_its_parts_wer
         manifest["training"] = {
             "config": {"log": f"{name}/listens", "out": name, "held_out": f"{name}.csv", "steps": 100},
             "log": {"where": f"{name}/listens", "fingerprint": "01c55770e0aa"},
+            "fine_tuning": {"tower": f"{name}/before", "tower_sha256": {"tower.onnx": "ab"}},
             "examples_per_s": rate,
             "course": [{"step": 50, "loss": 1.5, "seconds": 50_000 / rate}],
         }
@@ -299,6 +300,7 @@ def test_the_id_of_a_release_does_not_depend_on_where_and_how_fast_its_parts_wer
         assert release.user_tower().manifest.training == {
             "config": {"steps": 100},
             "log": {"fingerprint": "01c55770e0aa"},
+            "fine_tuning": {"tower_sha256": {"tower.onnx": "ab"}},
             "course": [{"step": 50, "loss": 1.5}],
         }
         ids.add(release.release_id)
