@@ -176,6 +176,27 @@ class AudioEncoder:
         """
         return self.mean(self(waveforms))
 
+    def embedding_of_log_mels(self, log_mels: Sequence[NDArray[np.floating[Any]]]) -> Float32:
+        """Where a track is by the spectrograms of its windows, as a feature store keeps them.
+
+        Args:
+            log_mels: (frames, mels) each, at least one: of windows of the encoder's own length, or of shorter ones,
+                which are repeated.
+
+        Returns:
+            (dim,) of unit norm. Within what float16 loses of the spectrogram, it is what `embedding` gives for the
+            waveforms; of a window that is shorter, within what the seams of the repeated one change.
+
+        Raises:
+            ReleaseError: as __call__; or the network takes no log-mel.
+        """
+        taken = self.manifest.input
+        if not isinstance(taken, LogMelInput):
+            raise ReleaseError(
+                f"{self.manifest.name} hears waveforms, and log-mels are what is there; name an encoder that hears them"
+            )
+        return self.mean(np.stack([self._place(filled(one, taken.frames).astype(np.float32)) for one in log_mels]))
+
     def mean(self, vectors: Float32) -> Float32:
         """(dim,) of unit norm: the mean of what __call__ gave for the windows of a track, normalised."""
         return self._normalised(vectors.mean(axis=0))
@@ -193,6 +214,9 @@ class AudioEncoder:
         taken = self.manifest.input
         if isinstance(taken, LogMelInput):
             part = log_mel(part, taken.mel)[: taken.frames]
+        return self._place(part)
+
+    def _place(self, part: Float32) -> Float32:
         (vectors,) = self._run(part[None])
         if vectors.shape != (1, self.manifest.dim):
             raise ReleaseError(
@@ -223,6 +247,11 @@ class AudioEncoder:
                 f"{_ADVICE}"
             )
         return vector / np.float32(norm)
+
+
+def filled(log_mel: NDArray[Any], frames: int) -> NDArray[Any]:
+    """The first so many frames of a spectrogram (frames, mels); one that has fewer is repeated."""
+    return log_mel[:frames] if frames <= len(log_mel) else log_mel[np.arange(frames) % len(log_mel)]
 
 
 def _check_shapes(what: str, found: Sequence[Any], wanted: tuple[int, ...], name: str) -> None:

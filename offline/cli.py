@@ -279,6 +279,40 @@ JOBS = (
         """,
     ),
     Job(
+        name="fine-tune-tower",
+        settings="offline.user_tower.fine_tuning:FineTuning",
+        run="offline.user_tower.fine_tune:run",
+        arguments=(
+            Argument("tower", "TOWER", FOLDER_THAT_IS),
+            Argument("encoder", "ENCODER", FOLDER_THAT_IS),
+            Argument("features", "STORE", FOLDER_THAT_IS),
+            Argument("log", "LOG"),
+            Argument("out", "OUT_DIR", FOLDER),
+        ),
+        options=(
+            Option("--held-out", shown="FILE"),
+            Option("--item-dropout"),
+            Option("--forgotten"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+            Option("--device"),
+        ),
+        short="Make a user tower ready for tracks that nobody has heard.",
+        help="""Fine-tune TOWER, so that tracks without a learned vector place people well by their sound.
+
+        ENCODER is the audio encoder that was trained against TOWER; STORE, LOG and FILE are those of both trainings. In
+        each step a share of the tracks (--item-dropout) enters histories as ENCODER places them. The vectors of TOWER's
+        tracks stay as they are. OUT_DIR gets a tower like any other, whose manifest names TOWER and ENCODER. What is
+        printed at the end is how many of the listens to come are found, before and after, for tracks with a learned
+        vector and for those of FILE. A training that was stopped goes on when the command is run again.
+
+        \b
+        Example:
+          tastewave-offline fine-tune-tower towers/mean encoders/ours features listens/ towers/tuned \\
+            --held-out held-out.csv
+        """,
+    ),
+    Job(
         name="seal-encoder",
         settings="offline.audio_encoder.seal:SealEncoder",
         run="offline.audio_encoder.seal:run",

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from models.audio_encoder import filled
 from offline.audio_encoder.network import AudioNetwork
 from offline.features.store import FeatureStore
 
@@ -41,22 +42,15 @@ class Sounds:
         """(frames, mels) each: the windows of a track."""
         name = self._name(track)
         count = len(self._store[name].starts_ms)
-        return [_filled(self._store.log_mel(name, window), 0, frames) for window in range(count)]
+        return [filled(self._store.log_mel(name, window), frames) for window in range(count)]
 
     def _crop(self, track: int, frames: int, rng: np.random.Generator) -> NDArray[np.float16]:
         name = self._name(track)
         heard = self._store.log_mel(name, int(rng.integers(len(self._store[name].starts_ms))))
-        return _filled(heard, int(rng.integers(max(1, len(heard) - frames + 1))), frames)
+        return filled(heard[int(rng.integers(max(1, len(heard) - frames + 1))) :], frames)
 
     def _name(self, track: int) -> str:
         return self._ids[int(self._sound_of[track])]
-
-
-def _filled(log_mel: NDArray[np.float16], start: int, frames: int) -> NDArray[np.float16]:
-    """So many frames from a place on; one that has fewer is repeated, as AudioEncoder repeats a short waveform."""
-    if start + frames <= len(log_mel):
-        return log_mel[start : start + frames]
-    return log_mel[np.arange(frames) % len(log_mel)]
 
 
 def place_tracks(

@@ -24,7 +24,9 @@ from offline.release import build
 from offline.release.chain import Chain
 from offline.release.settings import BuildDemonstration, BuildRelease
 from offline.synth import platform
+from offline.user_tower import fine_tune
 from offline.user_tower import train as user_tower
+from offline.user_tower.fine_tuning import FineTuning
 from offline.user_tower.settings import TowerTraining
 
 _THREADS = 1
@@ -63,7 +65,7 @@ def run(settings: BuildDemonstration) -> Outcome:
     """
     made, out = Path(settings.folder), settings.out or f"{settings.folder}/release"
     world, heard, cold = f"{made}/platform", f"{made}/features", f"{made}/held-out.csv"
-    tower, encoder, genre = f"{made}/tower", f"{made}/encoder", f"{made}/genre"
+    tower, encoder, tuned, genre = f"{made}/tower", f"{made}/encoder", f"{made}/tuned", f"{made}/genre"
     catalogue, log = f"{world}/tracks.parquet", f"{world}/listens"
     with writing(made, ": the steps that have ended are kept"), locked(made), threadpool_limits(_THREADS):
         chain = Chain(made)
@@ -81,11 +83,15 @@ def run(settings: BuildDemonstration) -> Outcome:
             licence="that of tastewave", batch=32, crop_s=3.0, steps=settings.encoder_steps, validate_every=50,
             device="cpu", seed=settings.seed,
         ))  # fmt: skip
+        chain.step("fine-tune", fine_tune.run, FineTuning(
+            tower=tower, encoder=encoder, features=heard, log=log, out=tuned, held_out=cold,
+            steps=settings.fine_tuning_steps, device="cpu", seed=settings.seed,
+        ))  # fmt: skip
         chain.step("genre", from_audio.run, TrainGenre(
             source=catalogue, out=genre, genre_column="style", audio_encoder=encoder,
         ))  # fmt: skip
         chain.step("release", build.run, BuildRelease(
-            out=out, tower=tower, audio_encoder=encoder, taggrams_dir=settings.taggrams_dir,
+            out=out, tower=tuned, audio_encoder=encoder, taggrams_dir=settings.taggrams_dir,
             loudness_lufs=_LUFS if settings.taggrams_dir else None,
         ))  # fmt: skip
     return Outcome(release=load_release(out), seconds={name: step.seconds for name, step in chain.done.items()})

@@ -102,6 +102,8 @@ class BuildDemonstration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     encoder_steps: Annotated[int, Meta(ge=1, description="Most steps of the audio encoder's training.")] = 400
 
+    fine_tuning_steps: Annotated[int, Meta(ge=1, description="Most steps of the user tower's fine-tuning.")] = 200
+
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Of all that is drawn.")] = 0
 
     def platform(self, out: str) -> SynthPlatform:

@@ -43,7 +43,7 @@ class Network(nn.Module):
             torch.from_numpy(array).to(device, non_blocking=True) for array in batch
         )
         every = None if self.items.table.sparse else self.items()
-        vectors = self.items(rows) if every is None else functional.embedding(rows, every)
+        vectors = self.entered(self.items(rows) if every is None else functional.embedding(rows, every), rows)
         users = self.tower(vectors * (signals > 0)[..., None], signals, ages_s, trains)
         if settings.loss == "gbce":
             return gbce(users, self.items, targets, negatives=settings.negatives,
@@ -51,6 +51,10 @@ class Network(nn.Module):
         if self.is_sampled:
             return sampled_softmax(users, self.items, targets, negatives=settings.negatives, generator=generator)
         return Softmax.apply(users, every, self.items.scale, targets, None)
+
+    def entered(self, vectors: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
+        """What goes into the tower of the vectors (n, length, dim) of items (n, length): they as they are."""
+        return vectors
 
 
 class Candidate:
@@ -70,19 +74,24 @@ class Candidate:
         settings = data.settings
         torch.manual_seed(settings.seed)
         self.data, self.dropout, self.path = data, dropout, path
-        self.network = Network(data, dropout).to(data.device)
+        self.network = self.begin().to(data.device)
         self.average = deepcopy(self.network).eval().requires_grad_(False)
         self.best = deepcopy(self.average)
         self._networks = {"network": self.network, "average": self.average, "best": self.best}
         table = self.network.items.table
-        rest = [weight for weight in self.network.parameters() if weight is not table.weight or not table.sparse]
+        trained = [weight for weight in self.network.parameters() if weight.requires_grad]
+        rest = [weight for weight in trained if weight is not table.weight or not table.sparse]
         self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(rest, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         ]
-        if table.sparse:
+        if table.sparse and table.weight.requires_grad:
             self.optimisers.append(torch.optim.SparseAdam([table.weight], lr=settings.learning_rate))
         self.course: Course = load_checkpoint(path, key=data.key, networks=self._networks, optimisers=self.optimisers)
         self.steps = self._averaged = int(self.course[-1]["step"]) if self.course else 0
+
+    def begin(self) -> Network:
+        """The network before its first step."""
+        return Network(self.data, self.dropout)
 
     @property
     def best_score(self) -> float:
@@ -127,7 +136,7 @@ class Candidate:
                 f"the loss is no number any more after {self.steps} steps; run this again with a learning_rate "
                 f"below {settings.learning_rate}"
             )
-        seconds, score = time.monotonic() - began, self._validate()
+        seconds, score = time.monotonic() - began, self.validate(self.average)
         if score > self.best_score:
             self.best.load_state_dict(self.average.state_dict())
         point = {"step": self.steps, "loss": total / examples, "valid_ndcg_at_10": score}
@@ -163,7 +172,7 @@ class Candidate:
             for mean, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 mean.lerp_(weight, share)
 
-    def _validate(self) -> float:
-        """NDCG@10 of the average of the weights, in discovery where it has an example."""
+    def validate(self, network: Network) -> float:
+        """NDCG@10 of a network, in discovery where it has an example."""
         protocol = "replay" if self.data.examples.seen.all() else "discovery"
-        return NetworkScorer(self.data, self.average.tower, self.average.items).ndcg(self.data.examples, protocol)
+        return NetworkScorer(self.data, network.tower, network.items).ndcg(self.data.examples, protocol)

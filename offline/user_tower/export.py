@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 
 from models.errors import SettingsError
 from models.history import CountingRule, Signal
@@ -26,6 +27,9 @@ from models.user_tower import (
 from offline.files import new_folder, write_json
 from offline.onnx_export import write_onnx
 from offline.user_tower.networks import Items, Tower
+
+WEIGHTS = "tower.safetensors"
+"""The network's weights, which `fine-tune-tower` begins with."""
 
 TOLERANCE = 1e-5
 """Largest difference between ONNX Runtime's and PyTorch's embeddings."""
@@ -65,6 +69,7 @@ def export(
         np.save(folder / ITEM_VECTORS, vectors)
         write_network(tower, folder / NETWORK, dim=vectors.shape[1])
         check_network(tower, folder / NETWORK, vectors)
+        (folder / WEIGHTS).write_bytes(save(tower.state_dict()))
         manifest = TowerManifest(
             pooling=pooling,
             dim=vectors.shape[1],

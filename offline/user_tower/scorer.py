@@ -28,19 +28,22 @@ class NetworkScorer:
         data: what the tower trains on; it scores the listens of this log alone.
         tower: the network.
         items: trained with it.
+        no_history: (dim,) the embedding of a history without a usable listen; it is fitted when None.
 
     Attributes:
-        no_history: (dim,) the embedding of a history without a usable listen.
+        no_history: likewise.
     """
 
     name = "tower"
 
-    def __init__(self, data: TrainingData, tower: Tower, items: Items) -> None:
+    def __init__(self, data: TrainingData, tower: Tower, items: Items, *, no_history: Tensor | None = None) -> None:
         self.data = data
         self.tower = tower
         with torch.no_grad():
             self.vectors = items()
-        self.no_history = fit_no_history(items, data.first_listens.to(data.device))
+        if no_history is None:
+            no_history = fit_no_history(items, data.first_listens.to(data.device))
+        self.no_history = no_history
 
     def embed(self, users: NDArray[np.integer], ends: NDArray[np.int64]) -> Tensor:
         """(n, dim) embeddings of the histories of users (n,) that end at positions (n,), on the device."""

@@ -118,22 +118,27 @@ def train(data: TrainingData, folder: Path) -> Candidate:
         folder: of their checkpoints.
     """
     budget, dropouts = data.budget, list(data.settings.dropouts)
-    # oneDNN keeps what it made for each shape that it has seen, and every step is of another shape.
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     with CourseBar(budget, shown=data.team.leads) as bar:
         for until, kept in budget.trials:
-            scores = {dropout: advance(data, dropout, folder, bar, until=until).best_score for dropout in dropouts}
+            scores = {
+                dropout: advance(_candidate(data, dropout, folder), bar, until=until).best_score for dropout in dropouts
+            }
             dropouts = sorted(scores, key=lambda dropout: -scores[dropout])[:kept]
-        return advance(data, dropouts[0], folder, bar, until=budget.steps)
+        return advance(_candidate(data, dropouts[0], folder), bar, until=budget.steps)
 
 
-def advance(data: TrainingData, dropout: float, folder: Path, bar: CourseBar, *, until: int) -> Candidate:
-    """Train with a dropout from its checkpoint on, until so many steps are done or patience is at its end."""
-    candidate = Candidate(data, dropout, folder / f"dropout-{dropout}.safetensors")
+def _candidate(data: TrainingData, dropout: float, folder: Path) -> Candidate:
+    return Candidate(data, dropout, folder / f"dropout-{dropout}.safetensors")
+
+
+def advance(candidate: Candidate, bar: CourseBar, *, until: int) -> Candidate:
+    """Train a candidate until so many steps are done or patience is at its end."""
+    # oneDNN keeps what it made for each shape that it has seen, and every step is of another shape.
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     bar.describe(candidate)
-    with closing(data.steps(done=candidate.steps)) as batches:
+    with closing(candidate.data.steps(done=candidate.steps)) as batches:
         while candidate.steps < until and not candidate.is_stale:
-            candidate.train(islice(batches, data.budget.validate_every), advance=bar.advance)
+            candidate.train(islice(batches, candidate.data.budget.validate_every), advance=bar.advance)
             bar.validated(candidate)
     return candidate
 

@@ -87,6 +87,6 @@ def test_a_file_that_is_no_list_is_refused_in_a_sentence(tmp_path, content, says
 
 def test_a_share_that_no_artist_fits_into_is_refused_and_leaves_nothing(tones_store: Path, tmp_path):
     wanted = HoldOut(store=str(tones_store), out=str(tmp_path / "list.csv"), share=0.01)
-    with pytest.raises(SettingsError, match="the 90 tracks of .* have too few artists: none is left for valid"):
+    with pytest.raises(SettingsError, match=r"the 90 tracks of .* have too few artists: none is left for valid"):
         run(wanted)
     assert list(tmp_path.iterdir()) == []

@@ -257,7 +257,7 @@ def test_the_shipped_release_is_whole():
     assert encoder is not None
     assert encoder.manifest.dim == tower.manifest.dim == 40
     assert release.manifest.demonstration == encoder.manifest.demonstration == tower.manifest.demonstration == CAVEAT
-    assert encoder.manifest.training["tower"]["tower.onnx"] == release.manifest.files["tower.onnx"].sha256
+    assert encoder.manifest.training["tower"] == tower.manifest.training["fine_tuning"]["tower_sha256"]
 
 
 def test_a_release_without_taggrams_gets_the_head_of_the_shipped_one(tmp_path: Path, tower_of: TowerOf):
