@@ -115,7 +115,7 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
         uploads = (audio or "music", "broken.mp3", missing)
         show(program("tastewave", "upload", *uploads, "--wait"), folder=scratch, failures_expected=True)
         show(program("tastewave", "dead-letters"))
-        show(["redis-cli", "-p", str(redis.port), "hgetall", answered_key(redis)])
+        show(["redis-cli", "--no-raw", "-p", str(redis.port), "hgetall", answered_key(redis)])
         follow_two_people(redis)
     except subprocess.CalledProcessError:
         for one in (worker, listens_worker):

@@ -80,7 +80,7 @@ def run(settings: BuildDemonstration) -> Outcome:
         ))  # fmt: skip
         chain.step("encoder", audio_encoder.run, EncoderTraining(
             store=heard, tower=tower, log=log, out=encoder, held_out=cold, name="of a made-up platform",
-            licence="that of tastewave", batch=32, crop_s=3.0, steps=settings.encoder_steps, validate_every=50,
+            licence="that of tastewave", batch=32, crop_s=3.0, steps=settings.encoder_steps, validate_every=40,
             device="cpu", seed=settings.seed,
         ))  # fmt: skip
         chain.step("fine-tune", fine_tune.run, FineTuning(

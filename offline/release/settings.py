@@ -100,7 +100,7 @@ class BuildDemonstration(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     tower_steps: Annotated[int, Meta(ge=1, description="Most steps of the user tower's training.")] = 600
 
-    encoder_steps: Annotated[int, Meta(ge=1, description="Most steps of the audio encoder's training.")] = 400
+    encoder_steps: Annotated[int, Meta(ge=1, description="Most steps of the audio encoder's training.")] = 240
 
     fine_tuning_steps: Annotated[int, Meta(ge=1, description="Most steps of the user tower's fine-tuning.")] = 200
 

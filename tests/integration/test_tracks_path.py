@@ -77,6 +77,7 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
         assert len(window.taggram_mean) == len(window.taggram_spread) == 2 * 50
     assert platform.redis.hget(LIVE_KEY, "release") == platform.release.encode()
     assert platform.dead_letters() == []
+    assert "release.demonstration" in platform.worker_log()
     status, scraped = platform.health("/metrics")
     assert status == 200
     for stage in ("fetch", "queue", "decode", "log_mel", "network", "encoder", "genre", "store"):
