@@ -31,6 +31,8 @@ _METRICS = {
     "accuracy_answered": "share of the answered tracks whose answer is right",
     "log_loss": "log loss of the probabilities, nats",
 }
+_SECTIONS = {"configuration", "metrics", "training"}
+"""What a manifest has fields within, and a table says in its heading."""
 _FOLDS = (("training", "config", "folds"), ("training", "config", "repeats"))
 _PLAIN = "plain_"
 _Path = tuple[str, ...]
@@ -152,7 +154,7 @@ def _meaning(path: _Path) -> str:
     plain = name.removeprefix(_PLAIN)
     if outer == ["metrics"] and plain in _METRICS:
         return _METRICS[plain] + (", by the plain head" if plain != name else "")
-    return _text(" ".join(path[1:] or path).replace("_", " "))
+    return _text(" ".join(path[1:] if path[0] in _SECTIONS and outer else path).replace("_", " "))
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from models.release import Release, load_release
+from models.release import Release
 from offline.audio_encoder import train as audio_encoder
 from offline.audio_encoder.settings import EncoderTraining
 from offline.features import extract, held_out
@@ -90,8 +90,8 @@ def run(settings: BuildDemonstration) -> Outcome:
         chain.step("genre", from_audio.run, TrainGenre(
             source=catalogue, out=genre, genre_column="style", audio_encoder=encoder,
         ))  # fmt: skip
-        chain.step("release", build.run, BuildRelease(
+        built = build.run(BuildRelease(  # takes a second, and what lies at `out` may be of somebody else
             out=out, tower=tuned, audio_encoder=encoder, taggrams_dir=settings.taggrams_dir,
             loudness_lufs=_LUFS if settings.taggrams_dir else None,
         ))  # fmt: skip
-    return Outcome(release=load_release(out), seconds={name: step.seconds for name, step in chain.done.items()})
+    return Outcome(release=built.release, seconds={name: step.seconds for name, step in chain.done.items()})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from models.release import DEFAULT, load_release
+from models.release import DEFAULT, Release, load_release
 from offline.cli import JOBS, SYNTH_JOBS, cli
 from offline.release.demonstration import run
 from offline.release.settings import BuildDemonstration
@@ -25,6 +25,10 @@ OWN = {"out", "name", "licence", "device"}
 
 @dataclass(frozen=True)
 class Nothing:
+    """What a job returns that did nothing."""
+
+    release: Release
+
     def lines(self) -> list[str]:
         return []
 
@@ -38,7 +42,7 @@ def test_the_chapter_shows_the_steps_of_the_chain_with_their_settings(monkeypatc
         def record(settings: Any, job: str = job.name) -> Nothing:
             asked.append((job, {k: v for k, v in msgspec.structs.asdict(settings).items() if k not in OWN}))
             Path(settings.out).mkdir(parents=True, exist_ok=True)
-            return Nothing()
+            return Nothing(load_release())
 
         if job.name != "build-demonstration":
             monkeypatch.setattr(resolve_name(module), function, record)
