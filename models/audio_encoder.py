@@ -21,6 +21,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from models.demonstration import made_up
 from models.errors import ReleaseError, SettingsError, TooShort
 from models.mel import MelConfig, log_mel
 from models.onnx_session import open_session
@@ -93,6 +94,11 @@ class EncoderManifest(msgspec.Struct, frozen=True, kw_only=True):
                     f"a window of {self.window_s:g} s has {frames} frames, the network takes {self.input.frames}; "
                     "give a longer window, or fewer frames"
                 )
+
+    @property
+    def demonstration(self) -> str | None:
+        """What has to be said of its taste space, where it was learned from a made-up platform; None elsewhere."""
+        return made_up(self.training)
 
     @property
     def sample_rate(self) -> int:

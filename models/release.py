@@ -81,7 +81,20 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """manifest.json."""
+    """manifest.json.
+
+    Attributes:
+        contract: models.contract.CONTRACT.
+        release_id: 12 hex digits.
+        created: when, ISO 8601.
+        code_version: of the package that built it.
+        configuration: what it does.
+        files: size and SHA-256 of each file.
+        training: how the genre head was trained.
+        metrics: how good the genre head is.
+        demonstration: what has to be said of a taste space that was learned from a made-up platform, and is true for no
+            other; UNSET for any other release.
+    """
 
     contract: int
     release_id: str
@@ -91,6 +104,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, SealedFile]
     training: dict[str, Any]
     metrics: dict[str, Any]
+    demonstration: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def release_id(configuration: Configuration, files: Mapping[str, SealedFile]) -> str:

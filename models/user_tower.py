@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.demonstration import made_up
 from models.errors import ReleaseError
 from models.history import IS_USABLE, CountingRule
 from models.onnx_session import open_session
@@ -58,6 +59,11 @@ class TowerManifest(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     files: dict[str, SealedFile]
     training: dict[str, Any]
+
+    @property
+    def demonstration(self) -> str | None:
+        """What has to be said of its taste space, where it was learned from a made-up platform; None elsewhere."""
+        return made_up(self.training)
 
 
 class ItemTable:

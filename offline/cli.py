@@ -434,8 +434,9 @@ JOBS = (
         help="""Train a genre head on the labelled audio of SOURCE, and write it and its figures to OUT_DIR.
 
         SOURCE is a folder with a folder of files for each genre, or a CSV or Parquet file with the columns path (or
-        uri), genre and artist_id. Genres may have any names, a track may have several, and `Electronic---House` is
-        within `Electronic`. No artist is on both sides of a fold. A genre needs 10 tracks of 3 artists.
+        uri, or audio), genre and artist_id. Genres may have any names, a track may have several, and
+        `Electronic---House` is within `Electronic`. No artist is on both sides of a fold. A genre needs 10 tracks of 3
+        artists.
 
         `build-release --genre-head OUT_DIR` makes a release with the head.
 
@@ -444,6 +445,7 @@ JOBS = (
           tastewave-offline train-genre genres/ head
           tastewave-offline train-genre catalogue.parquet head repeats=5 target_accuracy=0.9
           tastewave-offline train-genre catalogue.csv head --artists artists
+          tastewave-offline train-genre platform/tracks.parquet head genre_column=style
           tastewave-offline train-genre catalogue.csv head --audio-encoder encoders/mine blocks.muq=encoders/muq
           tastewave-offline train-genre catalogue.csv head 'inputs=[["msd.max_pool"], ["mtt.taggram.mean"]]'
         """,
@@ -464,6 +466,7 @@ JOBS = (
         help="""Train the genre head on TAGGRAMS_DIR (train.npz, train_artists.csv) and write a release.
 
         With --genre-head the release gets a head that train-genre wrote, and the table of artists that it hears.
+        Without that and without TAGGRAMS_DIR it gets the head of the release that ships with the project.
 
         Takes less than a minute. The same data give the same release id on the same machine. A release that is in the
         folder of --out is replaced.
@@ -474,6 +477,32 @@ JOBS = (
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/2026-11 --audio-encoder encoders/mine
           tastewave-offline build-release gtzan-musicnn-taggram --out releases/seed-1 training.seed=1
           tastewave-offline build-release --out releases/2026-12 --genre-head head --tower towers/mean
+          tastewave-offline build-release --out releases/2027-01 --tower towers/mean --audio-encoder encoders/mine
+        """,
+    ),
+    Job(
+        name="build-demonstration",
+        settings="offline.release.settings:BuildDemonstration",
+        run="offline.release.demonstration:run",
+        arguments=(Argument("folder", "FOLDER", FOLDER),),
+        options=(
+            Option("--out", shown="DIR", type=FOLDER),
+            Option("--taggrams-dir", shown="DIR", type=FOLDER_THAT_IS),
+            Option("--seed"),
+        ),
+        short="Build the default release, taste space and all.",
+        help="""Make up a platform in FOLDER, learn its taste space, and build a release with it: the default release.
+
+        The steps are those of a platform with a catalogue and a log: features, train-user-tower, train-audio-encoder,
+        train-genre, build-release. Each has a folder in FOLDER, and NAME.json there tells how long it took. A run that
+        was stopped goes on when the command is run again. The same settings give the same release id on the same
+        machine. The taste space is a demonstration: it is true for the made-up platform alone.
+
+        \b
+        Examples:
+          tastewave-offline build-demonstration build/demonstration
+          tastewave-offline build-demonstration build/demonstration --out models/releases/default
+          tastewave-offline build-demonstration build/other --seed 1 tracks=200
         """,
     ),
     Job(

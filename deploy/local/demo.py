@@ -24,9 +24,10 @@ import numpy as np
 
 from deploy.local import Kafka, LaunchError, Redis, Server
 from deploy.local.process import bound, tail
-from deploy.local.taste import demonstration_release, titles
 from models.errors import TastewaveError
 from models.release import load_release
+from offline.release.settings import BuildDemonstration
+from offline.synth.catalogue import draw_catalogue
 from stream.commands.tables import print_table
 
 BIN = Path(sys.executable).parent
@@ -98,8 +99,7 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
     for server in (redis, kafka, worker, listens_worker, api):
         stack.callback(server.close)
     music = audio or scratch / "music"
-    release = demonstration_release(scratch / "release")
-    use_servers(kafka, redis, roots=(music, scratch), release=release)
+    use_servers(kafka, redis, roots=(music, scratch))
     say("Starting Kafka and Redis" + ("" if audio else f", synthesising {TRACKS} pieces of music") + " ...")
     redis.launch()
     kafka.launch()
@@ -127,8 +127,8 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
         uploads = (audio or "music", "broken.mp3", missing)
         show(program("tastewave", "upload", *uploads, "--wait"), folder=scratch, failures_expected=True)
         show(program("tastewave", "dead-letters"))
-        show(["redis-cli", "-p", str(redis.port), "hgetall", answered_key(redis)])
-        follow_two_people(redis, release)
+        show(["redis-cli", "--no-raw", "-p", str(redis.port), "hgetall", answered_key(redis)])
+        follow_two_people(redis)
     except subprocess.CalledProcessError:
         for one in (worker, listens_worker, api):
             click.echo(f"The last words of {one.name}:\n{tail(one.log)}", err=True)
@@ -136,27 +136,29 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
     say(NEXT_STEPS)
 
 
-def follow_two_people(redis: Redis, release: Path) -> None:
+def follow_two_people(redis: Redis) -> None:
     """Two people with opposite tastes listen; a table shows where they stood before and after."""
     from redis import Redis as Client
 
     from stream.reader.answers import read_user
     from stream.reader.offers import known_tracks, nearest_tracks
 
-    title_of = titles()
+    tower = load_release().user_tower()
+    title_of = {track: title for track, title in titles().items() if tower.items.rows([track])[0] >= 0}
     people = {"ann": "Metal", "bob": "Classical"}
     heard = {
         person: [track for track, title in title_of.items() if title.startswith(style)][:LISTENS]
         for person, style in people.items()
     }
-    say(f"\nTwo people arrive: ann hears {LISTENS} tracks of metal, bob {LISTENS} of classical music.")
+    say("\nThe taste space of this release is a demonstration, learned from a made-up platform.")
+    say(f"Two of its people arrive: ann hears {LISTENS} tracks of metal, bob {LISTENS} of classical music.")
     show(program("tastewave", "get", "user", "ann"))
     for person, tracks in heard.items():
         show(program("tastewave", "listen", person, *tracks, "--wait"))
-    tower = load_release(release).user_tower()
     places: dict[str, dict[str, Any]] = {person: {"before": tower.manifest.global_embedding} for person in people}
     known: dict[str, set[str]] = {}
     with Client.from_url(redis.url) as client:
+        uploaded = placed_uploads(client)
         for person, place in places.items():
             user = read_user(client, person)
             if user is None:
@@ -170,11 +172,28 @@ def follow_two_people(redis: Redis, release: Path) -> None:
                 tower, places[person][when], count=3, without=known[person] if when == "after" else ()
             )
             offered = ", ".join(f"{title_of[track]} ({score:.2f})" for track, score in nearest)
-            rows.append((person, when, f"{cosine:.2f}", offered))
-    print_table(("person", "listening", "cosine of the two", "would be offered"), rows)
+            near = max(uploaded, key=lambda name: float(np.dot(places[person][when], uploaded[name])), default="")
+            rows.append((person, when, f"{cosine:.2f}", offered, near))
+    print_table(("person", "listening", "cosine of the two", "would be offered", "nearest upload"), rows)
 
 
-def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path], release: Path) -> None:
+def titles() -> dict[str, str]:
+    """The title of each track of the made-up platform of the shipped release, by its id."""
+    settings = BuildDemonstration(folder="").platform("")
+    return draw_catalogue(settings, np.random.default_rng(settings.seed)).titles()
+
+
+def placed_uploads(client: Any) -> dict[str, tuple[float, ...]]:
+    """Where the uploaded tracks that were heard are in taste space, by their titles."""
+    from stream.reader.answers import live_release, read_track
+
+    release = live_release(client)
+    keys: list[bytes] = sorted(client.scan_iter(f"tw:{release}:track:*"))
+    answers = [read_track(client, key.decode().partition("{")[2].rstrip("}"), release=release) for key in keys]
+    return {one.title or one.track_id: one.embedding for one in answers if one and one.embedding}
+
+
+def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path]) -> None:
     """Point the commands that this process starts at its own servers, whatever the shell had set."""
     for name in [name for name in os.environ if name.startswith("TASTEWAVE_")]:
         del os.environ[name]
@@ -183,7 +202,6 @@ def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path], release
         "TASTEWAVE_REDIS_URL": redis.url,
         "TASTEWAVE_FILE_ROOTS": ",".join(map(str, roots)),
         "TASTEWAVE_ALLOWED_HOSTS": "127.0.0.1",
-        "TASTEWAVE_RELEASE": str(release),
     }
 
 
@@ -233,7 +251,7 @@ Where to look next
     .venv/bin/tastewave topics create
     TASTEWAVE_FILE_ROOTS=/path/to/music .venv/bin/tastewave worker tracks
     .venv/bin/tastewave upload /path/to/music --wait
-    TASTEWAVE_RELEASE=/a/release/with/a/tower .venv/bin/tastewave worker listens
+    .venv/bin/tastewave worker listens
     .venv/bin/tastewave listen ann TRACK... --wait
     .venv/bin/tastewave serve               the HTTP API; http://127.0.0.1:6068/docs describes it
     redis-cli -u "$TASTEWAVE_REDIS_URL" --scan --pattern 'tw:*:track:*'

@@ -9,6 +9,9 @@ from msgspec import Meta
 
 from models.mel import ENCODER, MelConfig
 
+METRICS = "metrics.json"
+"""Beside an encoder: how well it finds the listeners of tracks that were held out."""
+
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0.0)]
 

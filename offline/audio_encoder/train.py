@@ -20,10 +20,8 @@ from offline.audio_encoder.data import prepare
 from offline.audio_encoder.export import export
 from offline.audio_encoder.fit import cold_scores, fit, new_network
 from offline.audio_encoder.retrieval import Retrieval
-from offline.audio_encoder.settings import EncoderTraining
+from offline.audio_encoder.settings import METRICS, EncoderTraining
 from offline.files import check_replaceable, writing
-
-METRICS = "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from models.label_rule import parent_of
 from offline.genre.machine import Labels
 
 _FORM = (
-    "give a folder of folders, one for each genre, or a CSV or Parquet file with the columns path (or uri), genre and "
-    "artist_id"
+    "give a folder of folders, one for each genre, or a CSV or Parquet file with the columns path (or uri, or audio), "
+    "genre and artist_id"
 )
 
 
@@ -35,7 +35,7 @@ class LabelledFile:
     artist_id: str | None
 
 
-def read_source(source: Path) -> tuple[list[LabelledFile], int]:
+def read_source(source: Path, *, genre_column: str = "genre") -> tuple[list[LabelledFile], int]:
     """The tracks of a source, and how many more have no genre.
 
         files, unlabelled = read_source(Path("genres"))         # genres/jazz/so-what.flac
@@ -44,10 +44,14 @@ def read_source(source: Path) -> tuple[list[LabelledFile], int]:
     A track of a catalogue may have several genres: a list in Parquet, `Rock; Electronic---House` in CSV. Paths are
     taken from the folder of the catalogue.
 
+    Args:
+        source: a folder of folders, or a catalogue.
+        genre_column: column of a catalogue that has the genre.
+
     Raises:
         SettingsError: the source is missing, of another form, or holds no track.
     """
-    files = _of_folder(source) if source.is_dir() else _of_catalogue(source)
+    files = _of_folder(source) if source.is_dir() else _of_catalogue(source, genre_column)
     labelled = [file for file in files if file.labels]
     if not labelled:
         raise SettingsError(f"{source} holds no track with a genre; {_FORM}")
@@ -64,20 +68,20 @@ def _of_folder(folder: Path) -> list[LabelledFile]:
     ]
 
 
-def _of_catalogue(path: Path) -> list[LabelledFile]:
+def _of_catalogue(path: Path, genre_column: str) -> list[LabelledFile]:
     try:
         frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SettingsError(f"{path} cannot be read ({type(error).__name__}); {_FORM}") from error
-    place = next((name for name in ("path", "uri") if name in frame.columns), None)
-    if place is None or "genre" not in frame.columns:
+    place = next((name for name in ("path", "uri", "audio") if name in frame.columns), None)
+    if place is None or genre_column not in frame.columns:
         raise SettingsError(f"{path} has the columns {', '.join(frame.columns)}; {_FORM}")
     if frame[place].null_count():
         raise SettingsError(f"{path} has rows without a {place}; drop them")
     artists = frame["artist_id"].cast(pl.String) if "artist_id" in frame.columns else [None] * len(frame)
     return [
         LabelledFile(where=_from(path.parent, str(where)), labels=split_labels(genre), artist_id=artist or None)
-        for where, genre, artist in zip(frame[place], frame["genre"].to_list(), artists, strict=True)
+        for where, genre, artist in zip(frame[place], frame[genre_column].to_list(), artists, strict=True)
     ]
 
 

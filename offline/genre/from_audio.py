@@ -71,7 +71,7 @@ def run(settings: TrainGenre) -> Outcome:
     table = load_artist_table(settings.artists) if settings.artists else None
     encoders = _load_encoders(settings)
     training = _with_embeddings(_with_artists(settings, table), encoders)
-    files, unlabelled = read_source(Path(settings.source))
+    files, unlabelled = read_source(Path(settings.source), genre_column=settings.genre_column)
     training = msgspec.structs.replace(training, classes=choose_classes(files, settings.classes))
     wanted = [file for file in files if labels_among(file, training.classes)]
     release = listening(load_release(settings.release), networks_of(training))

@@ -166,12 +166,14 @@ class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             description="Folder with a folder of audio files for each genre, or a CSV or Parquet file with the columns "
-            "path (or uri), genre and, where known, artist_id. A track may have several genres: a list, or `Rock; Pop` "
-            "in CSV. `Electronic---House` is within `Electronic`."
+            "path (or uri, or audio), genre and, where known, artist_id. A track may have several genres: a list, or "
+            "`Rock; Pop` in CSV. `Electronic---House` is within `Electronic`."
         ),
     ]
 
     out: Annotated[str, Meta(description="Folder of the head; one that is there is replaced.")]
+
+    genre_column: Annotated[str, Meta(description="Column of a catalogue that has the genre.")] = "genre"
 
     release: Annotated[
         str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.artists import ARTIST_EMBEDDING, ARTISTS_MANIFEST
 from models.audio.windows import WindowPlan
-from models.audio_encoder import ENCODER_MANIFEST, load_audio_encoder, read_encoder_manifest
+from models.audio_encoder import ENCODER_MANIFEST, EncoderManifest, load_audio_encoder, read_encoder_manifest
 from models.contract import CONTRACT
 from models.errors import SettingsError
 from models.features import EMBEDDING, embedding_of, feature_width
@@ -23,7 +24,7 @@ from models.genre import DISTANCE, GenreHead
 from models.mel import FRONT_END, MUSICNN
 from models.release import DEFAULT, MANIFEST, Configuration, Manifest, Release, load_release, release_id
 from models.sealed_folder import describe_file, describe_files
-from models.user_tower import TOWER_MANIFEST, load_user_tower
+from models.user_tower import TOWER_MANIFEST, TowerManifest, load_user_tower
 from offline.files import check_replaceable, new_folder, write_json, writing
 from offline.genre.head_folder import GENRE_HEAD, HeadFolder, encoder_hash, load_head_folder
 from offline.genre.labels import LabelledTaggrams, read_artists, read_embeddings, read_taggrams
@@ -31,10 +32,11 @@ from offline.genre.settings import GenreTraining
 from offline.genre.train import Trained, train
 from offline.musicnn.convert import NETWORKS
 from offline.release.card import with_card
-from offline.release.encoders import block_manifest, copy_encoder
+from offline.release.parts import block_manifest, copy_encoder, copy_tower
 from offline.release.settings import BuildRelease
 
 NOTICE = "LICENSE-musicnn.txt"
+_HEARING = ("front_end", "sample_rate", "windows", "window_s", "loudness_lufs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class _Genre:
 def run(settings: BuildRelease) -> Outcome:
     """Train the genre head, or take one, and write a release: the same release_id from the same data and machine.
 
+    Where neither taggrams nor a head are named, the release gets the head of the release that ships with the project.
+
     A release that is there is replaced, as a whole and at the end.
 
     Raises:
@@ -84,11 +88,18 @@ def run(settings: BuildRelease) -> Outcome:
     _check_folders(out, networks_dir)
     tower = load_user_tower(Path(settings.tower)) if settings.tower else None
     encoder = load_audio_encoder(Path(settings.audio_encoder)) if settings.audio_encoder else None
-    if (settings.taggrams_dir is None) == (settings.genre_head is None):
+    if settings.taggrams_dir and settings.genre_head:
         raise SettingsError("a release has one genre head; name a folder of taggrams or one of --genre-head")
     taken = load_head_folder(settings.genre_head) if settings.genre_head else None
-    _check_blocks(settings, taken)
-    genre = _taken(settings, taken, networks_dir) if taken else _trained(settings, Path(settings.taggrams_dir or ""))
+    if settings.taggrams_dir:
+        _check_blocks(settings, [block.name for block in settings.training.inputs])
+        genre = _trained(settings, Path(settings.taggrams_dir))
+    elif taken:
+        _check_blocks(settings, set(taken.head.inputs) - {ARTIST_EMBEDDING})  # a table of artists comes with a head
+        genre = _taken(settings, taken, networks_dir)
+    else:
+        genre = _shipped(settings, load_release(), networks_dir)
+        _check_blocks(settings, genre.head.inputs)
     with writing(out), new_folder(out) as folder:
         for name in (*NETWORKS.values(), NOTICE):
             shutil.copyfile(networks_dir / name, folder / name)
@@ -97,16 +108,14 @@ def run(settings: BuildRelease) -> Outcome:
             for name in taken.artist_files:
                 shutil.copyfile(taken.folder / name, folder / name)
         if settings.tower and tower:
-            for name in (*tower.manifest.files, TOWER_MANIFEST):
-                shutil.copyfile(Path(settings.tower, name), folder / name)
+            copy_tower(Path(settings.tower), folder)
         if settings.audio_encoder:
             copy_encoder(Path(settings.audio_encoder), folder, manifest_name=ENCODER_MANIFEST)
         for name, source in settings.blocks.items():
             copy_encoder(Path(source), folder, manifest_name=block_manifest(name))
-        dim = next((part.manifest.dim for part in (tower, encoder) if part), None)
-        manifest = _manifest(folder, genre, settings, dim)
-        placing = [part.manifest.training for part in (tower, encoder) if part]
-        write_json(folder / MANIFEST, with_card(manifest, folder, taste_trainings=placing))
+        placing = [part.manifest for part in (tower, encoder) if part]
+        manifest = _manifest(folder, genre, settings, placing)
+        write_json(folder / MANIFEST, with_card(manifest, folder))
         _try(load_release(folder))
     return Outcome(release=load_release(out))
 
@@ -140,12 +149,7 @@ def _taken(settings: BuildRelease, taken: HeadFolder, networks_dir: Path) -> _Ge
         SettingsError: it was trained on what other networks or audio encoders, or another loudness, gave.
     """
     manifest = taken.manifest
-    for model, expected in manifest.networks.items():
-        if (got := describe_file(networks_dir / NETWORKS[model]).sha256[:12]) != expected:
-            raise SettingsError(
-                f"the genre head heard the {model} network {expected}, {networks_dir} has {got}; name the folder of "
-                "the networks of its training, or train it again"
-            )
+    _check_heard(settings, networks_dir, networks=manifest.networks, loudness_lufs=manifest.loudness_lufs)
     folders = {embedding_of(name): where for name, where in settings.blocks.items()}
     if settings.audio_encoder:
         folders[EMBEDDING] = settings.audio_encoder
@@ -157,15 +161,46 @@ def _taken(settings: BuildRelease, taken: HeadFolder, networks_dir: Path) -> _Ge
                 f"the genre head heard another audio encoder as {feature} than that in {folders[feature]}; name that "
                 "of its training, or train it again"
             )
-    if settings.loudness_lufs is not None and settings.loudness_lufs != manifest.loudness_lufs:
-        raise SettingsError("the genre head says how loud its training was; leave loudness_lufs out")
-    hearing = ("front_end", "sample_rate", "windows", "window_s", "loudness_lufs")
     return _Genre(
         head=taken.head,
-        hearing={name: getattr(manifest, name) for name in hearing},
+        hearing={name: getattr(manifest, name) for name in _HEARING},
         training=manifest.training,
         metrics=manifest.metrics,
     )
+
+
+def _shipped(settings: BuildRelease, release: Release, networks_dir: Path) -> _Genre:
+    """The head of the release that ships with the project.
+
+    Raises:
+        SettingsError: it was trained on what other networks, or another loudness, gave.
+    """
+    configuration, manifest = release.configuration, release.manifest
+    _check_heard(settings, networks_dir, networks=release.network_hashes, loudness_lufs=configuration.loudness_lufs)
+    return _Genre(
+        head=release.genre_head(),
+        hearing={name: getattr(configuration, name) for name in _HEARING},
+        training=manifest.training,
+        metrics=manifest.metrics,
+    )
+
+
+def _check_heard(
+    settings: BuildRelease,
+    networks_dir: Path,
+    *,
+    networks: Mapping[str, str],
+    loudness_lufs: float | msgspec.UnsetType,
+) -> None:
+    """Raise SettingsError where a head that is there heard other networks or another loudness than are asked for."""
+    for model, expected in networks.items():
+        if (got := describe_file(networks_dir / NETWORKS[model]).sha256[:12]) != expected:
+            raise SettingsError(
+                f"the genre head heard the {model} network {expected}, {networks_dir} has {got}; name the folder of "
+                "the networks of its training, or train it again"
+            )
+    if settings.loudness_lufs is not None and settings.loudness_lufs != loudness_lufs:
+        raise SettingsError("the genre head says how loud its training was; leave loudness_lufs out")
 
 
 def _try(release: Release) -> None:
@@ -190,11 +225,9 @@ def _heard(
     return heard
 
 
-def _check_blocks(settings: BuildRelease, taken: HeadFolder | None) -> None:
+def _check_blocks(settings: BuildRelease, hears: Iterable[str]) -> None:
     """Raise SettingsError where the head does not hear a network that the release is to carry, or one that it lacks."""
-    named = taken.head.inputs if taken else [block.name for block in settings.training.inputs]
-    others = {EMBEDDING, ARTIST_EMBEDDING} if taken else {EMBEDDING}  # a table of artists comes with a head
-    inputs = {name for name in named if feature_width(name) is None} - others
+    inputs = {name for name in hears if feature_width(name) is None} - {EMBEDDING}
     carried = {embedding_of(name) for name in settings.blocks}
     if inputs != carried:
         raise SettingsError(
@@ -228,8 +261,18 @@ def _describe(training: GenreTraining, tracks: LabelledTaggrams, trained: Traine
     }
 
 
-def _manifest(folder: Path, genre: _Genre, settings: BuildRelease, dim: int | None) -> Manifest:
-    """The manifest of the files in a folder, which are those of a release."""
+def _manifest(
+    folder: Path, genre: _Genre, settings: BuildRelease, placing: Sequence[TowerManifest | EncoderManifest]
+) -> Manifest:
+    """The manifest of the files in a folder, which are those of a release.
+
+    Args:
+        folder: with all files but the card.
+        genre: its head.
+        settings: of the build.
+        placing: the manifests of what places users and tracks.
+    """
+    caveats = [part.demonstration for part in placing if part.demonstration]
     heard = {name.partition(".")[0] for name in genre.head.inputs if feature_width(name)}
     if genre.head.kinds:
         heard.add(genre.head.kinds.network)
@@ -239,7 +282,7 @@ def _manifest(folder: Path, genre: _Genre, settings: BuildRelease, dim: int | No
         run=tuple(sorted(heard)) or ("msd",),
         genre_head=GENRE_HEAD,
         genres=genre.head.classes,
-        embedding_dim=dim,
+        embedding_dim=placing[0].dim if placing else None,
         user_tower=TOWER_MANIFEST if settings.tower else msgspec.UNSET,
         audio_encoder=ENCODER_MANIFEST if settings.audio_encoder else msgspec.UNSET,
         blocks={name: block_manifest(name) for name in settings.blocks} or msgspec.UNSET,
@@ -255,4 +298,5 @@ def _manifest(folder: Path, genre: _Genre, settings: BuildRelease, dim: int | No
         files=files,
         training=genre.training,
         metrics=genre.metrics,
+        demonstration=caveats[0] if caveats else msgspec.UNSET,
     )

@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from models.audio_encoder import ENCODER_MANIFEST
 from models.release import CARD, MANIFEST, Manifest, Release
 from models.sealed_folder import describe_file
 from models.user_tower import TOWER_MANIFEST
+from offline.audio_encoder.settings import METRICS
+from offline.release.parts import beside
 
 _HEARS = (
     "genres", "networks", "run", "front_end", "windows", "window_s", "sample_rate", "loudness_lufs", "embedding_dim",
@@ -29,12 +32,23 @@ _METRICS = {
     "log_loss": "log loss of the probabilities, nats",
     "ece": "expected calibration error of the best guesses, over ten bins",
 }
+_SECTIONS = {"configuration", "metrics", "training"}
+"""What a manifest has fields within, and a table says in its heading."""
 _FOLDS = (("training", "config", "folds"), ("training", "config", "repeats"))
 _PLAIN = "plain_"
 _Path = tuple[str, ...]
 _HEAD = ("| what | value | origin |", "|---|---|---|")
 
 
+_FIGURES = (
+    ("auc", "value"), ("auc", "low"), ("auc", "high"), ("track_recall_at_10", "value"), ("recall_at_10", "value"),
+    ("ndcg_at_10", "value"),
+)  # fmt: skip
+"""Of metrics.json, which `train-audio-encoder` writes."""
+_NEVER_HEARD = (
+    "On tracks of artists that were held out of its training: does it find the people who liked them? `popularity`",
+    "knows how many liked each, `random` has learned nothing, `permuted` was trained on exchanged sounds.",
+)
 _MEASURED = (
     "By cross-validation on the tracks that it was trained on. No fold divides an artist who is known, so these are",
     "figures of artists that a head never heard. They tell nothing of music of other kinds, or of recordings that were",
@@ -42,22 +56,16 @@ _MEASURED = (
 )
 
 
-def with_card(manifest: Manifest, folder: Path, *, taste_trainings: Iterable[Mapping[str, Any]]) -> Manifest:
+def with_card(manifest: Manifest, folder: Path) -> Manifest:
     """Write the card of a release beside its other files.
 
     Args:
         manifest: of the release without a card.
         folder: of the release, with all of its other files.
-        taste_trainings: what the manifests of its user tower and of its audio encoder say of their training.
 
     Returns:
-        The manifest with the card among its files, and with the caveat `training.demonstration` where the taste space
-        was learned from a made-up platform.
+        The manifest with the card among its files.
     """
-    logs = [training.get("log") for training in taste_trainings]
-    caveats = [str(log["caveat"]) for log in logs if isinstance(log, Mapping) and log.get("caveat")]
-    if caveats:
-        manifest = replace(manifest, training=manifest.training | {"demonstration": caveats[0]})
     (folder / CARD).write_text(model_card(Release(manifest, folder)), encoding="utf-8")
     return replace(manifest, files=manifest.files | {CARD: describe_file(folder / CARD)})
 
@@ -71,7 +79,7 @@ def model_card(release: Release) -> str:
     manifest = msgspec.to_builtins(release.manifest)
     configuration = release.configuration
     lines = [f"# Model card of release {release.release_id}", ""]
-    if caveat := manifest["training"].get("demonstration"):
+    if caveat := manifest.get("demonstration"):
         lines += [
             "> **A demonstration.** The taste space of this release was learned from a made-up platform, and is true",
             f"> for no other: train one on your own log before you place people or tracks. {_text(caveat)}",
@@ -88,6 +96,7 @@ def model_card(release: Release) -> str:
         lines += _part("The user tower", release.folder, TOWER_MANIFEST, _TOWER)
     if configuration.audio_encoder is not msgspec.UNSET:
         lines += _part("The audio encoder", release.folder, configuration.audio_encoder, _ENCODER)
+        lines += _never_heard(release.folder)
     for name, file in (configuration.blocks or {}).items():
         lines += _part(f"The network {_text(name)}, which the genre head hears", release.folder, file, _ENCODER)
     return "\n".join([*lines, "", *_limits(release)]) + "\n"
@@ -108,6 +117,16 @@ def _part(heading: str, folder: Path, file: str, names: Iterable[str]) -> list[s
     content = msgspec.json.decode((folder / file).read_bytes())
     fields = [*((name,) for name in names), *_fields(content, "training")]
     return ["", f"## {heading}", "", *_table(file, content, fields)]
+
+
+def _never_heard(folder: Path) -> list[str]:
+    """How well the audio encoder places tracks that it never heard, where its training has measured that."""
+    file = beside(ENCODER_MANIFEST, METRICS)
+    if not (folder / file).exists():
+        return []
+    content = msgspec.json.decode((folder / file).read_bytes())
+    fields = [(name, *figure) for name in content for figure in _FIGURES] if isinstance(content, Mapping) else []
+    return ["", *_NEVER_HEARD, "", *_table(file, content, fields)]
 
 
 def _fields(content: Mapping[str, Any], *path: str) -> Iterator[_Path]:
@@ -136,7 +155,7 @@ def _meaning(path: _Path) -> str:
     plain = name.removeprefix(_PLAIN)
     if outer == ["metrics"] and plain in _METRICS:
         return _METRICS[plain] + (", by the plain head" if plain != name else "")
-    return _text(" ".join(path[1:] or path).replace("_", " "))
+    return _text(" ".join(path[1:] if path[0] in _SECTIONS and outer else path).replace("_", " "))
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from offline.genre.settings import GenreTraining
+from offline.synth.settings import SynthPlatform
 
 
 class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -17,7 +18,7 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         str | None,
         Meta(
             description="Folder of train.npz (X, Y, IDS) and train_artists.csv (track, artist), to train a genre head "
-            "on; absent where genre_head names one."
+            "on. Where neither this nor genre_head is given, the release gets the head of the shipped one."
         ),
     ] = None
 
@@ -65,6 +66,57 @@ class BuildRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = None
 
     training: Annotated[GenreTraining, Meta(description="How the genre head is trained.")] = GenreTraining()
+
+
+class BuildDemonstration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of `tastewave-offline build-demonstration`; the defaults made the shipped release."""
+
+    folder: Annotated[
+        str, Meta(description="Folder of what is made on the way. What an earlier run has ended there is used again.")
+    ]
+
+    out: Annotated[
+        str | None,
+        Meta(description="Folder of the release, `release` in that folder when absent; one that is there is replaced."),
+    ] = None
+
+    taggrams_dir: Annotated[
+        str | None,
+        Meta(
+            description="Folder as build-release takes it, to train the genre head of the default release anew; the "
+            "head of the shipped release is taken when absent."
+        ),
+    ] = None
+
+    tracks: Annotated[int, Meta(description="Tracks of the made-up platform.")] = 320
+
+    artists: Annotated[int, Meta(description="Its artists; whole ones are held out to judge the encoder.")] = 80
+
+    users: Annotated[int, Meta(description="Its listeners.")] = 800
+
+    listens: Annotated[int, Meta(description="What they do, events of all kinds.")] = 80_000
+
+    seconds: Annotated[float, Meta(description="Length of each audio file.")] = 10.0
+
+    tower_steps: Annotated[int, Meta(ge=1, description="Most steps of the user tower's training.")] = 600
+
+    encoder_steps: Annotated[int, Meta(ge=1, description="Most steps of the audio encoder's training.")] = 240
+
+    fine_tuning_steps: Annotated[int, Meta(ge=1, description="Most steps of the user tower's fine-tuning.")] = 200
+
+    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Of all that is drawn.")] = 0
+
+    def platform(self, out: str) -> SynthPlatform:
+        """The made-up platform, in a folder."""
+        return SynthPlatform(
+            out=out,
+            tracks=self.tracks,
+            artists=self.artists,
+            users=self.users,
+            listens=self.listens,
+            seconds=self.seconds,
+            seed=self.seed,
+        )
 
 
 class PublishRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

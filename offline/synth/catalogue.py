@@ -49,6 +49,16 @@ class Catalogue:
     duration_ms: Int64
     seed: Int64
 
+    def titles(self) -> dict[str, str]:
+        """A title for each track, such as Metal no. 12, by its id."""
+        names = [f"{CHAIN[style].title()} no. {number}" for number, style in enumerate(self.style.tolist(), start=1)]
+        return dict(zip(ids("t", len(names)), names, strict=True))
+
+
+def ids(letter: str, count: int) -> list[str]:
+    """The ids of tracks (t), artists (a) or users (u) by their numbers, such as t000012."""
+    return [f"{letter}{number:06d}" for number in range(count)]
+
 
 def draw_catalogue(settings: SynthPlatform, rng: Generator) -> Catalogue:
     """Tracks of artists who each have a style, a brightness and a scene."""

@@ -24,7 +24,7 @@ from models.errors import SettingsError
 from models.history import KINDS
 from offline.files import check_replaceable, new_folder, write_json
 from offline.progress import progress_bar
-from offline.synth.catalogue import Catalogue, draw_catalogue, style_centres
+from offline.synth.catalogue import Catalogue, draw_catalogue, ids, style_centres
 from offline.synth.listeners import Listeners, draw_listeners
 from offline.synth.listens import Listens, draw_listens
 from offline.synth.music import synthesise, write_track
@@ -96,7 +96,7 @@ def _write_tracks(settings: SynthPlatform, catalogue: Catalogue, folder: Path) -
         {
             "track_id": track,
             "artist_id": _ids("a", settings.artist_count).gather(catalogue.artist),
-            "title": style.str.to_titlecase() + pl.Series([f" no. {number + 1}" for number in range(settings.tracks)]),
+            "title": [*catalogue.titles().values()],
             "style": style,
             "released_at": released_ms,
             "duration_ms": catalogue.duration_ms,
@@ -167,7 +167,7 @@ def _write_listens(catalogue: Catalogue, listens: Listens, folder: Path, *, adva
 
 
 def _ids(letter: str, count: int) -> pl.Series:
-    return pl.Series([f"{letter}{number:06d}" for number in range(count)], dtype=pl.String)
+    return pl.Series(ids(letter, count), dtype=pl.String)
 
 
 def _write_audio(

@@ -67,7 +67,7 @@ def show_release(where: str | None, *, as_json: bool) -> None:
 
 
 def _taste_text(release: Release) -> str:
-    dim, caveat = release.configuration.embedding_dim, release.manifest.training.get("demonstration")
+    dim, caveat = release.configuration.embedding_dim, release.manifest.demonstration
     if not dim:
         return "none"
     return f"{dim}-d" + (f", a demonstration, learned from a made-up platform: {caveat}" if caveat else "")

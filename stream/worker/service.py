@@ -41,6 +41,11 @@ from stream.worker.health import Check, Health
 
 log = structlog.get_logger(__name__)
 
+_DEMONSTRATION = (
+    "its taste space was learned from a made-up platform; build a release with a user tower and an audio encoder of "
+    "your own before you use embeddings"
+)
+
 _LEAST_STOP_S = 2.0
 _REFUSALS = (
     AuthenticationFailedError,
@@ -113,6 +118,8 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         stack.push_async_callback(health.stop)
         address = f"{settings.worker.health_host}:{port}"
         log.info("worker.starting", role=role.name, release=release.release_id, health=address)
+        if release.manifest.demonstration:
+            log.warning("release.demonstration", advice=_DEMONSTRATION)
         client = async_client(settings.redis)
         stack.push_async_callback(client.aclose)
         live = LiveRelease(client, release.release_id, key_prefix=settings.redis.key_prefix)

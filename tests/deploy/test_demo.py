@@ -48,6 +48,7 @@ def test_the_demo_answers_every_track_says_what_failed_and_cleans_up(tmp_path: P
     assert all(name in output for name in names)
     assert "not_audio" in output
     assert "not_found" in output
+    assert "is a demonstration, learned from a made-up platform" in output
     offered = {tuple(line.split()[:2]): line for line in output.splitlines() if line.split()[:1] in (["ann"], ["bob"])}
     assert "Metal no. " in offered["ann", "after"]
     assert "Classical no. " in offered["bob", "after"]

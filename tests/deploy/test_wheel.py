@@ -19,4 +19,5 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path):
     clients = Path("deploy/clients")  # distributions of their own
     expected = {str(file) for file in files if "__pycache__" not in file.parts and clients not in file.parents}
     assert packed == expected
+    assert wheel.stat().st_size < 40_000_000
     assert {Path(name).suffix for name in packed} >= {".py", ".onnx", ".npz", ".jinja", ".json", ".conf"}

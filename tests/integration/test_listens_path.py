@@ -173,7 +173,8 @@ def test_users_are_embedded_and_published_again_where_a_worker_was_killed_before
 def test_a_release_without_a_tower_ends_the_worker_with_one_sentence(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with closing(ListenPlatform(worker_environment(environment, tmp_path), tmp_path)) as platform:
+    own = {"TASTEWAVE_RELEASE": str(taste.write_release(tmp_path / "release", None))}
+    with closing(ListenPlatform(worker_environment(environment | own, tmp_path), tmp_path)) as platform:
         done = platform.try_to_run("worker", "listens")
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: release {platform.release} has no user tower")

@@ -64,6 +64,7 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
         assert 0 <= answer.confidence <= 1
         assert len(answer.genres) == len(answer.tags) == platform.settings.worker.top_k
         assert (answer.title, answer.release) == (event.title, platform.release)
+        assert np.linalg.norm(answer.embedding) == pytest.approx(1.0, abs=1e-5)
         assert event.uploaded_at <= answer.tagged_at <= now_ms()
     platform.settled()
     until(lambda: platform.lag() == 0)
@@ -76,9 +77,10 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
         assert len(window.taggram_mean) == len(window.taggram_spread) == 2 * 50
     assert platform.redis.hget(LIVE_KEY, "release") == platform.release.encode()
     assert platform.dead_letters() == []
+    assert "release.demonstration" in platform.worker_log()
     status, scraped = platform.health("/metrics")
     assert status == 200
-    for stage in ("fetch", "queue", "decode", "log_mel", "network", "genre", "store"):
+    for stage in ("fetch", "queue", "decode", "log_mel", "network", "encoder", "genre", "store"):
         assert f'tastewave_stage_seconds_count{{stage="{stage}"}} {len(events)}.0' in scraped
     assert f'release="{platform.release}"' in scraped
     for guard in GUARDS:

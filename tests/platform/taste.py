@@ -18,7 +18,8 @@ from models.release import DEFAULT, MANIFEST, Configuration, load_release, relea
 from models.sealed_folder import describe_files
 from models.user_tower import ITEM_IDS, ITEM_VECTORS, TOWER_MANIFEST, encode_ids, load_user_tower
 from offline.files import write_json
-from offline.release.encoders import block_manifest, copy_encoder
+from offline.release.build import NOTICE
+from offline.release.parts import block_manifest, copy_encoder
 from offline.user_tower.settings import Pooling
 
 DIM = 40
@@ -66,10 +67,11 @@ def write_release(
     blocks: Mapping[str, Path] = MappingProxyType({}),
     head: GenreHead | None = None,
 ) -> Path:
-    """The shipped release with a tower, with audio encoders (tests.platform.encoders), or with another head."""
-    shutil.copytree(DEFAULT, folder)
-    manifest = load_release().manifest
-    (folder / MANIFEST).unlink()
+    """The shipped release, its taste space replaced by a tower and audio encoders (tests.platform.encoders) or by none.
+
+    Its head may be replaced, too.
+    """
+    configuration = _without_taste_space(folder)
     changes: dict[str, Any] = {}
     if audio_encoder:
         copy_encoder(audio_encoder, folder, manifest_name=ENCODER_MANIFEST)
@@ -82,15 +84,14 @@ def write_release(
     if blocks:
         changes["blocks"] = {name: block_manifest(name) for name in blocks}
     if head:
-        (folder / manifest.configuration.genre_head).write_bytes(head.to_bytes())
-    return _sealed(folder, msgspec.structs.replace(manifest.configuration, **changes))
+        (folder / configuration.genre_head).write_bytes(head.to_bytes())
+    return _sealed(folder, msgspec.structs.replace(configuration, **changes))
 
 
 def write_release_that_hears_artists(folder: Path, genre_of: dict[str, str]) -> Path:
     """The shipped release with a head that also hears artists: the genre of a known one is what it guesses."""
     from offline.genre.artists import write_artist_table
 
-    manifest = load_release().manifest
     plain = replace(load_release().genre_head(), kinds=None)
     classes = np.eye(len(plain.classes))
     table = folder.with_name("artists")
@@ -110,16 +111,29 @@ def write_release_that_hears_artists(folder: Path, genre_of: dict[str, str]) -> 
         gamma=1.0,
         plain=plain,
     )
-    shutil.copytree(DEFAULT, folder)
+    configuration = _without_taste_space(folder)
     shutil.copytree(table, folder, dirs_exist_ok=True)
-    (folder / MANIFEST).unlink()
-    (folder / manifest.configuration.genre_head).write_bytes(head.to_bytes())
-    return _sealed(folder, msgspec.structs.replace(manifest.configuration, artist_table=ARTISTS_MANIFEST))
+    (folder / configuration.genre_head).write_bytes(head.to_bytes())
+    return _sealed(folder, msgspec.structs.replace(configuration, artist_table=ARTISTS_MANIFEST))
+
+
+def _without_taste_space(folder: Path) -> Configuration:
+    """Copy what hears genres and tags of the shipped release to a folder."""
+    configuration = load_release().configuration
+    folder.mkdir()
+    for name in (*configuration.networks.values(), configuration.genre_head, NOTICE):
+        shutil.copyfile(DEFAULT / name, folder / name)
+    return msgspec.structs.replace(
+        configuration, embedding_dim=None, user_tower=msgspec.UNSET, audio_encoder=msgspec.UNSET
+    )
 
 
 def _sealed(folder: Path, configuration: Configuration) -> Path:
     """Write the manifest of a release whose files are in the folder."""
     files = describe_files(folder)
-    changes = {"release_id": release_id(configuration, files), "configuration": configuration, "files": files}
+    changes = {
+        "release_id": release_id(configuration, files), "configuration": configuration, "files": files,
+        "demonstration": msgspec.UNSET,
+    }  # fmt: skip
     write_json(folder / MANIFEST, msgspec.structs.replace(load_release().manifest, **changes))
     return folder

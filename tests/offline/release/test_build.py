@@ -19,6 +19,7 @@ from offline.musicnn.convert import NETWORKS
 from offline.release.build import NOTICE, run
 from offline.release.card import model_card
 from offline.release.settings import BuildRelease
+from offline.synth.platform import CAVEAT
 from tests.conftest import TowerOf
 from tests.platform.encoders import write_filterbank
 
@@ -146,7 +147,7 @@ def test_a_release_with_the_tower_of_a_made_up_platform_says_so(
         taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), tower=str(tower),
         training=CONFIG,
     )).release  # fmt: skip
-    assert release.manifest.training["demonstration"] == "All of it is made up."
+    assert release.manifest.demonstration == "All of it is made up."
     card = (release.folder / CARD).read_text()
     assert "> **A demonstration.**" in card
     assert "`tower.json`: `training.log.caveat`" in card
@@ -252,6 +253,58 @@ def test_the_shipped_release_is_whole():
     assert release.manifest.training["tracks"] == len(head.vectors) == 443
     assert release.configuration.loudness_lufs == -20
     assert head.kinds is not None
+    encoder, tower = release.audio_encoder(), release.user_tower()
+    assert encoder is not None
+    assert encoder.manifest.dim == tower.manifest.dim == 40
+    assert release.manifest.demonstration == encoder.manifest.demonstration == tower.manifest.demonstration == CAVEAT
+    assert encoder.manifest.training["tower"] == tower.manifest.training["fine_tuning"]["tower_sha256"]
+
+
+def test_a_release_without_taggrams_gets_the_head_of_the_shipped_one(tmp_path: Path, tower_of: TowerOf):
+    shipped = load_release()
+    run(BuildRelease(out=str(tmp_path / "out"), tower=str(tower_of(["a", "b"]))))
+    release = load_release(tmp_path / "out")
+    assert release.genre_head().to_bytes() == shipped.genre_head().to_bytes()
+    assert (release.manifest.training, release.manifest.metrics) == (
+        shipped.manifest.training,
+        shipped.manifest.metrics,
+    )
+    assert release.configuration.loudness_lufs == shipped.configuration.loudness_lufs
+    assert release.manifest.demonstration is msgspec.UNSET
+    assert len(release.user_tower().items) == 2
+
+
+def test_the_shipped_head_goes_with_the_networks_that_it_heard_alone(tmp_path: Path, networks_dir: Path):
+    with pytest.raises(SettingsError, match=r"head heard the msd network 021bccf147df, .*/networks has "):
+        run(BuildRelease(out=str(tmp_path / "out"), networks=str(networks_dir)))
+    with pytest.raises(SettingsError, match="leave loudness_lufs out"):
+        run(BuildRelease(out=str(tmp_path / "out"), loudness_lufs=-14.0))
+
+
+def test_the_id_of_a_release_does_not_depend_on_where_and_how_fast_its_parts_were_made(
+    tmp_path: Path, tower_of: TowerOf
+):
+    ids = set()
+    for name, rate in (("here", 1000.0), ("there", 2.5)):
+        tower = Path(shutil.copytree(tower_of(["a", "b"]), tmp_path / name))
+        manifest = json.loads((tower / TOWER_MANIFEST).read_text())
+        manifest["training"] = {
+            "config": {"log": f"{name}/listens", "out": name, "held_out": f"{name}.csv", "steps": 100},
+            "log": {"where": f"{name}/listens", "fingerprint": "01c55770e0aa"},
+            "fine_tuning": {"tower": f"{name}/before", "tower_sha256": {"tower.onnx": "ab"}},
+            "examples_per_s": rate,
+            "course": [{"step": 50, "loss": 1.5, "seconds": 50_000 / rate}],
+        }
+        (tower / TOWER_MANIFEST).write_text(json.dumps(manifest))
+        release = run(BuildRelease(out=str(tmp_path / f"{name}-release"), tower=str(tower))).release
+        assert release.user_tower().manifest.training == {
+            "config": {"steps": 100},
+            "log": {"fingerprint": "01c55770e0aa"},
+            "fine_tuning": {"tower_sha256": {"tower.onnx": "ab"}},
+            "course": [{"step": 50, "loss": 1.5}],
+        }
+        ids.add(release.release_id)
+    assert len(ids) == 1
 
 
 def words(training: GenreTraining) -> list[str]:

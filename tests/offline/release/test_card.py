@@ -69,9 +69,27 @@ def test_every_figure_of_a_card_is_what_its_origin_says(whole: Release):
 
 def test_a_card_says_what_a_taste_space_is_and_nothing_of_one_that_is_not_there(whole: Release):
     assert "only true for the platform that it was learned from" in model_card(whole)
-    plain = model_card(load_release())
-    assert "taste space" not in plain
-    assert "demonstration" not in model_card(whole) + plain
+    assert "demonstration" not in model_card(whole)
+    release = load_release()
+    configuration = msgspec.structs.replace(
+        release.configuration, embedding_dim=None, user_tower=msgspec.UNSET, audio_encoder=msgspec.UNSET
+    )
+    manifest = msgspec.structs.replace(release.manifest, configuration=configuration, demonstration=msgspec.UNSET)
+    assert "taste space" not in model_card(Release(manifest, release.folder))
+
+
+def test_the_card_of_the_shipped_release_tells_how_its_encoder_does_on_tracks_that_it_never_heard():
+    release = load_release()
+    card = (release.folder / CARD).read_text()
+    assert card == model_card(release)
+    assert "> **A demonstration.**" in card
+    shown = {(row["file"], row["path"]): float(row["value"]) for row in rows(card) if row["path"].endswith("value")}
+    measured = json.loads((release.folder / "audio_encoder-metrics.json").read_text())
+    assert measured.keys() == {"encoder", "popularity", "random", "permuted"}
+    for name, figures in measured.items():
+        value = shown["audio_encoder-metrics.json", f"{name}.auc.value"]
+        assert value == pytest.approx(figures["auc"]["value"], rel=1e-3)
+    assert measured["encoder"]["auc"]["low"] > measured["permuted"]["auc"]["high"] + 0.1
 
 
 def test_names_from_elsewhere_change_nothing_of_the_cards_form(tmp_path: Path, whole: Release):
@@ -96,24 +114,16 @@ def test_names_from_elsewhere_change_nothing_of_the_cards_form(tmp_path: Path, w
     ]
 
 
-@pytest.mark.parametrize(
-    ("trainings", "caveat"),
-    [
-        ([{"log": {"caveat": CAVEAT}}, {}], CAVEAT),
-        ([{"log": {"caveat": None}}, {"log": {"caveat": CAVEAT}}], CAVEAT),
-        ([{"log": {"caveat": None}}, {"log": "ours"}, {}], None),
-    ],
-)
-def test_a_taste_space_of_a_made_up_platform_is_called_a_demonstration(whole: Release, trainings, caveat):
-    manifest = with_card(whole.manifest, whole.folder, taste_trainings=trainings)
+@pytest.mark.parametrize("caveat", [CAVEAT, msgspec.UNSET])
+def test_a_taste_space_of_a_made_up_platform_is_called_a_demonstration(whole: Release, caveat):
+    with_card(msgspec.structs.replace(whole.manifest, demonstration=caveat), whole.folder)
     card = (whole.folder / CARD).read_text()
-    assert manifest.training.get("demonstration") == caveat
-    assert ("**A demonstration.**" in card) == (CAVEAT in card) == bool(caveat)
+    assert ("**A demonstration.**" in card) == (CAVEAT in card) == (caveat is CAVEAT)
 
 
 def test_the_card_is_verified_and_no_part_of_the_release_id(whole: Release):
     folder, before = whole.folder, whole.release_id
-    write_json(folder / MANIFEST, with_card(whole.manifest, folder, taste_trainings=()))
+    write_json(folder / MANIFEST, with_card(whole.manifest, folder))
     release = load_release(folder)
     assert release.release_id == before
     changed = release.manifest.files | {CARD: describe_bytes(b"another")}

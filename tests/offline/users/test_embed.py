@@ -12,6 +12,7 @@ from models.errors import ReleaseError, SettingsError
 from models.events import Listen
 from models.history import KINDS, NewestEvents
 from models.refresh import refresh
+from models.release import load_release
 from models.user_tower import load_user_tower
 from offline.cli import cli
 from offline.interactions import log as interaction_log
@@ -143,7 +144,8 @@ def test_a_release_gives_its_tower(tmp_path: Path, tower: Path):
     release = write_release(tmp_path / "release", tower)
     assert load_tower(str(release)).manifest == load_tower(str(tower)).manifest
     with pytest.raises(ReleaseError, match="has no user tower"):
-        load_tower(None)
+        load_tower(str(write_release(tmp_path / "plain", None)))
+    assert load_tower(None).manifest == load_release().user_tower().manifest
     with pytest.raises(ReleaseError):
         load_tower(str(tmp_path / "nowhere"))
     with pytest.raises(ReleaseError, match="nowhere://tower cannot be opened"):
