@@ -88,9 +88,11 @@ servers: python
 	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-# The developer's set holds the worker's: what it installed need not be looked at again.
+# The developer's set holds the worker's: what it installed need not be looked at again. librosa keeps what it compiles
+# beside its sources: each process of the tests would do that again, for half a minute.
 .venv/.dev: .venv/.build $(LOCKS)/dev.txt $(LOCKS)/musicnn.txt pyproject.toml
 	@echo "Installing the developer's dependencies (minutes the first time) ..."
 	@$(LOCKED) -r $(LOCKS)/dev.txt -r $(LOCKS)/musicnn.txt
 	@$(INSTALL) --no-build-isolation --editable .
+	@$(BIN)/python -c "import librosa; librosa.feature.melspectrogram"
 	@touch .venv/.worker $@

@@ -101,12 +101,13 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
 @pytest.fixture(scope="session")
 def tower_of(made_once: MadeOnce) -> TowerOf:
-    """A user tower of random weights that knows these tracks, as tests.platform.taste writes it, made once."""
+    """A user tower of random weights that knows these tracks, made once. Those of one history share their network."""
     from tests.platform import taste
 
     def tower_of(track_ids: Iterable[str], *, history: int = 50) -> Path:
         ids = sorted(track_ids)
         name = f"tower-{history}-{hashlib.sha256(repr(ids).encode()).hexdigest()[:12]}"
-        return made_once(name, lambda folder: taste.write_tower(folder, ids, history=history))
+        first = made_once(f"tower-{history}", lambda folder: taste.write_tower(folder, ["any"], history=history))
+        return made_once(name, lambda folder: taste.with_tracks(first, folder, ids))
 
     return tower_of

@@ -20,7 +20,6 @@ from rich.table import Table
 
 from models.history import IS_TARGET
 from offline.evaluation.drift import drift
-from offline.evaluation.figures import plain
 from offline.evaluation.intervals import Bootstrap, Leaf
 from offline.evaluation.measures import Judged
 from offline.evaluation.report import write_report
@@ -32,6 +31,7 @@ from offline.files import locked, new_file, write_json, writing
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.made_up import platform_caveat
 from offline.interactions.splits import Split, in_training, split_log
+from offline.pages.figures import plain
 from offline.ranking.examples import PROTOCOLS, Examples, draw_users
 from offline.tables import table_lines
 from offline.user_tower.settings import POOLINGS

@@ -1,25 +1,18 @@
-"""The report of an evaluation: metrics.json as one page that fetches nothing.
-
-Charts are SVG with x in per cent and y in pixels: they take any width, and their text keeps its size.
-"""
+"""The report of an evaluation: metrics.json as one page that fetches nothing."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
-from matplotlib.ticker import MaxNLocator
+from jinja2 import UndefinedError
 
 from models.errors import SettingsError
-from offline.evaluation.figures import count, day, plain, signed
 from offline.evaluation.staleness import GAPS
 from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, headline, state
+from offline.pages.charts import Json, curve, dots, lines
+from offline.pages.figures import count, day, plain, signed
+from offline.pages.page import finite, render_page
 from offline.ranking.examples import PROTOCOLS
 
 SLICES = {
@@ -35,8 +28,6 @@ STALENESS = {
     "with_listens": "with listens in the gap",
     "without_listens": "without listens in the gap",
 }
-
-Json = dict[str, Any]
 
 
 def write_report(metrics: Json, path: Path) -> None:
@@ -54,18 +45,11 @@ def render(metrics: Json) -> str:
     Raises:
         SettingsError: the metrics lack something that every evaluation has.
     """
-    environment = Environment(
-        loader=PackageLoader("offline.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update({"plain": plain, "signed": signed, "count": count, "day": day, "json": json.dumps})
-    metrics = _finite(metrics)
+    metrics = finite(metrics)
     try:
         matches = _matches(metrics)
-        return environment.get_template("report.html.jinja").render(
+        return render_page(
+            "offline.evaluation",
             metrics=metrics,
             headline=headline(metrics["against_best_floor"]),
             matches=matches,
@@ -79,15 +63,6 @@ def render(metrics: Json) -> str:
         )
     except (KeyError, UndefinedError) as error:
         raise SettingsError(f"the metrics are not whole ({error}); let this version's evaluate make them") from error
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _matches(metrics: Json) -> list[Json]:
@@ -128,14 +103,14 @@ def _charts(metrics: Json) -> Json:
             floors = [row["value"] for row in rows if row["kind"] == "floor" and row["value"] is not None]
             bar = max(floors, default=None)
             title = f"{METRIC_NAMES[metric]}, n = {count(rows[0]['n'])}"
-            charts[protocol].append(_dots(title, rows, bar=bar, write=plain))
+            charts[protocol].append(dots(title, rows, bar=bar, write=plain))
     return charts
 
 
 def _differences(matches: list[Json]) -> list[Json]:
     """For each protocol and headline metric a chart of how far the models are ahead of the best floor."""
     return [
-        _dots(
+        dots(
             f"{match['protocol']}, {match['metric']}",
             [
                 {
@@ -152,48 +127,6 @@ def _differences(matches: list[Json]) -> list[Json]:
         )
         for match in matches
     ]
-
-
-def _dots(title: str, rows: list[Json], *, bar: float | None, write: Any) -> Json:
-    """A dot with its interval for each row, and a line across all at `bar`."""
-    ticks = _ticks([0.0, *_ends(rows)])
-
-    def x(value: float | None) -> float | None:
-        return None if value is None else 2 + 96 * _share(value, ticks)
-
-    for row in rows:
-        row |= {"x": x(row["value"]), "x_low": x(row.get("low")), "x_high": x(row.get("high"))}
-        row["text"] = _with_interval(row, write)
-    labels = zip(map(x, ticks), _labels(ticks), strict=True)
-    return {"title": title, "rows": rows, "bar": x(bar), "ticks": list(labels)}
-
-
-def _lines(title: str, series: list[Json], *, x_ticks: list[tuple[float, str]], mark: Json | None, y: Any) -> Json:
-    """Lines through points whose "x" is a share of the width; a point without value leaves a gap."""
-    ticks = _ticks([*y, *(end for line in series for end in _ends(line["points"]))])
-
-    def across(share: float) -> float:
-        return 15 + 83 * share
-
-    def down(value: float | None) -> float | None:
-        return None if value is None else 190 - 165 * _share(value, ticks)
-
-    for line in series:
-        for point in line["points"]:
-            point |= {"y": down(point["value"]), "y_low": down(point.get("low")), "y_high": down(point.get("high"))}
-            point["x"] = across(point["x"])
-        line["pieces"] = [
-            (one, other)
-            for one, other in zip(line["points"], line["points"][1:], strict=False)
-            if one["y"] is not None and other["y"] is not None
-        ]
-    return {
-        "title": title,
-        "series": series,
-        "x_ticks": [(across(share), label) for share, label in x_ticks],
-        "y_ticks": list(zip(map(down, ticks), _labels(ticks), strict=True)),
-        "mark": mark and mark | {"x": across(mark["x"])},
-    }
 
 
 def _staleness(metrics: Json) -> list[Json]:
@@ -214,7 +147,7 @@ def _staleness(metrics: Json) -> list[Json]:
         labels = [GAPS.get(int(gap), f"{int(gap) / 3_600_000:g} h") for gap in gaps]
         places = [((index + 0.5) / len(gaps), label) for index, label in enumerate(labels)]
         rows = [(label, [of_gap[gap][group] for group in STALENESS]) for gap, label in zip(gaps, labels, strict=True)]
-        chart = _lines(f"{model}: Recall@10 by age of the embedding", series, x_ticks=places, mark=None, y=[0.0])
+        chart = lines(f"{model}: Recall@10 by age of the embedding", series, x_ticks=places, mark=None, y=[0.0])
         sections.append({"model": model, "chart": chart, "rows": rows, "columns": list(STALENESS.values())})
     return sections
 
@@ -243,7 +176,7 @@ def _drift(metrics: Json) -> list[Json]:
             ]
             places = [((index + 0.5) / len(days), label) for index, label in enumerate(days)]
             title = f"{model}: {METRIC_NAMES[metric]}, discovery"
-            section["charts"].append(_lines(title, series, x_ticks=places, mark=None, y=[0.0]))
+            section["charts"].append(lines(title, series, x_ticks=places, mark=None, y=[0.0]))
         sections.append(section)
     return sections
 
@@ -254,27 +187,12 @@ def _training(metrics: Json) -> list[Json]:
     for model, run in metrics.get("training", {}).items():
         course = run.get("course", [])
         charts = [
-            _curve(f"{model}: {title}", [(point["step"], point[key]) for point in course], chosen=run.get("best_step"))
+            curve(f"{model}: {title}", [(point["step"], point[key]) for point in course], chosen=run.get("best_step"))
             for key, title in (("loss", "loss"), ("valid_ndcg_at_10", "NDCG@10 on validation"))
             if course
         ]
         sections.append({"model": model, "charts": charts, "run": run, "steps": course[-1]["step"] if course else None})
     return sections
-
-
-def _curve(title: str, course: Sequence[tuple[int, float | None]], *, chosen: int | None) -> Json:
-    first, last = course[0][0], course[-1][0]
-
-    def share(step: float) -> float:
-        return (step - first) / max(last - first, 1)
-
-    return _lines(
-        title,
-        [{"name": title, "style": "curve", "points": [{"x": share(step), "value": value} for step, value in course]}],
-        x_ticks=[(share(tick), count(tick)) for tick in _ticks([first, last], whole=True) if first <= tick <= last],
-        mark=None if chosen is None else {"x": share(chosen), "text": f"step {count(chosen)} chosen"},
-        y=[],
-    )
 
 
 def _tables(metrics: Json) -> list[Json]:
@@ -306,36 +224,3 @@ def _group(title: str, systems: list[tuple[str, str, Json]]) -> Json:
         for kind, name, leaves in systems
     ]  # fmt: skip
     return {"title": title, "n": systems[0][2]["recall_at_10"]["n"] if systems else 0, "rows": rows}
-
-
-def _with_interval(leaf: Json, write: Any) -> str:
-    text = write(leaf["value"])
-    if leaf["value"] is None or leaf.get("low") is None or leaf.get("high") is None:
-        return text
-    return f"{text} ({write(leaf['low'])} to {write(leaf['high'])})"
-
-
-def _ends(rows: Iterable[Json]) -> list[float]:
-    ends = (row.get(key) for row in rows for key in ("value", "low", "high"))
-    return [value for value in ends if value is not None]
-
-
-def _ticks(values: Sequence[float], *, whole: bool = False) -> list[float]:
-    """Round numbers, evenly spaced, from at or below the least value to at or above the greatest."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole)
-    return [round(float(tick), 9) + 0.0 for tick in locator.tick_values(low, high if high > low else low + 1)]
-
-
-def _share(value: float, ticks: Sequence[float]) -> float:
-    return (value - ticks[0]) / (ticks[-1] - ticks[0])
-
-
-def _labels(ticks: Sequence[float]) -> list[str]:
-    texts = [np.format_float_positional(tick, trim="-") for tick in ticks]
-    decimals = max(len(text.partition(".")[2]) for text in texts)
-    return [_short(f"{tick:.{decimals}f}") if tick else "0" for tick in ticks]
-
-
-def _short(number: str) -> str:
-    return re.sub(r"\b0(?=\.)", "", number)

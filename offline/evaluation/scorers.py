@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from models.errors import SettingsError
 from models.user_tower import load_user_tower
-from offline.evaluation.figures import moment
 from offline.interactions.log import InteractionLog
 from offline.interactions.splits import Split
+from offline.pages.figures import moment
 from offline.ranking.embeddings import catalogue_scores, histories
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from offline.evaluation.figures import day, plain, signed
 from offline.evaluation.floors import EASE_TRACKS
 from offline.evaluation.intervals import Leaf
 from offline.evaluation.measures import FEWEST_USERS
+from offline.pages.figures import day, plain, signed
 from offline.ranking.examples import PROTOCOLS
 
 Json = dict[str, Any]

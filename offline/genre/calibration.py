@@ -114,8 +114,12 @@ def answers(head: GenreHead, unheard: OutOfFold) -> NDArray[np.bool_]:
     answered = head.answered(probabilities)
     if not head.several:
         answered &= probabilities.argmax(axis=2)[..., None] == np.arange(len(head.classes))
-    speaks_against = unheard.contradicted | (unheard.distances > head.max_distance)
-    return answered & ~speaks_against[..., None]
+    return answered & ~spoken_against(head, unheard)[..., None]
+
+
+def spoken_against(head: GenreHead, unheard: OutOfFold) -> NDArray[np.bool_]:
+    """(repeats, tracks) where the head abstains however sure it is."""
+    return unheard.contradicted | (unheard.distances > head.max_distance)
 
 
 def measure(head: GenreHead, unheard: OutOfFold, labels: Int64, artists: Int64) -> dict[str, float]:

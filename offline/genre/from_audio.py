@@ -26,6 +26,7 @@ from offline.genre.head_folder import (
     GENRE_HEAD,
     HEAD_MANIFEST,
     METRICS,
+    REPORT,
     HeadFolder,
     HeadManifest,
     encoder_hash,
@@ -34,8 +35,9 @@ from offline.genre.head_folder import (
 from offline.genre.hearing import HeardTracks, hear, listening
 from offline.genre.kinds import NETWORK
 from offline.genre.machine import Int64, Labels
+from offline.genre.report import TrackMap, map_tracks, write_report
 from offline.genre.settings import Block, HeadTraining, TrainGenre
-from offline.genre.train import Trained, train
+from offline.genre.train import Trained, track_features, train
 
 LEAST_TRACKS, LEAST_ARTISTS = 10, 3
 """What a genre needs so that it stands on both sides of a fold within a fold."""
@@ -79,8 +81,18 @@ def run(settings: TrainGenre) -> Outcome:
     labels, artists = label_array(heard.files, training.classes), heard.artists()
     _check_sizes(training.classes, labels, artists)
     trained = train(training, tracks=heard.features, labels=labels, artists=artists, given=encoders)
+    shown = map_tracks(heard.features, labels, track_features(training, heard.features), seed=training.seed)
     with writing(out), new_folder(out) as folder:
-        _write(folder, trained, training=training, release=release, encoders=encoders, heard=heard, table=table)
+        _write(
+            folder,
+            trained,
+            training=training,
+            release=release,
+            encoders=encoders,
+            heard=heard,
+            table=table,
+            tracks=shown,
+        )
     notes = [*_notes_of_source(len(files) - len(wanted), unlabelled, heard), *_notes_of_labels(trained)]
     return Outcome(folder=load_head_folder(out), notes=tuple(notes))
 
@@ -162,12 +174,15 @@ def _write(
     heard: HeardTracks,
     encoders: Mapping[str, AudioEncoder],
     table: ArtistTable | None,
+    tracks: TrackMap,
 ) -> None:
     (folder / GENRE_HEAD).write_bytes(trained.head.to_bytes())
     if table:
         for name in (*table.manifest.files, ARTISTS_MANIFEST):
             shutil.copyfile(table.folder / name, folder / name)
-    write_json(folder / METRICS, _figures(trained))
+    figures, described = _figures(trained), _describe(trained, training, heard)
+    write_json(folder / METRICS, figures)
+    write_report(figures, tracks, folder / REPORT, training=described)
     configuration = release.configuration
     manifest = HeadManifest(
         front_end=configuration.front_end,
@@ -178,7 +193,7 @@ def _write(
         networks=release.network_hashes,
         encoders={name: encoder_hash(encoder.manifest) for name, encoder in encoders.items()},
         files=describe_files(folder),
-        training=_describe(trained, training, heard),
+        training=described,
         metrics=_rounded(trained.metrics),
     )
     write_json(folder / HEAD_MANIFEST, manifest)
@@ -202,6 +217,8 @@ def _figures(trained: Trained) -> dict[str, Any]:
         "classes": by_class,
         "left_out": trained.unanswerable,
     }
+    figures["reliability"] = [[round(value, 4) for value in one] for one in trained.trust.reliability]
+    figures["risk_coverage"] = [[round(value, 4) for value in one] for one in trained.trust.risk_coverage]
     if trained.confusion is not None:
         figures["confusion"] = trained.confusion.tolist()
     if trained.plain:

@@ -1,7 +1,7 @@
 """What `train-genre` writes and `build-release` takes: a genre head, how it hears, and its figures, sealed.
 
-genre.json names the files: genre.npz is the head (models.genre), metrics.json has all figures of the training, and the
-table of artists that the head hears lies beside them (models.artists).
+genre.json names the files: genre.npz is the head (models.genre), metrics.json has all figures of the training and
+report.html shows them, and the table of artists that the head hears lies beside them (models.artists).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.errors import ReleaseError
 from models.genre import GenreHead
 from models.sealed_folder import SealedFile, SealedKind, load_sealed
 
-GENRE_HEAD, HEAD_MANIFEST, METRICS = "genre.npz", "genre.json", "metrics.json"
+GENRE_HEAD, HEAD_MANIFEST, METRICS, REPORT = "genre.npz", "genre.json", "metrics.json", "report.html"
 _ADVICE = "train it again with `tastewave-offline train-genre`"
 
 
@@ -64,7 +64,7 @@ class HeadFolder:
     @property
     def artist_files(self) -> tuple[str, ...]:
         """The files of the table of artists, which go where the head goes; none where it hears no artists."""
-        return tuple(name for name in self.manifest.files if name not in (GENRE_HEAD, METRICS))
+        return tuple(name for name in self.manifest.files if name not in (GENRE_HEAD, METRICS, REPORT))
 
 
 def encoder_hash(manifest: EncoderManifest) -> str:

@@ -122,7 +122,7 @@ def score_genre(head: GenreHead, tracks: LabelledTaggrams) -> GenreScore:
     )
 
 
-def wilson(right: int, tries: int) -> tuple[float, float]:
+def wilson(right: float, tries: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927)."""
     share, z2 = right / tries, _WILSON_Z**2
     centre = (share + z2 / (2 * tries)) / (1 + z2 / tries)

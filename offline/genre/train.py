@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from offline.genre.kinds import NETWORK
 from offline.genre.machine import Float64, Int64, Labels, choose, fit
 from offline.genre.settings import HeadTraining
 from offline.genre.several import answerable, calibrate_labels, keep_labels
+from offline.genre.trust import Trust, trust
 
 Features = Mapping[str, NDArray[np.float32]]
 """Of a track: vectors by the names of features (models.features, or `embedding`)."""
@@ -36,6 +37,7 @@ class Trained:
             `plain_`.
         by_class: as offline.genre.calibration.measure_classes gives them.
         confusion: (classes, classes), as offline.genre.calibration.confusion gives it; None for several labels.
+        trust: in the probabilities.
         unanswerable: labels that no threshold makes right often enough, and which the head leaves out.
         plain: the same of the plain head that it brings along; None where it brings none.
     """
@@ -44,8 +46,9 @@ class Trained:
     gamma: float
     ridge: float
     metrics: dict[str, float]
-    by_class: dict[str, dict[str, float]] = field(default_factory=dict)
-    confusion: Int64 | None = None
+    by_class: dict[str, dict[str, float]]
+    confusion: Int64 | None
+    trust: Trust
     unanswerable: tuple[str, ...] = ()
     plain: Trained | None = None
 
@@ -102,13 +105,15 @@ def _train(settings: HeadTraining, tracks: Sequence[Features], labels: Labels, a
     else:
         head = calibrate(settings, head, unheard, asked)
         metrics = measure(head, unheard, asked, of_asked)
+    trusted = trust(head, unheard, asked)
     return Trained(
         head=head,
         gamma=gamma,
         ridge=ridge,
-        metrics=metrics,
+        metrics=metrics | {"ece": trusted.ece},
         by_class=measure_classes(head, unheard, asked, of_asked),
         confusion=None if head.several else confusion(unheard, asked),
+        trust=trusted,
     )
 
 

@@ -27,6 +27,7 @@ _METRICS = {
     "answered": "share of tracks that get an answer: the head is sure enough, and the track is like those it knows",
     "accuracy_answered": "share of the answered tracks whose answer is right",
     "log_loss": "log loss of the probabilities, nats",
+    "ece": "expected calibration error of the best guesses, over ten bins",
 }
 _FOLDS = (("training", "config", "folds"), ("training", "config", "repeats"))
 _PLAIN = "plain_"

@@ -14,7 +14,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
-from stream.broker.header_names import DecodableBytes
+from stream.broker.decodable_bytes import DecodableBytes
 
 _MAGIC_WITH_HEADERS = 2
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from kafka.record import default_records, memory_records
 
+from stream.broker.decodable_bytes import DecodableBytes
+
 
 def read_all_header_names() -> None:
     """Have the consumers of this process read every header name; bytes that are not UTF-8 are written as \\xe9.
@@ -31,15 +33,3 @@ class _Batch(_DefaultRecordBatch):
         except UnicodeDecodeError:
             self._pos, self._buffer = begin, DecodableBytes(self._buffer)
             return super()._read_msg(*args, **options)
-
-
-class DecodableBytes(bytearray):
-    """Of which each slice can be decoded."""
-
-    def __getitem__(self, place: Any) -> Any:
-        piece = super().__getitem__(place)
-        return DecodableBytes(piece) if isinstance(place, slice) else piece
-
-    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
-        """The text; bytes that are none become \\xe9 and the like."""
-        return super().decode(encoding, errors)

@@ -15,6 +15,7 @@ from models.history import StoredHistory
 from models.refresh import embed_newest, read_newest
 from models.release import load_release
 from models.tagger import Tagger
+from tests.conftest import TowerOf
 from tests.platform import taste
 from tests.platform.clock import now_ms
 from tests.platform.encoders import write_filterbank
@@ -26,12 +27,12 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def release(tmp_path_factory: pytest.TempPathFactory, tower_of: TowerOf) -> Path:
     """It has a tower, and an encoder at another rate than musicnn's."""
     folder = tmp_path_factory.mktemp("release")
     return taste.write_release(
         folder / "release",
-        taste.write_tower(folder / "tower", TRACKS[:30], history=20),
+        tower_of(TRACKS[:30], history=20),
         audio_encoder=write_filterbank(folder / "encoder", dim=taste.DIM, sample_rate=24_000),
     )
 

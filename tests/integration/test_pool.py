@@ -24,6 +24,7 @@ from models.tagging import Tagging
 from stream.audio import sandbox
 from stream.audio.machine import MachineUnusable
 from stream.audio.pool import PoolUnusable, TaggerPool
+from tests.conftest import TowerOf
 from tests.platform import taste
 from tests.platform.encoders import write_filterbank, write_mean_mel, write_network
 from tests.platform.music import write_music
@@ -237,10 +238,12 @@ async def test_a_track_that_needs_more_memory_than_allowed_is_given_up_alone(tra
         pool.stop()
 
 
-async def test_audio_encoders_hear_inside_the_sandbox_and_within_its_memory(tmp_path, long) -> None:
+async def test_audio_encoders_hear_inside_the_sandbox_and_within_its_memory(
+    tmp_path: Path, long: Path, tower_of: TowerOf
+) -> None:
     release = taste.write_release(
         tmp_path / "release",
-        taste.write_tower(tmp_path / "tower", ["known"]),
+        tower_of(["known"]),
         audio_encoder=write_filterbank(tmp_path / "encoder", dim=taste.DIM, sample_rate=24_000),
         blocks={"mels": write_mean_mel(tmp_path / "mels", frames=938)},
     )

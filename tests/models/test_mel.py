@@ -28,6 +28,7 @@ CONFIGS = {
     "htk with norm": MelConfig(sample_rate=44100, n_fft=1024, hop_length=441, n_mels=80, htk=True, fmin=40, fmax=16000),
     "not centred": MelConfig(sample_rate=16000, n_fft=1024, hop_length=256, n_mels=96, center=False),
     "reflected": MelConfig(sample_rate=16000, n_fft=512, hop_length=256, n_mels=40, pad_mode="reflect", fmin=125.5),
+    "between two edges": MelConfig(sample_rate=24000, n_fft=1200, hop_length=240, n_mels=96, fmin=40, fmax=11000),
     "edges held": MelConfig(sample_rate=8000, n_fft=400, hop_length=100, n_mels=32, pad_mode="edge", fmax=900),
     "odd frame": MelConfig(sample_rate=8000, n_fft=401, hop_length=100, n_mels=32),
 }

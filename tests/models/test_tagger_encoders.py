@@ -16,6 +16,7 @@ from models.genre import GenreHead
 from models.mel import musicnn_log_mel
 from models.release import load_release
 from models.tagger import Tagger
+from tests.conftest import TowerOf
 from tests.platform import taste
 from tests.platform.encoders import filterbank, write_filterbank
 
@@ -35,8 +36,8 @@ def track() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taste.write_tower(tmp_path_factory.mktemp("tower") / "mean", ["known", "other"])
+def tower(tower_of: TowerOf) -> Path:
+    return tower_of(["known", "other"])
 
 
 def windows(track: bytes, rate: int) -> list[np.ndarray]:

@@ -36,6 +36,7 @@ def test_the_main_process_of_a_worker_has_neither_network_nor_decoders() -> None
     )
     assert {"faust", "aiohttp", "redis"} <= modules
     assert modules.isdisjoint({"onnxruntime", "av", "scipy", "soundfile", "numpy"})
+    assert "kafka" not in modules  # the client of commands: a fifth of a second and 160 modules
 
 
 def test_help_imports_next_to_nothing() -> None:

@@ -18,12 +18,15 @@ MAX_S = 3 * 3600.0
 SHORT_WINDOWS = WindowPlan(count=3, window_s=4)
 
 
+@cache
 def music(duration_s, rate=44100):
-    """Two channels that differ: gliding tones under slow envelopes, (frames, 2)."""
+    """Two channels that differ: gliding tones under slow envelopes, (frames, 2), read-only."""
     t = np.arange(round(duration_s * rate)) / rate
     left = 0.4 * np.sin(2 * np.pi * (220 * t + 15 * t**2)) * (0.6 + 0.4 * np.sin(2 * np.pi * 0.9 * t))
     right = 0.3 * np.sin(2 * np.pi * 523 * t) + 0.1 * np.sin(2 * np.pi * 1760 * t) * np.cos(2 * np.pi * 0.4 * t)
-    return np.stack([left, right], axis=1).astype(np.float32)
+    both = np.stack([left, right], axis=1).astype(np.float32)
+    both.setflags(write=False)
+    return both
 
 
 def sndfile(samples, rate=44100, **arguments):

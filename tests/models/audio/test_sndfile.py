@@ -44,7 +44,7 @@ def test_the_length_in_a_flac_header_is_not_believed(claimed_frames):
 
 @pytest.mark.parametrize("tag", [b"", b"ID3\x04\0\0\0\0\x02\x00" + bytes(256)])
 def test_the_length_of_an_mp3_that_does_not_state_it_is_counted(tag):
-    x = music(21)
+    x = music(21).copy()
     x[44100:] *= 0.003  # the first frames are the longest, a guess from them ends early
     data = sndfile(x, format="MP3", bitrate_mode="VARIABLE", compression_level=0.1)
     first_frame = data.index(data[:2], 4)

@@ -109,6 +109,7 @@ def test_the_folder_holds_the_head_and_its_figures(head):
     assert figures["confusion"] == [[10, 0], [0, 11]]
     assert figures["classes"]["power noise"]["tracks"] == 11
     assert figures["metrics"] == folder.manifest.metrics
+    assert (out / "report.html").read_text().count('<circle cx="') >= 21
 
 
 def test_a_release_takes_the_head_and_hears_as_its_training_did(head, tmp_path: Path):

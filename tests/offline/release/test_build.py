@@ -20,7 +20,6 @@ from offline.release.build import NOTICE, run
 from offline.release.card import model_card
 from offline.release.settings import BuildRelease
 from tests.conftest import TowerOf
-from tests.platform import taste
 from tests.platform.encoders import write_filterbank
 
 CONFIG = GenreTraining(
@@ -237,6 +236,7 @@ def test_the_build_command_prints_the_metrics_and_the_release(tmp_path: Path, ta
         f"answered {metrics['answered']:.3f}",
         f"accuracy_answered {metrics['accuracy_answered']:.3f}",
         f"log_loss {metrics['log_loss']:.3f}",
+        f"ece {metrics['ece']:.3f}",
         f"release {outcome.release.release_id} in {tmp_path / 'out'}",
     ]
 
@@ -280,8 +280,10 @@ def test_the_audio_encoder_is_a_part_of_the_release(tmp_path: Path, taggrams_dir
     assert without.release_id != release.release_id
 
 
-def test_an_encoder_of_another_space_than_the_tower_is_refused(tmp_path: Path, taggrams_dir: Path, networks_dir: Path):
-    tower, encoder = taste.write_tower(tmp_path / "tower", ["a", "b"]), write_filterbank(tmp_path / "encoder", dim=8)
+def test_an_encoder_of_another_space_than_the_tower_is_refused(
+    tmp_path: Path, taggrams_dir: Path, networks_dir: Path, tower_of: TowerOf
+):
+    tower, encoder = tower_of(["a", "b"]), write_filterbank(tmp_path / "encoder", dim=8)
     with pytest.raises(ReleaseError, match=r"gives 8 dimensions .* the taste space of the release has 40"):
         run(BuildRelease(
             taggrams_dir=str(taggrams_dir), out=str(tmp_path / "out"), networks=str(networks_dir), training=CONFIG,

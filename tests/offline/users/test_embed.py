@@ -23,12 +23,12 @@ from tests.offline.interactions.random_listens import NOON, write_forgotten, wri
 from tests.platform.taste import GLOBAL, write_release
 
 MINUTE = 60_000
-HISTORY, FEEDBACK = 6, 3
+HISTORY, FEEDBACK = 8, 3
 
 
 @pytest.fixture(scope="module")
 def tower(tower_of: TowerOf) -> Path:
-    return tower_of([f"t{number}" for number in range(8)], history=4)
+    return tower_of([f"t{number}" for number in range(8)], history=6)
 
 
 def listens_of(users: int, count: int, *, seed: int = 0) -> list[Listen]:
@@ -153,7 +153,7 @@ def test_a_release_gives_its_tower(tmp_path: Path, tower: Path):
 @pytest.mark.parametrize(
     ("moments", "fields", "says"),
     [
-        ([("a", NOON)], {"history": 3}, "history is 3, and the tower reads the newest 4 listens; set it to what"),
+        ([("a", NOON)], {"history": 3}, "history is 3, and the tower reads the newest 6 listens; set it to what"),
         ([], {}, "moments.parquet has no rows; name users and moments"),
         ([("", NOON)], {}, "column user_id has ids that are missing, empty or over 256 bytes"),
         ([("a", NOON // 1000)], {}, "look like seconds; at is in milliseconds"),

@@ -1,4 +1,4 @@
-from offline.evaluation.figures import count, day, moment, plain, signed
+from offline.pages.figures import count, day, moment, plain, signed
 
 
 def test_figures_are_written_without_their_leading_zero():

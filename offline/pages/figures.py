@@ -1,4 +1,4 @@
-"""How the figures of an evaluation are written: in the terminal, in the verdict and on the page."""
+"""How figures are written: in the terminal, in sentences and on pages."""
 
 from __future__ import annotations
 

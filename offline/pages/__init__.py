@@ -1,0 +1,1 @@
+"""Pages of results that fetch nothing: their style, their charts, and how figures are written."""
