@@ -73,6 +73,8 @@ class Health:
         self._runner: web.AppRunner | None = None
         self._waiting: Callable[[], Iterable[BaseException]] = tuple
         metrics.RELEASE.info({"release": release, "role": role})
+        for server in ("redis", "kafka"):
+            metrics.SERVER_ERRORS.labels(server)  # from 0 on, or Prometheus would not see the first error
 
     def report_away(self, error: BaseException, *, server: str | None = None) -> None:
         """Note that a server is away: the one that the error names, unless `server` does. Logged when it is new."""
@@ -83,6 +85,7 @@ class Health:
         self._problems[server] = reason
         self._away_at = self._monotonic()
         metrics.WAITING.labels(server).set(1)
+        metrics.SERVER_ERRORS.labels(server).inc()
 
     def report_back(self, server: str) -> None:
         """Note that a server has answered a check. It counts as back once no record waits for it any more."""
