@@ -398,8 +398,8 @@ class TraceSettings(Section):
     exporter: str = Field(
         "",
         validation_alias="OTEL_TRACES_EXPORTER",
-        description="otlp to export spans, none or another name not to; when empty, they are exported where an endpoint "
-        "is given",
+        description="otlp to export spans, none or another name not to; when empty, they are exported where an "
+        "endpoint is given",
     )
     endpoint: str = Field(
         "",

@@ -10,10 +10,10 @@ Elsewhere nothing of OpenTelemetry is imported, and the other blocks of this mod
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stream.settings import TraceSettings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _NOTHING: AbstractContextManager[None] = contextlib.nullcontext()
 _END_TIMEOUT_S = 3.0  # the collector may be away, and a supervisor kills what ends late
 _PROBES = ("/live", "/ready", "/metrics")  # asked again and again, by nobody who follows a trace
+_MOST_LINKS = 128  # the SDK's own default, and it takes 10 us to read one
 _TRACE_CONTEXT = ("traceparent", "tracestate")  # the headers of W3C Trace Context
 
 _tracer: Tracer | None = None
@@ -57,6 +58,8 @@ def exported(settings: TraceSettings, *, service: str) -> Iterator[None]:
     if not settings.exported:
         yield
         return
+    from importlib.metadata import version
+
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -90,10 +93,7 @@ def processing(record: Record) -> AbstractContextManager[object]:
 
 
 def processing_batch(records: Sequence[Record]) -> AbstractContextManager[object]:
-    """A span of the work on many records, with links to the spans that their headers traceparent name.
-
-    The SDK keeps the last 128 links of a span (OTEL_SPAN_LINK_COUNT_LIMIT), and tells how many it dropped.
-    """
+    """A span of the work on many records, with links to the first 128 spans that their headers traceparent name."""
     if _tracer is None:
         return _NOTHING
     from opentelemetry.context import Context
@@ -101,8 +101,9 @@ def processing_batch(records: Sequence[Record]) -> AbstractContextManager[object
 
     topic = records[0].topic
     told = _told("process", topic) | {"messaging.batch.message_count": len(records)}
-    contexts = (_context(record.headers) for record in records if record.headers)
-    origins = dict.fromkeys(get_current_span(context).get_span_context() for context in contexts)
+    origins_told = dict.fromkeys(tuple(record.headers) for record in records if record.headers)  # each once
+    contexts = [_context(headers) for headers in itertools.islice(origins_told, _MOST_LINKS)]
+    origins = [get_current_span(context).get_span_context() for context in contexts]
     links = [Link(origin) for origin in origins if origin.is_valid]
     return _span(f"process {topic}", Context(), kind=SpanKind.CONSUMER, attributes=told, links=links)
 
@@ -127,8 +128,7 @@ def sending(topic: str) -> Iterator[list[tuple[str, bytes | None]]]:
         yield [(name, value.encode()) for name, value in headers.items()]
 
 
-@contextlib.contextmanager
-def answering(scope: Mapping[str, Any]) -> Iterator[dict[str, int]]:
+def answering(scope: Mapping[str, Any]) -> AbstractContextManager[dict[str, int]]:
     """A span of a request over HTTP; its parent is the span that the request's header traceparent names.
 
     It does not tell the path, which names users, but the route: `path_template` of the scope, when the block ends.
@@ -136,15 +136,17 @@ def answering(scope: Mapping[str, Any]) -> Iterator[dict[str, int]]:
     Args:
         scope: ASGI's.
 
-    Yields:
-        Where the block puts the `status` of the answer.
+    Returns:
+        The block's; it gives where the `status` of the answer is put.
     """
-    answered = dict[str, int]()
-    if _tracer is None or scope["path"] in _PROBES:
-        yield answered
-        return
+    return contextlib.nullcontext({}) if _tracer is None or scope["path"] in _PROBES else _answering(scope)
+
+
+@contextlib.contextmanager
+def _answering(scope: Mapping[str, Any]) -> Iterator[dict[str, int]]:
     from opentelemetry.trace import SpanKind
 
+    answered = dict[str, int]()
     method = scope["method"]
     context = _context([(name.decode("latin-1"), value) for name, value in scope["headers"]])
     with _span(method, context, kind=SpanKind.SERVER, attributes={"http.request.method": method}) as span:
