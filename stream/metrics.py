@@ -107,5 +107,5 @@ FEED_MEMORY = Gauge(
 RELEASE = Info("tastewave_release", "The release this worker is pinned to.", registry=REGISTRY)
 RELEASE_CREATED = Gauge(
     "tastewave_release_created_timestamp_seconds", "When the release that this worker is pinned to was built.",
-    registry=REGISTRY,
+    ("release",), registry=REGISTRY,
 )  # fmt: skip
