@@ -118,7 +118,7 @@ class Prometheus(Server):
         assert {job["job_name"] for job in config["scrape_configs"]} == self._targets.keys()
         for job in config["scrape_configs"]:
             job["static_configs"] = [{"targets": self._targets[job["job_name"]]}]
-        config["global"] = {"scrape_interval": "300ms", "scrape_timeout": "300ms", "evaluation_interval": "500ms"}
+        config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         shutil.copy(OBSERVABILITY / "alerts.yaml", self.folder)
         (self.folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         return [
