@@ -81,6 +81,14 @@ def test_alarms_and_dashboard_ask_for_metrics_that_there_are(file: str) -> None:
     assert named - recorded <= exported() | PARITY
 
 
+def test_the_scrape_configuration_is_that_of_the_network_of_the_compose_file() -> None:
+    jobs = yaml.safe_load((OBSERVABILITY / "prometheus.yaml").read_text())["scrape_configs"]
+    (targets,) = [job["static_configs"][0]["targets"] for job in jobs if job["job_name"] == "tastewave"]
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    ports = {name: [*of.get("expose", ()), *of.get("ports", ())] for name, of in services.items() if "build" in of}
+    assert set(targets) == {f"{name}:{port.rpartition(':')[2]}" for name, of in ports.items() for port in of}
+
+
 def test_production_has_every_metric() -> None:
     documented = re.findall(r"^\| `(tastewave_\w+)", (DEPLOY / "docs" / "production.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(exported() | PARITY)
