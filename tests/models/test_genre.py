@@ -356,3 +356,8 @@ def test_labels_of_another_number_than_the_classes_are_refused(tmp_path: Path):
     (tmp_path / "genre.npz").write_bytes(whole.to_bytes())
     again = GenreHead.load(tmp_path / "genre.npz")
     assert again.decide(windows_at((2.0, 0.0))) == whole.decide(windows_at((2.0, 0.0)))
+
+
+def test_a_head_tells_the_shares_of_its_training_tracks_unless_they_had_several_labels():
+    assert head(labels=np.repeat([0, 1], [9, 6])).shares() == {"folk": 0.6, "metal": 0.4, "ska": 0.0}
+    assert head(several=two_levels()).shares() == {}

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from models.errors import SettingsError
+from stream import metrics
 from stream.broker.app import Progress
 from stream.settings import load_settings
 from stream.worker.health import Health
@@ -220,6 +221,7 @@ async def test_the_pages_answer_on_loopback(health, clock) -> None:
                 assert answer.status == 503
                 assert json.loads(await answer.text()) == {"live": False, "reason": "no flow of records for 1000 s"}
             assert live(health, clock, 2000)
+            errors = metrics.SERVER_ERRORS.labels("kafka")._value.get()
             health.report_away(TimeoutError("gone"), server="kafka")
             async with client.get("/ready") as answer:
                 assert answer.status == 503
@@ -227,6 +229,7 @@ async def test_the_pages_answer_on_loopback(health, clock) -> None:
             async with client.get("/metrics") as answer:
                 text = await answer.text()
         assert 'tastewave_waiting{server="kafka"} 1.0' in text
+        assert f'tastewave_server_errors_total{{server="kafka"}} {errors + 1}' in text
         assert 'tastewave_release_info{release="abc",role="tracks"} 1.0' in text
     finally:
         await health.stop()
