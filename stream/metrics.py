@@ -53,6 +53,9 @@ LAG = Gauge(
     ("topic", "partition"),
     registry=REGISTRY,
 )
+STALLED = Gauge(
+    "tastewave_stalled_partitions", "Partitions with lag that have not moved for TASTEWAVE_STALL_S.", registry=REGISTRY
+)
 GUARD = Gauge(
     "tastewave_guard", "1 where a guard around the pool processes (rlimit, landlock, seccomp) holds, 0 where not.",
     ("guard",), registry=REGISTRY,

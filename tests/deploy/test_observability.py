@@ -17,7 +17,7 @@ RULES = [
 ]
 ALERTS = [rule for rule in RULES if "alert" in rule]
 NAME = re.compile(r"\btastewave_[a-z_0-9]+[a-z]\b")
-UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_info", "_records", "_tracks", "_users", "_streams")
+UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_info", "_records", "_tracks", "_users", "_streams", "_partitions")
 STATES = {"tastewave_guard", "tastewave_waiting", "tastewave_landlock_abi"}
 """What is 1 or 0, and a version."""
 PARITY = {f"tastewave_parity_{name}" for name in ("compared_users", "differing_users", "checked_timestamp_seconds")}

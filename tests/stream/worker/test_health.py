@@ -62,7 +62,9 @@ def test_a_worker_with_no_partition_is_ready(health, clock) -> None:
 def test_a_partition_with_lag_is_ready_while_it_moves_and_not_when_it_stands_still(health, clock) -> None:
     assert at(health, clock, 1000, 5, 50)
     assert at(health, clock, 1059, 5, 60)
+    assert metrics.STALLED._value.get() == 0
     assert not at(health, clock, 1061, 5, 70)
+    assert metrics.STALLED._value.get() == 1
     assert health.report()["partitions"] == {"uploads/0": {"next_offset": 5, "lag": 65}}
     assert at(health, clock, 1062, 6, 70)
 
