@@ -307,6 +307,13 @@ class GenreHead:
         rows = [np.concatenate([_feature(window, name) for name in self.inputs]) for window in windows]
         return np.stack(rows).astype(np.float64)
 
+    def shares(self) -> dict[str, float]:
+        """Share of each genre among the training tracks; empty of a head of several labels, which does not tell."""
+        if self.several:
+            return {}
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, (counts / len(self.labels)).tolist(), strict=True))
+
     def scores(self, features: Float) -> Scores:
         """What the head computes of windows (windows, columns).
 

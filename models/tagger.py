@@ -164,6 +164,11 @@ class Tagger:
         """Dimensions of the taste space of the release; None where it has none."""
         return self._configuration.embedding_dim
 
+    @property
+    def genre_shares(self) -> dict[str, float]:
+        """Share of each genre among the tracks that the genre head was trained on (GenreHead.shares)."""
+        return self._head.shares()
+
     def tag(self, source: Source, *, track_id: str | None = None, artist_id: str | None = None) -> Tagging:
         """Hear a track.
 

@@ -260,7 +260,12 @@ def contract_check(url: str | None, as_json: bool) -> None:
     help="How far back to read the listens on Kafka. About 20,000 are read in a second.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
-def parity(sample: int, minutes: int, as_json: bool) -> None:
+@click.option(
+    "--metrics-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the outcome as metrics too, for the textfile collector of Prometheus's node_exporter; ends in .prom.",
+)
+def parity(sample: int, minutes: int, as_json: bool, metrics_file: Path | None) -> None:
     """Check that users stand where the listens on Kafka put them.
 
     Some users are drawn from Redis. Their histories and embeddings in the release of TASTEWAVE_RELEASE are computed
@@ -271,11 +276,12 @@ def parity(sample: int, minutes: int, as_json: bool) -> None:
     Examples:
       tastewave parity
       tastewave parity --sample 100 --minutes 10 --json | jq .differing
+      tastewave parity --metrics-file /var/lib/node_exporter/tastewave.prom
     """
     from stream.commands.parity import check_parity
     from stream.settings import load_settings
 
-    if not check_parity(load_settings(), sample=sample, minutes=minutes, as_json=as_json):
+    if not check_parity(load_settings(), sample=sample, minutes=minutes, as_json=as_json, metrics_file=metrics_file):
         sys.exit(1)
 
 

@@ -1,4 +1,8 @@
-"""What /metrics tells (Prometheus). One registry, so that tests and commands see only what is ours."""
+"""What /metrics tells (Prometheus). One registry, so that tests and commands see only what is ours.
+
+A name is `tastewave_`, what is measured, and its base unit (seconds, bytes, ratio) or what is counted, in the plural;
+a counter ends in `_total`. A value of 1 or 0 is named by the state that 1 stands for.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,14 @@ LISTEN_TO_EMBEDDING_SECONDS = Histogram(
     "From a user's newest listen in a batch to the refreshed embedding in Redis and on Kafka.",
     registry=REGISTRY, buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
 )  # fmt: skip
+TRACKS_TAGGED = Counter(
+    "tastewave_tracks_tagged", "Uploads answered with a genre, by that genre.", ("release", "genre"), registry=REGISTRY
+)
+TRAINING_GENRES = Gauge(
+    "tastewave_training_genre_ratio",
+    "Share of a genre among the tracks that the genre head was trained on; of a head of one genre a track.",
+    ("release", "genre"), registry=REGISTRY,
+)  # fmt: skip
 USERS_REFRESHED = Counter(
     "tastewave_users_refreshed", "Users embedded anew, by what they were embedded from (history, global).",
     ("source",), registry=REGISTRY,
@@ -40,6 +52,9 @@ LAG = Gauge(
     "Records of a partition that are not answered yet.",
     ("topic", "partition"),
     registry=REGISTRY,
+)
+STALLED = Gauge(
+    "tastewave_stalled_partitions", "Partitions with lag that have not moved for TASTEWAVE_STALL_S.", registry=REGISTRY
 )
 GUARD = Gauge(
     "tastewave_guard", "1 where a guard around the pool processes (rlimit, landlock, seccomp) holds, 0 where not.",
@@ -57,6 +72,11 @@ POOL_RESTARTS = Counter("tastewave_pool_restarts", "Pool processes lost and repl
 WAITING = Gauge(
     "tastewave_waiting", "1 while the worker waits for a server that is away.", ("server",), registry=REGISTRY
 )
+SERVER_ERRORS = Counter(
+    "tastewave_server_errors",
+    "Errors that made a record wait or a check fail, by the server that is away. A check writes what an answer writes.",
+    ("server",), registry=REGISTRY,
+)  # fmt: skip
 REDIS_LOST_WRITES = Counter(
     "tastewave_redis_lost_writes", "How often Redis had lost acknowledged writes; see the runbook on rewinding.",
     registry=REGISTRY,
@@ -88,3 +108,7 @@ FEED_MEMORY = Gauge(
     "tastewave_feed_memory_bytes", "Memory of what the HTTP API holds to be searched.", registry=REGISTRY
 )
 RELEASE = Info("tastewave_release", "The release this worker is pinned to.", registry=REGISTRY)
+RELEASE_CREATED = Gauge(
+    "tastewave_release_created_timestamp_seconds", "When the release that this worker is pinned to was built.",
+    ("release",), registry=REGISTRY,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every setting of the workers and commands, in sections, and the only place that reads the environment (TASTEWAVE_*).
+"""Every setting of the workers and commands, in sections, and the only place that reads the environment.
 
     settings = load_settings()                   # from the environment
     settings.kafka.brokers                       # TASTEWAVE_KAFKA_BROKERS
@@ -395,6 +395,40 @@ class ServeSettings(Section):
         return _redacted(text, {self.token.get_secret_value()} if self.token else ())
 
 
+class TraceSettings(Section):
+    """Spans of OpenTelemetry, by the variables that all programs share which export some. Its SDK reads others itself.
+
+    Unlike the other sections' values, a strange one ends no command: such variables are often set for whole machines.
+    """
+
+    sdk_disabled: str = Field("", validation_alias="OTEL_SDK_DISABLED", description="true to export nothing")
+    exporter: str = Field(
+        "",
+        validation_alias="OTEL_TRACES_EXPORTER",
+        description="otlp to export spans, none or another name not to; when empty, they are exported where an "
+        "endpoint is given",
+    )
+    endpoint: str = Field(
+        "",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="address of the collector, such as http://127.0.0.1:4318: OTLP over HTTP, as protobuf",
+    )
+    traces_endpoint: str = Field(
+        "",
+        validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        description="the same for spans alone, as a whole URL: http://127.0.0.1:4318/v1/traces",
+    )
+
+    @property
+    def exported(self) -> bool:
+        """Whether spans are."""
+        if self.sdk_disabled.strip().lower() == "true":
+            return False
+        if self.exporter:
+            return "otlp" in _split(self.exporter)
+        return bool(self.endpoint or self.traces_endpoint)
+
+
 class TopicSettings(Section):
     """The topics: their names, and how `tastewave topics create` makes them."""
 
@@ -436,6 +470,7 @@ class Settings:
     users: UserSettings
     serve: ServeSettings
     topics: TopicSettings
+    traces: TraceSettings
 
     def redacted(self, text: str) -> str:
         """A text from elsewhere with *** in place of each password of these settings."""

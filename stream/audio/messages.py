@@ -32,10 +32,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         guards: for each guard of stream.audio.sandbox, whether it holds.
         dim: of taste space; None where the release has none.
+        genre_shares: of each genre among the tracks that the genre head was trained on (GenreHead.shares).
     """
 
     guards: dict[str, bool]
     dim: int | None = None
+    genre_shares: dict[str, float] = {}
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

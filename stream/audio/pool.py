@@ -57,6 +57,7 @@ class _Process:
     def __init__(self, release: str, max_duration_s: float, memory_bytes: int) -> None:
         self.guards: dict[str, bool] = {}
         self._dim: int | None = None
+        self.genre_shares: dict[str, float] = {}
         self._asked = False
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
@@ -85,7 +86,7 @@ class _Process:
             raise _error(message)
         if isinstance(message, Tagging):
             raise _Died("it sent an answer before it got a file")
-        self.guards, self._dim = message.guards, message.dim
+        self.guards, self._dim, self.genre_shares = message.guards, message.dim, message.genre_shares
 
     async def hear(self, file: IO[bytes], request: Request) -> Tagging:
         """Send it a file and what else is known of its track, and wait for the answer.
@@ -223,6 +224,11 @@ class TaggerPool:
         except _Died as error:
             raise PoolUnusable(f"a pool process ended while it loaded the release ({error}); see the log") from None
         return {name: all(process.guards[name] for process in self._processes) for name in sandbox.GUARDS}
+
+    @property
+    def genre_shares(self) -> dict[str, float]:
+        """Share of each genre among the tracks that the genre head was trained on, once the pool is `ready`."""
+        return next(iter(self._processes)).genre_shares
 
     async def tag(self, file: IO[bytes], *, track_id: str | None = None, artist_id: str | None = None) -> Tagging:
         """Hear an open file, from its start, in a pool process that is `ready`.

@@ -58,7 +58,7 @@ class PoolProcess:
             self._send(_refused(error))
             return
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print warnings about a file there
-        self._send(Ready(sandbox.enter(memory_bytes=memory_bytes), tagger.dim))
+        self._send(Ready(sandbox.enter(memory_bytes=memory_bytes), tagger.dim, tagger.genre_shares))
         while request := self._receive():
             self._send(_hear(tagger, *request))
 

@@ -18,6 +18,7 @@ import structlog
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
+from stream import traces
 from stream.broker.batch import Batch
 from stream.broker.handlers import BatchHandler, Handler, LeftAlone, RecordHandler
 
@@ -283,7 +284,8 @@ class RecordsInHand(InHand):
                 # The record before comes again after the restart. It would find the answer to this later one, and
                 # count as answered: its failure would get no dead letter.
                 raise LeftAlone
-        await self._until_done(piece)
+        with traces.processing(piece.records[0]):
+            await self._until_done(piece)
 
     async def _handle(self, records: Sequence[ConsumerRecord]) -> None:
         await self._handler.handle(records[0])
@@ -357,7 +359,11 @@ class BatchesInHand(InHand):
                 self._worked -= tps
                 self._start_pieces()
 
-            self._start(self._until_done(Piece(parts))).add_done_callback(ended)
+            self._start(self._work(Piece(parts))).add_done_callback(ended)
+
+    async def _work(self, piece: Piece) -> None:
+        with traces.processing_batch(piece.records):
+            await self._until_done(piece)
 
     def _take(self) -> list[Part]:
         """The batches that have waited longest, as many as fit into a piece, of partitions that are not worked on."""

@@ -14,6 +14,7 @@ from faust.types.transports import ProducerT
 from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED
 from models.errors import TastewaveError
 from models.events import TrackFeatures, TrackTagged, encode_event
+from stream import traces
 from stream.broker.dead_letters import dead_letter
 from stream.broker.producer import BatchProducer
 from stream.settings import TopicSettings
@@ -97,7 +98,9 @@ class Publisher:
 
     async def tagged(self, answer: TrackTagged) -> None:
         """An answer, as Redis holds it."""
-        await self.send(TRACKS_TAGGED, f"{answer.release}:{answer.track_id}".encode(), encode_event(answer))
+        key = f"{answer.release}:{answer.track_id}".encode()
+        with traces.sending(self._topics.named(TRACKS_TAGGED)) as headers:
+            await self.send(TRACKS_TAGGED, key, encode_event(answer), headers)
 
     async def features(self, features: TrackFeatures) -> None:
         """The features of a track, for genre heads to come."""

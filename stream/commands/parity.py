@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -21,10 +22,11 @@ import numpy as np
 import redis.exceptions
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.structs import TopicPartition
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 from rich.table import Column
 
 from models.contract import LISTENS, forgotten_user_key, user_key
-from models.errors import EventError, TastewaveError
+from models.errors import EventError, SettingsError, TastewaveError
 from models.events import Listen, UserEmbedded, decode_event
 from models.history import (
     NewestEvents,
@@ -125,7 +127,9 @@ class _Stretch(NamedTuple):
     complete_ms: int
 
 
-def check_parity(settings: Settings, *, sample: int, minutes: int, as_json: bool = False) -> bool:
+def check_parity(
+    settings: Settings, *, sample: int, minutes: int, as_json: bool = False, metrics_file: Path | None = None
+) -> bool:
     """Compare users with the listens on Kafka, print what differs, and return whether nothing does.
 
     Args:
@@ -133,9 +137,11 @@ def check_parity(settings: Settings, *, sample: int, minutes: int, as_json: bool
         sample: how many users are drawn.
         minutes: how far back the topic is read, by Kafka's time. What Redis holds from before is taken as it is.
         as_json: print one JSON line.
+        metrics_file: where the outcome is written as metrics too, all at once.
 
     Raises:
         ParityUnknown: no worker of the release has answered a listen, or Redis holds no user of the release.
+        SettingsError: the file cannot be written.
         KafkaUnusable, RedisUnusable: one of them is away.
         ReleaseError: the release cannot be read, or has no user tower.
     """
@@ -166,6 +172,8 @@ def check_parity(settings: Settings, *, sample: int, minutes: int, as_json: bool
         differences=tuple(still[:_TOLD]),
     )
     _print(report, as_json=as_json)
+    if metrics_file:
+        _write_metrics(report, metrics_file)
     return not still
 
 
@@ -351,3 +359,20 @@ def _print(report: Report, *, as_json: bool) -> None:
         f"{report.differing:,} of {report.compared:,} users differ from the listens on Kafka (release {report.release})"
         + (f"; {waiting:,} more had listens meanwhile and were not compared." if waiting else ".")
     )
+
+
+def _write_metrics(report: Report, file: Path) -> None:
+    """Write them in a registry of their own: this process has no /metrics."""
+    registry = CollectorRegistry()
+    for name, help_, value in (
+        ("compared_users", "Users that the last comparison judged.", report.compared),
+        ("differing_users", "Those of them who do not stand where their listens put them.", report.differing),
+        ("checked_timestamp_seconds", "When the last comparison ended.", time.time()),
+    ):
+        Gauge(f"tastewave_parity_{name}", help_, ("release",), registry=registry).labels(report.release).set(value)
+    try:
+        write_to_textfile(str(file), registry)
+    except OSError as error:
+        raise SettingsError(
+            f"{file} cannot be written ({error.strerror}); give --metrics-file a file in a folder that exists"
+        ) from error

@@ -11,6 +11,7 @@ import uvicorn
 import uvloop
 
 from models.errors import SettingsError
+from stream import traces
 from stream.logs import configure_logs
 from stream.reader.reader import AnswerReader
 from stream.serve.connection import connection_of
@@ -34,7 +35,10 @@ def run_server(settings: Settings) -> None:
     """
     _check_token(settings)
     configure_logs(settings)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        traces.exported(settings.traces, service="tastewave-serve"),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_serve(settings))
 
 

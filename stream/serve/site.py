@@ -24,7 +24,7 @@ from litestar.openapi.spec import (
 
 from models.contract import CONTRACT
 from models.events import MAX_ID_BYTES
-from stream import metrics
+from stream import metrics, traces
 from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.answers import Format
 from stream.serve.documentation import documentation_route
@@ -141,12 +141,13 @@ class Site:
         async def answer(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = span["status"] = message["status"]
                 message["headers"] = _dressed(message["headers"])
             await send(message)
 
         try:
-            await self.litestar(scope, receive, answer)
+            with traces.answering(scope) as span:
+                await self.litestar(scope, receive, answer)
         finally:
             what = (scope["method"], scope.get("path_template") or "none", status)
             timed = self._timed.get(what) or self._timed.setdefault(what, _timed(*what))

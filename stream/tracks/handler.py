@@ -13,7 +13,7 @@ from aiokafka.structs import ConsumerRecord
 
 from models.errors import AudioError, EventError, FetchError, ProcessingError, TastewaveError
 from models.events import TrackFeatures, TrackTagged, TrackUploaded, decode_event, refuse_future
-from stream import metrics
+from stream import metrics, traces
 from stream.audio.breaker import HostAway
 from stream.audio.machine import lacking
 from stream.audio.pool import PoolUnusable, TaggerPool
@@ -123,6 +123,7 @@ class TrackHandler:
         except EventError as error:
             await self._publisher.dead_letter(record, error)
             metrics.EVENTS.labels(AGENT, "refused", error.reason).inc()
+            traces.failed(error.reason)
             return
         if not await self._is_taken_back(event):
             await self._settle(record, event)
@@ -170,7 +171,8 @@ class TrackHandler:
             fetched = await self._fetcher.fetch(event.uri)
         with fetched:
             started = time.monotonic()
-            heard = await self._pool.tag(fetched.file, track_id=event.track_id, artist_id=event.artist_id)
+            with traces.stage("hear"):
+                heard = await self._pool.tag(fetched.file, track_id=event.track_id, artist_id=event.artist_id)
             took_s = time.monotonic() - started
         for stage, took_ms in heard.timings_ms.items():
             metrics.STAGE_SECONDS.labels(stage).observe(took_ms / 1000)
@@ -206,6 +208,8 @@ class TrackHandler:
             log.warning("track.damaged", track_id=event.track_id, lost_s=round(heard.lost_s, 3))
         metrics.EVENT_TO_CACHE_SECONDS.observe(max(0, answer.tagged_at - event.uploaded_at) / 1000)
         metrics.EVENTS.labels(AGENT, heard.status, "").inc()
+        if heard.genre is not None:
+            metrics.TRACKS_TAGGED.labels(self._release, heard.genre).inc()
 
     async def _publish_features(self, event: TrackUploaded, heard: Tagging, content_hash: str) -> None:
         """Publish what was heard unless the topic holds it already, and note that this was done for the event."""
@@ -256,6 +260,7 @@ class TrackHandler:
             await self._publish(await self._store.put(answer))
         await self._publisher.dead_letter(record, error, attempts=attempts)
         metrics.EVENTS.labels(AGENT, "failed", error.reason).inc()
+        traces.failed(error.reason)
         log.warning("track.failed", track_id=event.track_id, reason=error.reason, error=str(error))
 
     async def _publish(self, answer: TrackTagged) -> None:
@@ -312,5 +317,6 @@ def _place(of: TrackUploaded | TrackTagged) -> tuple[int, str]:
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
     started = time.monotonic()
-    yield
+    with traces.stage(name):
+        yield
     metrics.STAGE_SECONDS.labels(name).observe(time.monotonic() - started)

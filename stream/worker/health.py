@@ -73,6 +73,8 @@ class Health:
         self._runner: web.AppRunner | None = None
         self._waiting: Callable[[], Iterable[BaseException]] = tuple
         metrics.RELEASE.info({"release": release, "role": role})
+        for server in ("redis", "kafka"):
+            metrics.SERVER_ERRORS.labels(server)  # from 0 on, or Prometheus would not see the first error
 
     def report_away(self, error: BaseException, *, server: str | None = None) -> None:
         """Note that a server is away: the one that the error names, unless `server` does. Logged when it is new."""
@@ -83,6 +85,7 @@ class Health:
         self._problems[server] = reason
         self._away_at = self._monotonic()
         metrics.WAITING.labels(server).set(1)
+        metrics.SERVER_ERRORS.labels(server).inc()
 
     def report_back(self, server: str) -> None:
         """Note that a server has answered a check. It counts as back once no record waits for it any more."""
@@ -158,6 +161,11 @@ class Health:
             if before is None or before[0] != next_offset or next_offset >= end_offset:
                 self._moved[tp] = (next_offset, now)
         self._progress = progress
+        metrics.STALLED.set(len(self._stalled(now)))
+
+    def _stalled(self, now: float) -> dict[TP, tuple[int, float]]:
+        """The partitions that have stood still for too long, each with its offset and since when."""
+        return {tp: moved for tp, moved in self._moved.items() if now - moved[1] > self._settings.stall_s}
 
     def report(self) -> dict[str, Any]:
         """What /ready answers; ready is true when there is no problem."""
@@ -167,9 +175,8 @@ class Health:
             problems["worker"] = f"no check for {now - self._checked_at:.0f} s"
         elif self._no_flow_since is not None and now - self._no_flow_since > _REBALANCE_S:
             problems["worker"] = f"no partitions are read for {now - self._no_flow_since:.0f} s"
-        for tp, (offset, since) in self._moved.items():
-            if now - since > self._settings.stall_s:
-                problems[f"{tp.topic}/{tp.partition}"] = f"no progress at offset {offset} for {now - since:.0f} s"
+        for tp, (offset, since) in self._stalled(now).items():
+            problems[f"{tp.topic}/{tp.partition}"] = f"no progress at offset {offset} for {now - since:.0f} s"
         return {
             "ready": not problems,
             "role": self._role,

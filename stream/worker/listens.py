@@ -11,6 +11,7 @@ from typing import Any
 
 from models.contract import DEAD_LETTER, LISTENS, USERS_EMBEDDED
 from models.release import Release, load_release
+from stream import traces
 from stream.broker.app import BatchApp
 from stream.broker.publish import Publisher
 from stream.listens.agent import listens_agent, usable_tower
@@ -44,7 +45,8 @@ def run_listens_worker(settings: Settings) -> None:
     role = ListensRole(settings, release)
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLD)
-    asyncio.run(serve(settings, release, role))
+    with traces.exported(settings.traces, service="tastewave-listens"):
+        asyncio.run(serve(settings, release, role))
 
 
 def _give_memory_back() -> None:

@@ -103,6 +103,8 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         RedisUnusable: Redis refuses this client for good.
         SettingsError: the health port is taken, the Redis URL cannot be read, or TLS cannot be set up.
     """
+    created = datetime.datetime.fromisoformat(release.manifest.created)
+    metrics.RELEASE_CREATED.labels(release.release_id).set(created.timestamp())
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -15,7 +15,7 @@ import structlog
 
 from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.release import Release, load_release
-from stream import metrics
+from stream import metrics, traces
 from stream.audio import sandbox
 from stream.audio.cpus import usable_cpus
 from stream.audio.machine import try_disk
@@ -57,7 +57,8 @@ def run_tracks_worker(settings: Settings) -> None:
         pool.launch()
         from stream.worker.service import serve
 
-        asyncio.run(serve(settings, release, TracksRole(settings, release, pool)))
+        with traces.exported(settings.traces, service="tastewave-tracks"):
+            asyncio.run(serve(settings, release, TracksRole(settings, release, pool)))
     finally:
         pool.stop()
 
@@ -78,10 +79,15 @@ class TracksRole:
     async def load(self) -> None:
         """Return when the pool is ready. Raises what TaggerPool.ready raises."""
         metrics.LANDLOCK_ABI.set(sandbox.landlock_abi())
+        release = self._release.release_id
         for guard, holds in (await self._pool.ready()).items():
             metrics.GUARD.labels(guard).set(holds)
             if not holds:
                 log.warning("guard.off", guard=guard, advice="files are decoded with one guard less; see the runbook")
+        for genre, share in self._pool.genre_shares.items():
+            metrics.TRAINING_GENRES.labels(release, genre).set(share)
+        for genre in self._release.configuration.genres:
+            metrics.TRACKS_TAGGED.labels(release, genre)  # from 0 on, or Prometheus would not see the first of a genre
 
     @contextlib.asynccontextmanager
     async def consume(self, app: BatchApp, redis: Any) -> AsyncIterator[Mapping[str, Check]]:

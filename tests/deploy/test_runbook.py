@@ -1,4 +1,4 @@
-"""The runbook knows every dead-letter reason, every guard and only metrics that there are."""
+"""The runbook knows every dead-letter reason, every guard, every alarm, and only metrics that there are."""
 
 import re
 from pathlib import Path
@@ -41,4 +41,4 @@ def test_every_alarm_leads_to_a_section(anchor: str) -> None:
 
 def test_the_sections_are_numbered_one_after_the_other() -> None:
     numbers = [int(number) for number in re.findall(r"^### (\d+)\. ", RUNBOOK, re.MULTILINE)]
-    assert numbers == list(range(1, 13))
+    assert numbers == list(range(1, 18))

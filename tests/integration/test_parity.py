@@ -113,8 +113,11 @@ def test_users_stand_where_their_listens_put_them_and_whoever_does_not_is_told(
     assert (told["u3"]["missing"], told["u3"]["extra"]) == (0, 0)
     assert told["u3"]["cosine"] < 0.99
     assert told["u4"]["missing"] == 1
-    shown = platform.try_to_run("parity")
+    shown = platform.try_to_run("parity", "--metrics-file", str(tmp_path / "parity.prom"))
     assert shown.returncode == 1
+    written = (tmp_path / "parity.prom").read_text()
+    assert f'\ntastewave_parity_compared_users{{release="{platform.release}"}} 40.0\n' in written
+    assert f'\ntastewave_parity_differing_users{{release="{platform.release}"}} 4.0\n' in written
     assert "4 of 40 users differ from the listens on Kafka" in shown.stdout
 
 

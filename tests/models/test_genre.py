@@ -403,3 +403,8 @@ def test_in_float32_the_shipped_head_says_the_same_to_a_ten_thousandth():
     np.testing.assert_allclose(quick.decisions, exact.decisions, atol=1e-4)
     np.testing.assert_allclose(quick.distances, exact.distances, atol=1e-3)
     assert (quick.votes == exact.votes).all(axis=1).mean() > 0.99
+
+
+def test_a_head_tells_the_shares_of_its_training_tracks_unless_they_had_several_labels():
+    assert head(labels=np.repeat([0, 1], [9, 6])).shares() == {"folk": 0.6, "metal": 0.4, "ska": 0.0}
+    assert head(several=two_levels()).shares() == {}

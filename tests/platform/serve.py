@@ -52,15 +52,23 @@ class Api(Server):
 
     def get(self, path: str, *, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and document of an answer, to a POST where there is a body; 0 where nobody answers."""
+        status, text = self._get(path, body, headers)
+        return status, json.loads(text) if status else None
+
+    def text(self, path: str) -> str:
+        """The text of an answer."""
+        return self._get(path, None, {})[1]
+
+    def _get(self, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, str]:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, dict(headers))
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                return answer.status, json.loads(answer.read())
+                return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
+            return error.code, error.read().decode()
         except OSError:
-            return 0, None
+            return 0, ""
 
 
 class Publisher:

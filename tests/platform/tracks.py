@@ -92,16 +92,20 @@ class Platform:
 
     def health(self, path: str, number: int = 0) -> tuple[int, str]:
         """Status and text of a page of a worker's health server; 0 where it does not answer."""
-        for line in self.worker_log(number).splitlines():
-            if "worker.starting" in line:
-                try:
-                    with urllib.request.urlopen(f"http://{json.loads(line)['health']}{path}", timeout=5) as answer:
-                        return answer.status, answer.read().decode()
-                except urllib.error.HTTPError as error:
-                    return error.code, error.read().decode()
-                except OSError:
-                    break
+        if address := self.health_address(number):
+            try:
+                with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read().decode()
+            except OSError:
+                pass
         return 0, ""
+
+    def health_address(self, number: int = 0) -> str:
+        """Host and port of a worker's health server; empty before it has one."""
+        lines = (line for line in self.worker_log(number).splitlines() if "worker.starting" in line)
+        return next((json.loads(line)["health"] for line in lines), "")
 
     def until_ready(self, number: int = 0) -> None:
         until(lambda: self.health("/ready", number)[0] == 200)

@@ -35,6 +35,8 @@ def test_the_main_process_of_a_worker_has_neither_network_nor_decoders() -> None
         "import stream.tracks.handler, stream.audio.fetch, stream.store.tracks"
     )
     assert {"faust", "aiohttp", "redis"} <= modules
+    exporting = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "google.protobuf")  # imported where spans are
+    assert not [name for name in modules if name.startswith(exporting)]
     assert modules.isdisjoint({"onnxruntime", "av", "scipy", "soundfile", "numpy"})
     assert "kafka" not in modules  # the client of commands: a fifth of a second and 160 modules
 

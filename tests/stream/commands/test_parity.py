@@ -1,12 +1,15 @@
 """What the listens on Kafka say of a user, where Kafka no longer holds all of them."""
 
+from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from kafka.structs import TopicPartition
 
+from models.errors import SettingsError
 from models.events import Listen, UserEmbedded, encode_event
 from models.history import StoredHistory, feedback_member, feedback_score, history_member
-from stream.commands.parity import Difference, Held, _Expected, _Stretch
+from stream.commands.parity import Difference, Held, Report, _Expected, _Stretch, _write_metrics
 from stream.settings import load_settings
 from stream.store.histories import UserState
 
@@ -87,3 +90,9 @@ def test_a_difference_is_a_member_a_count_or_an_angle() -> None:
         fields = {name: getattr(same, name) for name in Difference.__struct_fields__} | changed
         assert Difference(**fields).is_one
     assert not Difference(user_id="u", missing=0, extra=0, cosine=None, listens=3, expected=3).is_one
+
+
+def test_metrics_that_cannot_be_written_are_told_with_what_to_do(tmp_path: Path) -> None:
+    report = Report(release="r", sampled=1, compared=1, differing=0, differences=())
+    with pytest.raises(SettingsError, match=r"cannot be written \(No such file or directory\); give --metrics-file"):
+        _write_metrics(report, tmp_path / "none" / "parity.prom")

@@ -11,6 +11,7 @@ import pytest
 from models.errors import NotFound
 from models.events import TrackTagged, TrackUploaded, WindowFeatures, encode_event
 from models.tagging import Tagging
+from stream import metrics
 from stream.audio.intake import Fetched
 from stream.store.tracks import PublishedFeatures
 from stream.tracks.handler import TrackHandler
@@ -252,3 +253,21 @@ async def test_an_upload_later_than_the_time_up_to_which_its_track_is_forgotten_
     answered = Servers(answer(later_ms=7), mark(7, "front-1:abc"))
     answered.marked_at = UPLOADED_AT
     assert await handled(answered) == ["drop", "publish answer of 7"]
+
+
+async def test_an_answer_is_counted_by_its_genre_and_one_without_is_not() -> None:
+    def counted() -> float:
+        return (
+            metrics.REGISTRY.get_sample_value("tastewave_tracks_tagged_total", {"release": "r", "genre": "jazz"}) or 0
+        )
+
+    before = counted()
+    await handled(Servers())
+    assert counted() == before + 1
+
+    class Abstaining(Servers):
+        async def tag(self, file, **known) -> Tagging:
+            return msgspec.structs.replace(await super().tag(file, **known), status="abstained", genre=None)
+
+    await handled(Abstaining())
+    assert counted() == before + 1

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from models.errors import SettingsError
+from stream import metrics
 from stream.broker.app import Progress
 from stream.settings import load_settings
 from stream.worker.health import Health
@@ -61,7 +62,9 @@ def test_a_worker_with_no_partition_is_ready(health, clock) -> None:
 def test_a_partition_with_lag_is_ready_while_it_moves_and_not_when_it_stands_still(health, clock) -> None:
     assert at(health, clock, 1000, 5, 50)
     assert at(health, clock, 1059, 5, 60)
+    assert metrics.STALLED._value.get() == 0
     assert not at(health, clock, 1061, 5, 70)
+    assert metrics.STALLED._value.get() == 1
     assert health.report()["partitions"] == {"uploads/0": {"next_offset": 5, "lag": 65}}
     assert at(health, clock, 1062, 6, 70)
 
@@ -220,6 +223,7 @@ async def test_the_pages_answer_on_loopback(health, clock) -> None:
                 assert answer.status == 503
                 assert json.loads(await answer.text()) == {"live": False, "reason": "no flow of records for 1000 s"}
             assert live(health, clock, 2000)
+            errors = metrics.SERVER_ERRORS.labels("kafka")._value.get()
             health.report_away(TimeoutError("gone"), server="kafka")
             async with client.get("/ready") as answer:
                 assert answer.status == 503
@@ -227,6 +231,7 @@ async def test_the_pages_answer_on_loopback(health, clock) -> None:
             async with client.get("/metrics") as answer:
                 text = await answer.text()
         assert 'tastewave_waiting{server="kafka"} 1.0' in text
+        assert f'tastewave_server_errors_total{{server="kafka"}} {errors + 1}' in text
         assert 'tastewave_release_info{release="abc",role="tracks"} 1.0' in text
     finally:
         await health.stop()
