@@ -115,7 +115,12 @@ JOBS = (
         settings="offline.users.settings:EmbedUsers",
         run="offline.users.embed:run",
         arguments=(Argument("log", "LOG"), Argument("moments", "MOMENTS"), Argument("out", "OUT_FILE")),
-        options=(Option("--release"), Option("--forgotten")),
+        options=(
+            Option("--release"),
+            Option("--forgotten"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+        ),
         short="Embed users as of moments, from a log.",
         help="""Write to OUT_FILE where users stood in taste space at MOMENTS, by their listens of LOG up to then.
 
@@ -124,7 +129,8 @@ JOBS = (
 
         MOMENTS is Parquet with the columns user_id and at (milliseconds, UTC, or a timestamp). OUT_FILE is Parquet with
         a row for each of them, in the order of users and times: user_id, at, embedding (float32), source (history, or
-        global where no listen counted by then) and listens. Set history and feedback to what the workers keep.
+        global where no listen counted by then) and listens. Set history and feedback to what the workers keep. A run
+        that was stopped goes on when the command is run again.
 
         \b
         Examples:

@@ -16,7 +16,8 @@ from models.user_tower import load_user_tower
 from offline.cli import cli
 from offline.interactions import log as interaction_log
 from offline.users import embed
-from offline.users.embed import load_tower, run
+from offline.users.embed import run
+from offline.users.moments import load_tower
 from offline.users.settings import EmbedUsers
 from tests.conftest import TowerOf
 from tests.offline.interactions.random_listens import NOON, write_forgotten, write_log
