@@ -90,7 +90,12 @@ JOBS = (
         settings="offline.user_tower.settings:TowerTraining",
         run="offline.user_tower.train:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--split"), Option("--held-out", shown="FILE")),
+        options=(
+            Option("--split"),
+            Option("--held-out", shown="FILE"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+        ),
         short="Train a user tower on a log of listens.",
         help="""Train a user tower on LOG: it takes the newest listens of a person and gives a place in taste space.
 
@@ -212,7 +217,11 @@ JOBS = (
         settings="offline.evaluation.settings:Evaluate",
         run="offline.cli:evaluate",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--tower", "towers", "DIR", FOLDER_THAT_IS), Option("--split")),
+        options=(
+            Option("--tower", "towers", "DIR", FOLDER_THAT_IS),
+            Option("--split"),
+            Option("--held-out", shown="FILE"),
+        ),
         short="Judge user towers on held-back listens.",
         help="""Judge user towers on what was held back of LOG, against floors: simple methods that are hard to beat.
 
@@ -234,7 +243,7 @@ JOBS = (
         settings="offline.user_tower.settings:Ladder",
         run="offline.user_tower.ladder:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--split"),),
+        options=(Option("--split"), Option("--processes"), Option("--ray", shown="ADDRESS")),
         short="Measure what the form of towers costs.",
         help="""Measure on LOG what a tower of the contract's form loses against less restricted ones.
 

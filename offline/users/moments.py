@@ -1,15 +1,15 @@
 """The moments of users, laid out in files, so that any process can embed a range of them.
 
-    given = lay_out(Path("users.partial/given"), rows, moments)
-    work = Embedding(given=str(given.folder), release="towers/mean", history=64, feedback=256)
-    work(range(0, 8192))  # the first moments, in the order of users and times
+given = lay_out(Path("users.partial/given"), rows, moments)
+work = Embedding(given=str(given.folder), release="towers/mean", history=64, feedback=256)
+work(range(0, 8192))  # the first moments, in the order of users and times
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,7 +92,7 @@ class Embedding:
         tower, users, tracks = _loaded(self.given, self.release)
         moments = np.array(_mapped(self.given, _MOMENTS, MOMENT)[shard.start : shard.stop])
         offsets = _mapped(self.given, _OFFSETS, np.dtype("<i8"))
-        first, last = offsets[moments["user"][0]], offsets[moments["user"][-1] + 1]
+        first, last = int(offsets[moments["user"][0]]), int(offsets[moments["user"][-1] + 1])
         rows = np.array(_mapped(self.given, _ROWS, ROW)[first:last])
         stored = list(stored_as_of(rows, moments, tracks, history=self.history, feedback=self.feedback))
         refreshed, dim = refresh(tower, stored), tower.manifest.dim
@@ -156,6 +156,6 @@ def _loaded(given: str, release: str | None) -> tuple[UserTower, pl.Series, pl.S
     return load_tower(release), users, tracks
 
 
-def _mapped(given: str, name: str, kind: np.dtype[Any]) -> Sequence[Any] | NDArray[Any]:
+def _mapped(given: str, name: str, kind: np.dtype[Any]) -> NDArray[Any]:
     path = Path(given, name)
     return np.memmap(path, kind, mode="r") if path.stat().st_size else np.empty(0, kind)

@@ -1,9 +1,9 @@
 """`make bench`: a line per figure, and build/bench.json. Ratios come from one run; no figure here is a test.
 
-python tests/benchmarks/bench.py            # everything but listens-memory
+python tests/benchmarks/bench.py            # everything but listens-memory and encoder-losses
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
-                                            # listens, listens-table, users, encoder, encoder-training or
-                                            # listens-memory (13 million)
+                                            # listens, listens-table, users, encoder, encoder-training,
+                                            # encoder-losses or listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 import encoder
+import encoder_losses
 import listens_memory
 import listens_path
 import tracks_path
@@ -93,7 +94,8 @@ def tag(folder: Path) -> Figures:
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
 PARTS |= tracks_path.PARTS | listens_path.PARTS | listens_memory.PARTS | users_store.PARTS | encoder.PARTS
-LONG = {"listens-memory"}
+PARTS |= encoder_losses.PARTS
+LONG = {"listens-memory", "encoder-losses"}
 
 
 @click.command(help=__doc__)
