@@ -156,7 +156,7 @@ def _platform(folder: Path) -> dict[str, Any]:
 
 
 def write_store(
-    store: Path, names: list[str], artists: list[str], log_mels: Any, mel: Any, *, window_s: float = 30.0
+    store: Path, names: list[str], artists: list[str], log_mels: Any, mel: Any, *, window_s: int = 30
 ) -> Path:
     """A feature store of log-mels (tracks, frames, mels), a window each."""
     import numpy as np

@@ -74,7 +74,7 @@ def _platform(folder: Path) -> dict[str, Any]:
     heard = np.column_stack([traits, rng.normal(size=(_TRACKS, 4))])
     smooth = np.array([np.convolve(row, np.ones(5) / 5, "same") for row in rng.normal(size=(heard.shape[1], 24))])
     log_mels = -40 + 6 * (heard @ smooth)[:, None] + 8 * rng.normal(size=(_TRACKS, 94, 24))
-    store = write_store(folder / "store", names, [f"a{a}" for a in artists], log_mels, mel, window_s=3.0)
+    store = write_store(folder / "store", names, [f"a{a}" for a in artists], log_mels, mel, window_s=3)
     log = folder / "log.parquet"
     _listens(rng, traits, names).write_parquet(log)
     run(HoldOut(store=str(store), out=str(folder / "held-out.csv"), share=0.15))
