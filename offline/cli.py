@@ -155,7 +155,12 @@ JOBS = (
         settings="offline.user_tower.settings:TowerTraining",
         run="offline.user_tower.train:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--split"), Option("--held-out", shown="FILE")),
+        options=(
+            Option("--split"),
+            Option("--held-out", shown="FILE"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+        ),
         short="Train a user tower on a log of listens.",
         help="""Train a user tower on LOG: it takes the newest listens of a person and gives a place in taste space.
 
@@ -180,7 +185,12 @@ JOBS = (
         settings="offline.users.settings:EmbedUsers",
         run="offline.users.embed:run",
         arguments=(Argument("log", "LOG"), Argument("moments", "MOMENTS"), Argument("out", "OUT_FILE")),
-        options=(Option("--release"), Option("--forgotten")),
+        options=(
+            Option("--release"),
+            Option("--forgotten"),
+            Option("--processes"),
+            Option("--ray", shown="ADDRESS"),
+        ),
         short="Embed users as of moments, from a log.",
         help="""Write to OUT_FILE where users stood in taste space at MOMENTS, by their listens of LOG up to then.
 
@@ -189,7 +199,8 @@ JOBS = (
 
         MOMENTS is Parquet with the columns user_id and at (milliseconds, UTC, or a timestamp). OUT_FILE is Parquet with
         a row for each of them, in the order of users and times: user_id, at, embedding (float32), source (history, or
-        global where no listen counted by then) and listens. Set history and feedback to what the workers keep.
+        global where no listen counted by then) and listens. Set history and feedback to what the workers keep. A run
+        that was stopped goes on when the command is run again.
 
         \b
         Examples:
@@ -271,7 +282,11 @@ JOBS = (
         settings="offline.evaluation.settings:Evaluate",
         run="offline.cli:evaluate",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--tower", "towers", "DIR", FOLDER_THAT_IS), Option("--split")),
+        options=(
+            Option("--tower", "towers", "DIR", FOLDER_THAT_IS),
+            Option("--split"),
+            Option("--held-out", shown="FILE"),
+        ),
         short="Judge user towers on held-back listens.",
         help="""Judge user towers on what was held back of LOG, against floors: simple methods that are hard to beat.
 
@@ -293,7 +308,7 @@ JOBS = (
         settings="offline.user_tower.settings:Ladder",
         run="offline.user_tower.ladder:run",
         arguments=(Argument("log", "LOG"), Argument("out", "OUT_DIR", FOLDER)),
-        options=(Option("--split"),),
+        options=(Option("--split"), Option("--processes"), Option("--ray", shown="ADDRESS")),
         short="Measure what the form of towers costs.",
         help="""Measure on LOG what a tower of the contract's form loses against less restricted ones.
 

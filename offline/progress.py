@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from multiprocessing import parent_process
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -16,7 +18,7 @@ class _Rate(ProgressColumn):
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error, shown only where that is a terminal.
+    """A progress bar on standard error, shown only where that is a terminal, and by the first process of a job alone.
 
     Example:
         with progress_bar() as bar:
@@ -25,4 +27,5 @@ def progress_bar() -> Progress:
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    hidden = not console.is_terminal or parent_process() is not None
+    return Progress(*columns, console=console, transient=True, disable=hidden)

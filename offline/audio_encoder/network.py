@@ -52,4 +52,4 @@ class AudioNetwork(nn.Module):
 
 def _heard(convolution: nn.Conv2d) -> list[nn.Module]:
     """A convolution without a bias, and what follows it: the normalisation has one."""
-    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from models.errors import SettingsError
 from models.history import IS_TARGET
 from offline.evaluation.drift import drift
 from offline.evaluation.measures import Judged
@@ -26,6 +27,7 @@ from offline.evaluation.results import measure_all
 from offline.evaluation.scorers import load_towers
 from offline.evaluation.settings import Evaluate
 from offline.evaluation.verdict import HEADLINES, METRIC_NAMES, verdict
+from offline.features.held_out import HeldOut, Part, read_held_out
 from offline.files import locked, new_file, write_json, writing
 from offline.interactions.log import InteractionLog, read_log
 from offline.interactions.made_up import platform_caveat
@@ -83,8 +85,11 @@ def judge(settings: Evaluate, *, scratch: Path) -> Json:
     """
     log = read_log(settings.log, rule=settings.counting, scratch=scratch, forgotten=settings.forgotten)
     split = split_log(log, settings.split, test_share=settings.test_share)
+    held_out = read_held_out(settings.held_out) if settings.held_out else None
+    if held_out:
+        split = _without(held_out, log, split)
     folders = settings.towers or tuple(str(settings.towers_folder / pooling) for pooling in POOLINGS)
-    towers = load_towers(folders, split=split, test_share=settings.test_share, log=log)
+    towers = load_towers(folders, split=split, test_share=settings.test_share, log=log, held_out=held_out)
     positions = draw_users(log, split.test, most=settings.max_examples, seed=settings.seed)
     bootstrap = Bootstrap(log.user_of(positions), replicates=settings.replicates, seed=settings.seed)
     judged = Judged.of(log, split, positions, bootstrap=bootstrap)
@@ -104,6 +109,17 @@ def judge(settings: Evaluate, *, scratch: Path) -> Json:
     }
     metrics["verdict"] = verdict(metrics, caveat=platform_caveat(settings.log))
     return metrics
+
+
+def _without(held_out: HeldOut, log: InteractionLog, split: Split) -> Split:
+    """A split whose test does not ask for tracks that are held out."""
+    test = split.test[held_out.parts(log.tracks)[log.track[split.test]] == Part.TRAIN]
+    if not len(test):
+        raise SettingsError(
+            f"the test part of {log.where} asks for tracks of {held_out.where} alone; hold out fewer, or take a "
+            "longer log"
+        )
+    return replace(split, test=test)
 
 
 def command(settings: Evaluate) -> str:

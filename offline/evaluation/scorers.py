@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.errors import SettingsError
 from models.user_tower import load_user_tower
+from offline.features.held_out import HeldOut
 from offline.interactions.log import InteractionLog
 from offline.interactions.splits import Split
 from offline.pages.figures import moment
@@ -49,7 +50,14 @@ class TowerScorer:
         return catalogue_scores(embeddings, self.tower.items.vectors, self._row_of)
 
 
-def load_towers(folders: Sequence[str], *, split: Split, test_share: float, log: InteractionLog) -> list[TowerScorer]:
+def load_towers(
+    folders: Sequence[str],
+    *,
+    split: Split,
+    test_share: float,
+    log: InteractionLog,
+    held_out: HeldOut | None = None,
+) -> list[TowerScorer]:
     """The towers of folders, each of which has never seen the test.
 
     A tower may be judged on the log and split that it was trained on, and on any other log whose test begins after
@@ -60,15 +68,22 @@ def load_towers(folders: Sequence[str], *, split: Split, test_share: float, log:
         split: that the towers are judged on.
         test_share: of that split.
         log: likewise.
+        held_out: tracks that the test does not ask for.
 
     Raises:
-        SettingsError: a tower may have seen the test or knows no track of the log, or two have one name.
+        SettingsError: a tower may have seen the test, was trained without other tracks than these, or knows no track of
+            the log, or two have one name.
         ReleaseError: a folder is not that of a trained tower.
     """
     towers: dict[str, TowerScorer] = {}
     for folder in folders:
         tower = TowerScorer(Path(folder))
         _check_unseen(tower, folder, split=split, test_share=test_share, log=log)
+        if (made := tower.training.get("held_out")) and made != (held_out and held_out.facts()):
+            raise SettingsError(
+                f"the tower in {folder} was trained without {made['tracks']:,} tracks, which it cannot name; give "
+                "their list with --held-out, so that nobody is asked for them"
+            )
         if not (tower.tower.items.rows(log.tracks) >= 0).any():
             raise SettingsError(f"the tower in {folder} knows no track of {log.where}; evaluate it on a log of its own")
         if tower.name in towers:

@@ -34,6 +34,14 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
 
+    held_out: Annotated[
+        str | None,
+        Meta(
+            description="List of tracks that `hold-out` wrote and the towers were trained without: nobody is asked for "
+            "them, as the towers cannot name them."
+        ),
+    ] = None
+
     towers: Annotated[
         tuple[str, ...],
         Meta(

@@ -37,9 +37,10 @@ _PLAY = KINDS.index("play")
 _PART_ROWS = 4_000_000  # about what is sorted at a time
 _LIKELY_SECONDS = (10**8, 10**11)  # as milliseconds these lie between January 1970 and March 1973
 _ARRAYS = {"track": np.dtype("<i4"), "at": np.dtype("<i8"), "signal": np.dtype("u1")}
-_ROW = np.dtype(
+ROW = np.dtype(
     [("user", "<i4"), ("at", "<i8"), ("kind", "u1"), ("played", "<i8"), ("duration", "<i8"), ("track", "<i4")]
 )
+"""A row as SortedRows.parts gives it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,7 +202,7 @@ class SortedRows:
             where a play does not tell).
         """
         for file in self._files:
-            listens, repeated = _in_order(read_back(file, _ROW))
+            listens, repeated = _in_order(read_back(file, ROW))
             file.close()
             self.duplicates += repeated
             yield listens
@@ -251,7 +252,7 @@ def sorted_rows(
     except OSError as error:
         raise SettingsError(
             f"{scratch or tempfile.gettempdir()} cannot be written ({error.strerror or error}); make room for "
-            f"{sum(shard.rows for shard in shards) * _ROW.itemsize:,} bytes, and run this again"
+            f"{sum(shard.rows for shard in shards) * ROW.itemsize:,} bytes, and run this again"
         ) from error
 
 
@@ -298,8 +299,8 @@ def checked_ids(column: pl.Series, path: str) -> pl.Series:
 
 
 def _rows(batch: pl.DataFrame, path: str, *, users: pl.Enum, tracks: pl.Enum) -> NDArray[Any]:
-    """(rows,) of _ROW, in any order. Raises SettingsError for values that cannot be right."""
-    rows = np.empty(len(batch), _ROW)
+    """(rows,) of ROW, in any order. Raises SettingsError for values that cannot be right."""
+    rows = np.empty(len(batch), ROW)
     for field, name, kind in (("user", "user_id", users), ("track", "track_id", tracks)):
         rows[field] = batch[name].cast(pl.String).cast(kind).to_physical().to_numpy()
     rows["at"] = times_ms(batch["at"], path)
@@ -338,7 +339,7 @@ def times_ms(column: pl.Series, path: str) -> NDArray[np.int64]:
 
 def _in_order(rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Rows in the order of users and their histories, without those that come again, and how many came again."""
-    rows = rows[np.lexsort([np.maximum(rows[name], 0) for name in reversed(_ROW.names or ())])]
+    rows = rows[np.lexsort([np.maximum(rows[name], 0) for name in reversed(ROW.names or ())])]
     again = np.zeros(len(rows), bool)
     again[1:] = rows[1:] == rows[:-1]
     return rows[~again], int(again.sum())

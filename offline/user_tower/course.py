@@ -20,21 +20,24 @@ class CourseBar:
             bar.describe(candidate)
             candidate.train(batches, advance=bar.advance)
             bar.validated(candidate)
+
+    Attributes:
+        bars: to which others may be added.
     """
 
     def __init__(self, budget: Budget, *, shown: bool) -> None:
         self._budget, self._shown = budget, shown
         self._steps, self._since_s = 0, 0.0
-        self._progress = progress_bar()
-        self._progress.disable |= not shown
-        self._task = self._progress.add_task("", total=budget.total)
+        self.bars = progress_bar()
+        self.bars.disable |= not shown
+        self._task = self.bars.add_task("", total=budget.total)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self.bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self.bars.stop()
 
     def describe(self, candidate: Candidate) -> None:
         """Show which dropout is in training, how well it does, and how fast."""
@@ -42,19 +45,19 @@ class CourseBar:
         if candidate.course:
             last = candidate.course[-1]
             text += f", NDCG@10 {candidate.best_score:.4f}, {last['examples'] / last['seconds']:,.0f} examples/s; steps"
-        self._progress.update(self._task, description=text)
+        self.bars.update(self._task, description=text)
 
     def validated(self, candidate: Candidate) -> None:
         """Show it anew after a validation; write a line instead where standard error is no terminal."""
         self.describe(candidate)
-        if self._progress.disable:
+        if self.bars.disable:
             now = candidate.course[-1]["valid_ndcg_at_10"]
             text = f"dropout {candidate.dropout:g}, step {candidate.steps:,}: NDCG@10 {now:.4f}"
             self._say(f"{text}, best {candidate.best_score:.4f} at step {candidate.best_step:,}")
 
     def advance(self) -> None:
         """A step is done; after a few, the steps and the time to come are stated."""
-        self._progress.advance(self._task)
+        self.bars.advance(self._task)
         self._steps += 1
         if self._steps == _WARM:
             self._since_s = time.monotonic()
@@ -64,4 +67,4 @@ class CourseBar:
 
     def _say(self, line: str) -> None:
         if self._shown:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)

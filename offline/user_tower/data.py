@@ -81,13 +81,19 @@ class TrainingData:
         )
 
 
-def prepare(settings: TowerTraining, *, scratch: Path, team: Team) -> TrainingData:
+def prepare(settings: TowerTraining, *, scratch: Path, team: Team, start: Tensor | None = None) -> TrainingData:
     """Read the log, split it, and draw the examples of the validation.
 
     Example:
         with team_of("auto") as team:
             data = prepare(TowerTraining(log="listens", out="tower"), scratch=Path("tower.partial"), team=team)
             first = next(data.steps())
+
+    Args:
+        settings: of the training.
+        scratch: folder of the log's arrays while they are in use.
+        team: the processes that train together.
+        start: (items, dim) where the item vectors begin; offline.user_tower.start has them when None.
 
     Raises:
         SettingsError: the log cannot be used, or the split leaves a part empty.
@@ -107,8 +113,12 @@ def prepare(settings: TowerTraining, *, scratch: Path, team: Team) -> TrainingDa
         )
     positions = split.valid[allowed[log.track[split.valid]]]
     decides = msgspec.structs.replace(
-        settings, log="", out="", forgotten=None, held_out=held_out and held_out.sha256, device="auto"
-    )
+        settings, log="", out="", forgotten=None, held_out=held_out and held_out.sha256, device="auto",
+        processes=1, ray=None,
+    )  # fmt: skip
+    if start is None:
+        vectors = spectral_start(log, split, row_of, items=len(learned), dim=settings.dim, seed=settings.seed)
+        start = torch.from_numpy(vectors)
     return TrainingData(
         settings=settings,
         log=log,
@@ -116,9 +126,7 @@ def prepare(settings: TowerTraining, *, scratch: Path, team: Team) -> TrainingDa
         team=team,
         learned=learned,
         row_of=row_of,
-        start=torch.from_numpy(
-            spectral_start(log, split, row_of, items=len(learned), dim=settings.dim, seed=settings.seed)
-        ),
+        start=start,
         first_listens=torch.from_numpy(first_listens(log, split, row_of, items=len(learned))),
         examples=Examples.of(log, split, drawn_positions(positions, settings)),
         budget=Budget.of(

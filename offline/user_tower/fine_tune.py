@@ -40,7 +40,8 @@ from offline.user_tower.fine_tuning import FineTuning
 from offline.user_tower.networks import Items
 from offline.user_tower.parallel import Team, team_of
 from offline.user_tower.settings import TowerTraining
-from offline.user_tower.train import advance, describe
+from offline.user_tower.train import describe
+from offline.user_tower.trials import advance
 
 _SLICES = {
     "warm": "tracks with a learned vector",
@@ -218,7 +219,7 @@ def _prepare(settings: FineTuning, tower: UserTower, partial: Path, team: Team) 
         dropouts=(made["dropout"],),
         **{name: getattr(settings, name) for name in same},
     )
-    data = prepare(training, scratch=partial, team=team)
+    data = prepare(training, scratch=partial, team=team, start=torch.from_numpy(np.array(tower.items.vectors)))
     if data.log.fingerprint != made["log"]["fingerprint"]:
         raise SettingsError(
             f"the tower in {settings.tower} was not trained on {settings.log} as it is now; name its log and the dump "

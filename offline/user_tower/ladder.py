@@ -5,6 +5,8 @@ The same training for each rung, with one thing changed from the rung before.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,21 @@ import msgspec
 from rich import box
 from rich.table import Column, Table
 
+from models.errors import SettingsError
 from offline.files import locked, new_file, write_json, writing
+from offline.interactions.log import read_log
+from offline.progress import progress_bar
 from offline.ranking.examples import Examples, draw_users
 from offline.ranking.rank import METRICS, rank
+from offline.spread import Files, spread
 from offline.tables import table_lines
 from offline.user_tower.data import prepare
 from offline.user_tower.parallel import team_of
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import Ladder
 from offline.user_tower.train import train
+
+_REACHED = "reached.json"
 
 RUNGS: dict[str, dict[str, Any]] = {
     "dot 64, history 200": {"score": "dot", "dim": 64, "history": 200},
@@ -59,26 +67,62 @@ class Outcome:
         return table_lines(table)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """The work of a shard: one rung.
+
+    Attributes:
+        settings: of the ladder.
+    """
+
+    settings: Ladder
+
+    def __call__(self, shard: Sequence[str]) -> Files:
+        """The file of a shard: what the rung reaches."""
+        (name,) = shard
+        return {_REACHED: msgspec.json.encode({"name": name} | _reached(self.settings, name))}
+
+
 def run(settings: Ladder) -> Outcome:
     """Train each rung, rank the test (discovery), and write ladder.json; a ladder that was killed goes on.
 
     Raises:
-        SettingsError: as for offline.user_tower.train.run.
+        SettingsError: as for offline.user_tower.train.run, or Ray cannot be used.
     """
-    out = Path(settings.out)
-    with writing(out, ": the ladder goes on from its last validation"), locked(out):
-        rungs = [{"name": name} | _rung(settings, changes, out / f"rung-{number}")
-                 for number, (name, changes) in enumerate(RUNGS.items())]  # fmt: skip
+    out = Path(settings.out).resolve()  # a process of a cluster is somewhere else
+    settings = msgspec.structs.replace(settings, out=str(out))
+    with writing(out, ": the ladder goes on from its last validation"), locked(out), progress_bar() as bar:
+        done, shards = out / f"done-{_key(settings)}", {_folder(name): [name] for name in RUNGS}
+        done.mkdir(exist_ok=True)
+        if given_up := spread(
+            Rung(settings=settings), shards, out=done, progress=bar, label="Training rungs",
+            processes=settings.processes, ray=settings.ray,
+        ):  # fmt: skip
+            raise SettingsError(f"the training of {given_up[0]} killed its processes; use fewer processes")
+        rungs = [msgspec.json.decode((done / name / _REACHED).read_bytes()) for name in shards]
         with new_file(out / "ladder.json") as path:
             write_json(path, rungs)
     return Outcome(rungs=rungs)
 
 
-def _rung(settings: Ladder, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _key(settings: Ladder) -> str:
+    """Of the settings and the log: what was done for others is done again."""
+    log = read_log(settings.log, rule=settings.counting, scratch=Path(settings.out), forgotten=settings.forgotten)
+    decides = msgspec.structs.replace(settings, log=log.fingerprint, out="", forgotten=None, processes=1, ray=None)
+    return hashlib.sha256(msgspec.json.encode(decides)).hexdigest()[:12]
+
+
+def _folder(name: str) -> str:
+    return f"rung-{[*RUNGS].index(name)}"
+
+
+def _reached(settings: Ladder, name: str) -> dict[str, Any]:
+    folder = Path(settings.out, _folder(name))
     folder.mkdir(parents=True, exist_ok=True)
     with team_of(settings.device) as team:
-        data = prepare(msgspec.structs.replace(settings, **changes), scratch=folder, team=team)
-        chosen = train(data, folder)
+        own = msgspec.structs.replace(settings, **RUNGS[name], processes=1, ray=None)
+        data = prepare(own, scratch=folder, team=team)
+        chosen = train(data, folder, shown=False)
     examples = Examples.of(data.log, data.split, draw_users(data.log, data.split.test, seed=settings.seed))
     counted = examples.slices("discovery")["all"]
     scorer = NetworkScorer(data, chosen.best.tower, chosen.best.items)

@@ -172,6 +172,23 @@ class TowerTraining(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, lt=2**31, description="Equal seeds give equal towers on one machine; on a GPU, nearly equal ones."),
     ] = 0
 
+    processes: Annotated[
+        Count | None,
+        Meta(
+            description="Dropouts that are tried side by side, each in a process of its own with one thread, which "
+            "reads the log for itself; one for each core where it is null. With 1, this process trains them one after "
+            "another, with all cores."
+        ),
+    ] = 1
+
+    ray: Annotated[
+        str | None,
+        Meta(
+            description="Address of a Ray cluster that does this, as ray.init takes it; needs tastewave[ray], and the "
+            "log and the folder of OUT_DIR at the same place on all nodes."
+        ),
+    ] = None
+
     @property
     def trains(self) -> int:
         """Positions of a window that train."""
@@ -187,3 +204,11 @@ class Ladder(TowerTraining, frozen=True, kw_only=True):
     """Settings of `tastewave-offline ladder`, for the training of each rung; score, dim and history it sets itself."""
 
     out: Annotated[str, Meta(description="Folder of ladder.json, and of the checkpoints of each rung.")]
+
+    processes: Annotated[
+        Count | None,
+        Meta(
+            description="Rungs that train side by side, each in a process with one thread; one for each core when "
+            "absent."
+        ),
+    ] = None

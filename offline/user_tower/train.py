@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from models.errors import SettingsError
 from models.user_tower import TOWER_MANIFEST
@@ -24,6 +21,7 @@ from offline.user_tower.export import export
 from offline.user_tower.parallel import Team, team_of
 from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import TowerTraining
+from offline.user_tower.trials import advance, candidate_of, scores_of_trial
 
 _LEFT_OUT = {
     "duplicates": "were the same listen again, and counted once",
@@ -110,37 +108,20 @@ def _trained(settings: TowerTraining, partial: Path, team: Team) -> tuple[Traini
     return data, train(data, partial)
 
 
-def train(data: TrainingData, folder: Path) -> Candidate:
+def train(data: TrainingData, folder: Path, *, shown: bool = True) -> Candidate:
     """Train a tower for each dropout, give up the worse ones on the way, and train the best to its end.
 
     Args:
         data: what they train on.
         folder: of their checkpoints.
+        shown: whether people see how far it is.
     """
     budget, dropouts = data.budget, list(data.settings.dropouts)
-    with CourseBar(budget, shown=data.team.leads) as bar:
+    with CourseBar(budget, shown=shown and data.team.leads) as bar:
         for until, kept in budget.trials:
-            scores = {
-                dropout: advance(_candidate(data, dropout, folder), bar, until=until).best_score for dropout in dropouts
-            }
+            scores = scores_of_trial(data, dropouts, folder, bar, until=until)
             dropouts = sorted(scores, key=lambda dropout: -scores[dropout])[:kept]
-        return advance(_candidate(data, dropouts[0], folder), bar, until=budget.steps)
-
-
-def _candidate(data: TrainingData, dropout: float, folder: Path) -> Candidate:
-    return Candidate(data, dropout, folder / f"dropout-{dropout}.safetensors")
-
-
-def advance(candidate: Candidate, bar: CourseBar, *, until: int) -> Candidate:
-    """Train a candidate until so many steps are done or patience is at its end."""
-    # oneDNN keeps what it made for each shape that it has seen, and every step is of another shape.
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    bar.describe(candidate)
-    with closing(candidate.data.steps(done=candidate.steps)) as batches:
-        while candidate.steps < until and not candidate.is_stale:
-            candidate.train(islice(batches, candidate.data.budget.validate_every), advance=bar.advance)
-            bar.validated(candidate)
-    return candidate
+        return advance(candidate_of(data, dropouts[0], folder), bar, until=budget.steps)
 
 
 def describe(data: TrainingData, chosen: Candidate) -> dict[str, Any]:

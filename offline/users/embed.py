@@ -6,15 +6,16 @@ So a model that is trained on them sees what it will see when it is used, and no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-import fsspec
+import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -22,22 +23,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models.errors import ReleaseError, SettingsError
-from models.history import StoredHistory
-from models.refresh import refresh
-from models.release import MANIFEST, load_release
-from models.user_tower import UserTower, load_user_tower
-from offline.files import new_file, writing
+from models.errors import SettingsError
+from models.user_tower import UserTower
+from offline.files import locked, new_file, writing
 from offline.interactions.left_out import read_forgotten
 from offline.interactions.log import SortedRows, append, checked_ids, read_back, sorted_rows, times_ms
 from offline.interactions.shards import Content, Shard, find_shards
 from offline.progress import progress_bar
-from offline.users.as_of import stored_as_of
+from offline.spread import spread
+from offline.users.moments import EMBEDDED, MOMENT, Embedding, Given, lay_out, load_tower, schema, shards
 from offline.users.settings import EmbedUsers
 
 _MOMENT_COLUMNS: dict[str, Content] = {"user_id": "text", "at": "a time"}
-_MOMENT = np.dtype([("user", "<i4"), ("at", "<i8")])
-_AT_ONCE = 8192  # users of a forward pass, and rows of a row group
+_AT_ONCE = 8192  # moments of a shard, which are one forward pass and one row group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +61,16 @@ class Outcome:
 
 
 def run(settings: EmbedUsers) -> Outcome:
-    """Embed users as of moments.
+    """Embed users as of moments; a run that was killed goes on with the shards that it had done.
 
     The file has the columns user_id, at (ms, UTC), embedding (float32, fixed size), source (history or global) and
     listens, in the order of users and times, and a row for each row of the moments. It appears when it is whole.
 
     Raises:
-        SettingsError: the log or the moments cannot be used, fewer listens are to be kept than the tower reads, or the
-            file cannot be written.
+        SettingsError: the log, the moments or Ray cannot be used, fewer listens are to be kept than the tower reads, or
+            the file cannot be written.
         ReleaseError: there is no tower, or it is damaged.
+        SpreadFailed: the processes die, whatever they embed.
     """
     tower, out = load_tower(settings.release), Path(settings.out)
     if settings.history < tower.manifest.history:
@@ -79,40 +78,39 @@ def run(settings: EmbedUsers) -> Outcome:
             f"history is {settings.history}, and the tower reads the newest {tower.manifest.history} listens; "
             "set it to what the workers keep"
         )
-    forgotten = read_forgotten(settings.forgotten)
-    shards, _ = find_shards(settings.moments, required=_MOMENT_COLUMNS, optional={})
-    with writing(out), ExitStack() as stack:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        progress = stack.enter_context(progress_bar())
-        users = _users(shards, settings.moments)
-        rows = stack.enter_context(
-            sorted_rows(settings.log, progress=progress, scratch=out.parent, forgotten=forgotten, users=users)
-        )
-        files = [stack.enter_context(TemporaryFile(dir=out.parent)) for _ in range(rows.part_count)]
-        _distribute(shards, rows, files)
-        draft = stack.enter_context(new_file(out))
-        embedded = _embed(settings, tower, rows, files, progress, total=sum(shard.rows for shard in shards))
-        moments, of_history = _write(draft, embedded, dim=tower.manifest.dim)
+    of, _ = find_shards(settings.moments, required=_MOMENT_COLUMNS, optional={})
+    with writing(out, ": what was embedded stays"), _partial(out) as partial, progress_bar() as progress:
+        given = _given(settings, of, partial / "given", progress)
+        done = _embed(settings, tower, given, partial, progress)
+        with new_file(out) as draft:
+            moments, of_history = _write(draft, done, dim=tower.manifest.dim)
+        shutil.rmtree(partial, ignore_errors=True)
     return Outcome(out=out, moments=moments, of_history=of_history)
 
 
-def load_tower(where: str | None) -> UserTower:
-    """The user tower of a release, or one that was trained.
+@contextmanager
+def _partial(out: Path) -> Iterator[Path]:
+    """The folder of what a run has done so far; one in which nothing was done does not stay."""
+    folder = out.resolve().with_name(out.name + ".partial")
+    with locked(folder):
+        try:
+            yield folder
+        finally:
+            if not any(folder.glob("done-*/[0-9]*")):
+                shutil.rmtree(folder, ignore_errors=True)
 
-    Args:
-        where: a folder, or an fsspec URL of one; the shipped release when None.
 
-    Raises:
-        ReleaseError: there is none, or it is damaged.
-    """
-    if where is None:
-        return load_release().user_tower()
-    try:
-        source, root = fsspec.url_to_fs(where)
-        is_release = source.exists(f"{root}/{MANIFEST}")
-    except Exception as error:  # every fsspec package raises errors of its own
-        raise ReleaseError(f"{where} cannot be opened ({error}); name a release or a trained tower") from error
-    return load_release(where).user_tower() if is_release else load_user_tower(where)
+def _given(settings: EmbedUsers, of: Sequence[Shard], folder: Path, progress: Progress) -> Given:
+    """Lay out the moments, and the listens of their users."""
+    folder.mkdir(exist_ok=True)
+    forgotten, users = read_forgotten(settings.forgotten), _users(of, settings.moments)
+    with ExitStack() as stack:
+        rows = stack.enter_context(
+            sorted_rows(settings.log, progress=progress, scratch=folder, forgotten=forgotten, users=users)
+        )
+        files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in range(rows.part_count)]
+        _distribute(of, rows, files)
+        return lay_out(folder, rows, _read_once(files))
 
 
 def _users(shards: Sequence[Shard], where: str) -> pl.Series:
@@ -131,7 +129,7 @@ def _distribute(shards: Sequence[Shard], rows: SortedRows, files: Sequence[IO[by
     codes = pl.Enum(rows.users)
     for shard in shards:
         for batch in shard.batches():
-            moments = np.empty(len(batch), _MOMENT)
+            moments = np.empty(len(batch), MOMENT)
             moments["user"] = batch["user_id"].cast(pl.String).cast(codes).to_physical().to_numpy()
             moments["at"] = times_ms(batch["at"], shard.path)
             part = rows.part_of(moments["user"])
@@ -139,63 +137,39 @@ def _distribute(shards: Sequence[Shard], rows: SortedRows, files: Sequence[IO[by
                 append(file, moments[part == number])
 
 
-def _embed(
-    settings: EmbedUsers,
-    tower: UserTower,
-    rows: SortedRows,
-    files: Sequence[IO[bytes]],
-    progress: Progress,
-    *,
-    total: int,
-) -> Iterator[pa.RecordBatch]:
-    """The rows of the output."""
-    task = progress.add_task("Embedding users", total=total)
-    for part, file in zip(rows.parts(), files, strict=True):
-        moments = read_back(file, _MOMENT)
+def _read_once(files: Iterable[IO[bytes]]) -> Iterator[NDArray[Any]]:
+    for file in files:
+        yield read_back(file, MOMENT)
         file.close()
-        moments = moments[np.lexsort([moments["at"], moments["user"]])]
-        stored = stored_as_of(part, moments, rows.tracks, history=settings.history, feedback=settings.feedback)
-        for first in range(0, len(moments), _AT_ONCE):
-            some = moments[first : first + _AT_ONCE]
-            yield _batch(tower, rows.users, some, list(islice(stored, len(some))))
-            progress.advance(task, len(some))
 
 
-def _batch(
-    tower: UserTower, users: pl.Series, moments: NDArray[Any], stored: Sequence[StoredHistory]
-) -> pa.RecordBatch:
-    refreshed = refresh(tower, stored)
-    schema = _schema(tower.manifest.dim)
-    return pa.RecordBatch.from_arrays(
-        [
-            users.gather(moments["user"]).to_arrow().cast(pa.string()),
-            pa.array(moments["at"]),
-            pa.FixedSizeListArray.from_arrays(pa.array(refreshed.embeddings.ravel()), tower.manifest.dim),
-            pa.array(np.where(refreshed.of_history, "history", "global")),
-            pa.array(refreshed.listens.astype(np.int64)),
-        ],
-        schema=schema,
+def _embed(settings: EmbedUsers, tower: UserTower, given: Given, partial: Path, progress: Progress) -> list[Path]:
+    """The sealed shards of all moments, in their order."""
+    decides = [given.sha256, tower.manifest, settings.history, settings.feedback, _AT_ONCE]
+    out = partial / f"done-{hashlib.sha256(msgspec.json.encode(decides)).hexdigest()[:12]}"
+    for other in partial.glob("done-*"):
+        if other != out:
+            shutil.rmtree(other)
+    out.mkdir(exist_ok=True)
+    work = Embedding(
+        given=str(partial / "given"), release=settings.release, history=settings.history, feedback=settings.feedback
     )
+    of_moments = shards(given.count, at_once=_AT_ONCE)
+    if given_up := spread(
+        work, of_moments, out=out, progress=progress, label="Embedding users", processes=settings.processes,
+        ray=settings.ray,
+    ):  # fmt: skip
+        raise SettingsError(f"the moments of shard {given_up[0]} killed their processes; use fewer processes")
+    return [out / name for name in of_moments]
 
 
-def _schema(dim: int) -> pa.Schema:
-    return pa.schema(
-        [
-            ("user_id", pa.string()),
-            ("at", pa.int64()),
-            ("embedding", pa.list_(pa.float32(), dim)),
-            ("source", pa.string()),
-            ("listens", pa.int64()),
-        ]
-    )
-
-
-def _write(draft: Path, batches: Iterator[pa.RecordBatch], *, dim: int) -> tuple[int, int]:
+def _write(draft: Path, done: Sequence[Path], *, dim: int) -> tuple[int, int]:
     """How many rows were written, and how many of them are of a history."""
     rows = of_history = 0
-    with pq.ParquetWriter(draft, _schema(dim), compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-            rows += len(batch)
-            of_history += batch["source"].to_pylist().count("history")
+    with pq.ParquetWriter(draft, schema(dim), compression="zstd") as writer:
+        for folder in done:
+            table = pa.ipc.open_stream((folder / EMBEDDED).read_bytes()).read_all()
+            writer.write_table(table)
+            rows += len(table)
+            of_history += table["source"].to_pylist().count("history")
     return rows, of_history

@@ -45,3 +45,15 @@ class EmbedUsers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Count,
         Meta(description="Newest likes, dislikes and excluded tracks that workers keep (TASTEWAVE_USER_FEEDBACK)."),
     ] = 256
+
+    processes: Annotated[
+        Count | None, Meta(description="Processes on this machine; one for each core when absent.")
+    ] = None
+
+    ray: Annotated[
+        str | None,
+        Meta(
+            description="Address of a Ray cluster that does the work, as ray.init takes it; needs tastewave[ray], and "
+            "the release and the folder of OUT_FILE at the same place on all nodes."
+        ),
+    ] = None

@@ -1,9 +1,9 @@
 """`make bench`: a line per figure, and build/bench.json. Ratios come from one run; no figure here is a test.
 
-python tests/benchmarks/bench.py            # everything but listens-memory and listens-latency
+python tests/benchmarks/bench.py            # everything but listens-memory, listens-latency and encoder-losses
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
                                             # listens, listens-latency, listens-table, users, encoder,
-                                            # encoder-training, reader, rescore, serve, index, feed or
+                                            # encoder-training, encoder-losses, reader, rescore, serve, index, feed or
                                             # listens-memory (13 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import click
 import encoder
+import encoder_losses
 import listens_memory
 import listens_path
 import reader_path
@@ -98,11 +99,12 @@ def tag(folder: Path) -> Figures:
 
 PARTS = {"hear": hear, "tag": tag, "robustness": robustness}
 MODULES = (
-    tracks_path, listens_path, listens_memory, users_store, encoder, reader_path, rescoring, serve, vector_index,
+    tracks_path, listens_path, listens_memory, users_store, encoder, encoder_losses, reader_path, rescoring, serve,
+    vector_index,
 )  # fmt: skip
 for module in MODULES:
     PARTS |= module.PARTS
-APART = {"listens-memory", "listens-latency"}
+APART = {"listens-memory", "listens-latency", "encoder-losses"}
 
 
 @click.command(help=__doc__)

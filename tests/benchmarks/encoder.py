@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _RUNS = 40
-_STEPS = 3
+_STEPS = 2
 
 
 def encoder(folder: Path) -> dict[str, Any]:
@@ -133,31 +133,13 @@ def _platform(folder: Path) -> dict[str, Any]:
     import polars as pl
 
     from models.mel import ENCODER
-    from offline.features.hear import ROWS
     from offline.features.held_out import HoldOut, run
-    from offline.features.store import FORMAT, SHARDS, StoreManifest, claim, publish
-    from offline.spread import seal
     from tests.platform.taste import write_tower
 
-    rng, count, frames = np.random.default_rng(0), 500, 938
-    names, store = [f"t{number:03}" for number in range(count)], folder / "store"
-    (store / SHARDS).mkdir(parents=True)
-    manifest = StoreManifest(
-        format=FORMAT, front_end="drawn", windows=1, window_s=30, networks={}, patches=False, mel=ENCODER
-    )
-    claim(store, manifest)
-    rows = {
-        "uri": names, "stamp": names, "content": names, "duration_s": 30.0, "starts_ms": [[0]] * count,
-        "frames": [[frames]] * count, "patches": [[0]] * count,
-    }  # fmt: skip
-    table, log_mels = io.BytesIO(), io.BytesIO()
-    nothing = {name: pl.lit(None, kind) for name, kind in ROWS.items() if name not in rows}
-    heard = pl.DataFrame(rows).with_columns(**nothing)
-    heard.select(pl.col(name).cast(kind) for name, kind in ROWS.items()).write_parquet(table)
-    np.save(log_mels, rng.normal(-40, 15, (count * frames, ENCODER.n_mels)).astype(np.float16))
-    seal(store / SHARDS / "000000", {"tracks.parquet": table.getvalue(), "log_mel.npy": log_mels.getvalue()})
-    artists = [f"a{number // 5}" for number in range(count)]
-    publish(store, pl.DataFrame({"track_id": names, "uri": names, "artist_id": artists, "genre": ["none"] * count}))
+    rng, count = np.random.default_rng(0), 500
+    names = [f"t{number:03}" for number in range(count)]
+    log_mels = 15 * rng.standard_normal((count, 938, ENCODER.n_mels), np.float32) - 40
+    store = write_store(folder / "store", names, [f"a{number // 5}" for number in range(count)], log_mels, ENCODER)
     share = 1 / np.arange(1, count + 1) ** 0.8
     listens = rng.choice(count, 20_000, p=share / share.sum())
     pl.DataFrame({
@@ -171,6 +153,37 @@ def _platform(folder: Path) -> dict[str, Any]:
         "store": str(store), "tower": str(tower), "log": str(folder / "log.parquet"), "out": "none",
         "held_out": str(folder / "held-out.csv"),
     }  # fmt: skip
+
+
+def write_store(
+    store: Path, names: list[str], artists: list[str], log_mels: Any, mel: Any, *, window_s: int = 30
+) -> Path:
+    """A feature store of log-mels (tracks, frames, mels), a window each."""
+    import numpy as np
+    import polars as pl
+
+    from offline.features.hear import ROWS
+    from offline.features.store import FORMAT, SHARDS, StoreManifest, claim, publish
+    from offline.spread import seal
+
+    count, frames, mels = log_mels.shape
+    (store / SHARDS).mkdir(parents=True)
+    manifest = StoreManifest(
+        format=FORMAT, front_end="drawn", windows=1, window_s=window_s, networks={}, patches=False, mel=mel
+    )
+    claim(store, manifest)
+    rows = {
+        "uri": names, "stamp": names, "content": names, "duration_s": window_s, "starts_ms": [[0]] * count,
+        "frames": [[frames]] * count, "patches": [[0]] * count,
+    }  # fmt: skip
+    table, content = io.BytesIO(), io.BytesIO()
+    nothing = {name: pl.lit(None, kind) for name, kind in ROWS.items() if name not in rows}
+    heard = pl.DataFrame(rows).with_columns(**nothing)
+    heard.select(pl.col(name).cast(kind) for name, kind in ROWS.items()).write_parquet(table)
+    np.save(content, log_mels.reshape(count * frames, mels).astype(np.float16))
+    seal(store / SHARDS / "000000", {"tracks.parquet": table.getvalue(), "log_mel.npy": content.getvalue()})
+    publish(store, pl.DataFrame({"track_id": names, "uri": names, "artist_id": artists, "genre": ["none"] * count}))
+    return store
 
 
 PARTS = {"encoder": encoder, "encoder-training": training}

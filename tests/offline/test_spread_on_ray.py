@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from rich.progress import Progress
 
@@ -21,6 +22,10 @@ from offline.features.extract import run
 from offline.features.settings import Features
 from offline.features.store import open_store
 from offline.spread import spread
+from offline.users import embed
+from offline.users.settings import EmbedUsers
+from tests.conftest import TowerOf
+from tests.offline.interactions.random_listens import NOON
 from tests.offline.small_works import Work, shards
 from tests.offline.test_spread import notes, sums, wait_for
 from tests.platform.music import write_music
@@ -76,6 +81,20 @@ def test_features_are_the_same_on_ray_as_by_processes(tmp_path: Path, cluster: A
         here, on_ray = (store.log_mel(track_id, 0) for store in stores)
         assert len(here) > 100
         assert np.array_equal(here, on_ray)
+
+
+def test_users_are_embedded_on_ray_as_by_processes(tmp_path: Path, cluster: Any, tower_of: TowerOf) -> None:
+    tower = tower_of([f"t{number}" for number in range(8)], history=6)
+    listens = {"user_id": ["ann", "bob", "ann"], "track_id": ["t1", "t2", "t3"], "at": [NOON, NOON + 1, NOON + 2]}
+    pl.DataFrame(listens).write_parquet(tmp_path / "log.parquet")
+    pl.DataFrame(listens).select("user_id", "at").write_parquet(tmp_path / "moments.parquet")
+    found = []
+    for name, where in {"here": {"processes": 1}, "on-ray": {"ray": cluster.address}}.items():
+        paths = {part: str(tmp_path / f"{part}.parquet") for part in ("log", "moments")}
+        settings = EmbedUsers(**paths, out=str(tmp_path / name), release=str(tower), **where)
+        found.append(pl.read_parquet(embed.run(settings).out))
+    assert found[0]["listens"].to_list() == [1, 2, 1]
+    assert found[0].equals(found[1])
 
 
 def _kill_in_the_middle(folder: Path, cluster: Any, node: Any) -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from models.errors import ReleaseError, SettingsError
 from models.history import CountingRule
 from offline.cli import cli
 from offline.config import load_config
 from offline.evaluation import evaluate
-from offline.evaluation.evaluate import command, run, write
+from offline.evaluation.evaluate import command, judge, run, write
 from offline.evaluation.settings import Evaluate
+from offline.features.held_out import read_held_out
 from offline.user_tower import poolings
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.train import run as train
@@ -95,6 +97,22 @@ def test_a_tower_is_evaluated_against_the_floors_and_a_report_is_written(tower: 
     assert split["sampled"] is False
     fresh = metrics["staleness"]["mean"]["0"]["all"]
     assert fresh == metrics["models"]["mean"]["discovery"]["all"]["recall_at_10"]
+
+
+def test_nobody_is_asked_for_tracks_that_a_tower_was_trained_without(tower: tuple[Path, Path], tmp_path: Path):
+    log, folder = tower[0], shutil.copytree(tower[1], tmp_path / "tower")
+    listed = {f"t{number}": "valid" if number % 2 else "test" for number in range(10)}
+    pl.DataFrame({"track_id": [*listed], "part": [*listed.values()]}).write_csv(tmp_path / "held-out.csv")
+    manifest = json.loads((folder / "tower.json").read_text())
+    manifest["training"]["held_out"] = read_held_out(str(tmp_path / "held-out.csv")).facts()
+    (folder / "tower.json").write_text(json.dumps(manifest))
+    settings = Evaluate(log=str(log), out=str(tmp_path), towers=(str(folder),), split="leave-last", replicates=100)
+    with pytest.raises(SettingsError, match=r"was trained without 10 tracks, .* give their list with --held-out"):
+        judge(settings, scratch=tmp_path)
+    metrics = judge(replace(settings, held_out=str(tmp_path / "held-out.csv")), scratch=tmp_path)
+    asked = [user for user in range(60) if f"t{(7 * user + 11) % 40}" not in listed]
+    assert metrics["split"]["test_examples"] == len(asked) == 46
+    assert metrics["models"]["mean"]["replay"]["all"]["recall_at_10"]["n"] == 46
 
 
 def test_the_command_trains_first_where_no_tower_is_given(

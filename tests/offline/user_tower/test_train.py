@@ -107,6 +107,20 @@ def test_equal_seeds_give_equal_towers_and_other_seeds_others(log_path, tmp_path
     assert not torch.equal(weights[0]["items.table.weight"], weights[2]["items.table.weight"])
 
 
+def test_dropouts_side_by_side_give_the_same_tower_and_those_that_were_done_are_not_done_again(log_path, tmp_path):
+    _, alone = train_alone(tmp_path / "alone", log=log_path, **QUICK)
+    _, beside = train_alone(tmp_path / "beside", log=log_path, processes=2, **QUICK)
+    assert beside.dropout == alone.dropout
+    assert [point["loss"] for point in beside.course] == [point["loss"] for point in alone.course]
+    best, same = alone.best.state_dict(), beside.best.state_dict()
+    assert all(torch.equal(best[name], same[name]) for name in best)
+    (other,) = {0.1, 0.3} - {alone.dropout}
+    (score,) = (tmp_path / "beside").glob(f"trial-*/dropout-{other}/score.json")
+    score.write_text("2.0")  # as if it had been the best before a run was killed
+    _, again = train_alone(tmp_path / "beside", log=log_path, processes=2, **QUICK)
+    assert again.dropout == other
+
+
 def test_without_a_terminal_each_validation_is_a_line_and_what_is_to_come_is_stated_before_them(
     log_path, tmp_path, capsys
 ):

@@ -1,7 +1,9 @@
 """`embed-users` writes what Redis would have answered with at each moment."""
 
 import datetime
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -17,7 +19,8 @@ from models.user_tower import load_user_tower
 from offline.cli import cli
 from offline.interactions import log as interaction_log
 from offline.users import embed
-from offline.users.embed import load_tower, run
+from offline.users.embed import run
+from offline.users.moments import load_tower
 from offline.users.settings import EmbedUsers
 from tests.conftest import TowerOf
 from tests.offline.interactions.random_listens import NOON, write_forgotten, write_log
@@ -104,6 +107,43 @@ def test_each_moment_has_the_embedding_of_the_events_up_to_then(tmp_path: Path, 
         .equals(pl.read_parquet(outcome.out).select(pl.exclude("embedding")))
     )
     assert [path.name for path in outcome.out.parent.iterdir()] == ["users.parquet"]
+
+
+def stop(settings: EmbedUsers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is stopped when all of its shards are done."""
+    with monkeypatch.context() as stopped:
+        stopped.setattr(embed, "_write", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+
+
+def test_a_run_that_was_stopped_goes_on_with_what_it_had_done_unless_its_moments_are_others(
+    tmp_path: Path, tower: Path, monkeypatch: pytest.MonkeyPatch
+):
+    listens = listens_of(6, 200)
+    moments = [(f"u{number % 6}", NOON + MINUTE * 10 * (number // 6)) for number in range(18)]
+    settings = EmbedUsers(
+        log=write_log(tmp_path / "log.parquet", listens),
+        moments=write_moments(tmp_path / "moments.parquet", moments),
+        out=str(tmp_path / "users.parquet"),
+        release=str(tower),
+        history=HISTORY,
+        feedback=FEEDBACK,
+        processes=1,
+    )
+    monkeypatch.setattr(embed, "_AT_ONCE", 6)
+    stop(settings, monkeypatch)
+    first, second, third = sorted((tmp_path / "users.parquet.partial").glob("done-*/*/embedded.arrow"))
+    first.write_bytes(third.read_bytes())
+    shutil.rmtree(second.parent)
+    rows = expected(listens, moments, tower)
+    assert_same(run(settings).out, [*rows[12:], *rows[6:]])  # the first was taken as it was, the second done anew
+    assert_same(run(settings).out, rows)
+    assert {path.name for path in tmp_path.iterdir()} == {"log.parquet", "moments.parquet", "users.parquet"}
+    stop(settings, monkeypatch)
+    later = [(user, at + MINUTE) for user, at in moments]
+    write_moments(tmp_path / "moments.parquet", later)
+    assert_same(run(settings).out, expected(listens, later, tower))
 
 
 def test_the_future_is_not_seen_and_what_is_forgotten_is_gone(tmp_path: Path, tower: Path):
