@@ -313,6 +313,27 @@ def dead_letters_redrive(*, reason: str | None, since: str | None, rate: float, 
     redrive_dead_letters(load_settings(), reason=reason, since=since, rate=rate, dry_run=dry_run)
 
 
+@cli.command("correct")
+@click.argument("track_id")
+@click.argument("genre")
+@click.option("--by", required=True, help="Who says so: the name of the editor.")
+def correct_track(track_id: str, genre: str, *, by: str) -> None:
+    """Say that TRACK_ID is GENRE, whatever releases say.
+
+    Publishes the fact on tastewave.tracks.corrected, and writes it into the answers of all releases, in Redis and on
+    tastewave.tracks.tagged: their status is `corrected` from now on, also after a rewind, a rescoring, a new upload of
+    the track or a new release. The latest correction of a track counts. Forgetting the track removes it.
+
+    \b
+    Example:
+      tastewave correct track-1 jazz --by ann
+    """
+    from stream.commands.correct import show_correction
+    from stream.settings import load_settings
+
+    show_correction(load_settings(), track_id, genre, by=by)
+
+
 @cli.group()
 def forget() -> None:
     """Forget a user or a track for good."""

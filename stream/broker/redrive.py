@@ -20,7 +20,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
-from models.contract import DEAD_LETTER, LISTENS, TRACKS_UPLOADED
+from models.contract import DEAD_LETTER, LISTENS, TRACKS_CORRECTED, TRACKS_UPLOADED
 from models.errors import TastewaveError
 from stream.broker.dead_letters import DeadLetter, read_dead_letter
 from stream.broker.operator import DELIVERY_TIMEOUT_S, kafka_client, kafka_producer, partitions_of, records_between
@@ -122,7 +122,7 @@ def redrive(
     ):
         sources = {
             place
-            for topic in (TRACKS_UPLOADED, LISTENS)
+            for topic in (TRACKS_UPLOADED, LISTENS, TRACKS_CORRECTED)
             for place in partitions_of(consumer, settings.topics.named(topic))
         }
         letters = _letters(consumer, settings.topics.named(DEAD_LETTER), on_read)

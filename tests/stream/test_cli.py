@@ -20,6 +20,7 @@ COMMANDS = dict(commands(cli))
 def test_the_commands_are_those_that_an_operator_needs() -> None:
     assert sorted(COMMANDS) == [
         "contract check",
+        "correct",
         "dead-letters",
         "dead-letters redrive",
         "forget track",
