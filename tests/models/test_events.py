@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 import deploy
 from models.errors import EventError
-from models.events import JSON_EVENTS, Listen, TrackTagged, TrackUploaded, UserEmbedded, decode_event, encode_event
+from models.events import (
+    JSON_EVENTS,
+    Listen,
+    TrackCorrected,
+    TrackTagged,
+    TrackUploaded,
+    UserEmbedded,
+    decode_event,
+    encode_event,
+)
 from models.schemas import json_schemas
 
 SCHEMAS = Path(deploy.__file__).parent / "schemas"
@@ -51,7 +60,6 @@ events = st.one_of(
         duration_ms=st.integers(0, DAY_MS),
     ),
     st.builds(
-        TrackCorrected,
         TrackTagged,
         track_id=ids,
         release=ids,
