@@ -29,12 +29,12 @@ RELEASES = ("0123456789ab", "ba9876543210")
 YEAR_2020 = 1_577_836_800_000
 
 
-def answer(release: str, status: str, event_time: int) -> TrackTagged:
+def answer(release: str, status: Any, event_time: int) -> TrackTagged:
     good = {"genres": (("jazz", 0.75),), "confidence": 0.75} if status != "failed" else {"reason": "not_audio"}
-    genre = {"genre": "jazz"} if status == "tagged" else {}
+    values: dict[str, Any] = good | ({"genre": "jazz"} if status == "tagged" else {})
     return TrackTagged(
-        track_id="t1", release=release, status=status, event_time=event_time, event_id="e", tagged_at=9, **good, **genre
-    )  # type: ignore[arg-type]
+        track_id="t1", release=release, status=status, event_time=event_time, event_id="e", tagged_at=9, **values
+    )
 
 
 def correction(genre: str, at: int, *, by: str = "ann", track_id: str = "t1") -> TrackCorrected:
