@@ -19,6 +19,7 @@ CONTRACT = 1
 TRACKS_UPLOADED = "tastewave.tracks.uploaded"
 LISTENS = "tastewave.listens"
 TRACKS_TAGGED = "tastewave.tracks.tagged"
+TRACKS_CORRECTED = "tastewave.tracks.corrected"
 USERS_EMBEDDED = "tastewave.users.embedded"
 TRACKS_FEATURES = "tastewave.tracks.features"
 FORGOTTEN = "tastewave.forgotten"
@@ -71,6 +72,11 @@ def forgotten_track_key(track_id: str, *, prefix: str = KEY_PREFIX) -> str:
     return f"{prefix}:forgotten-track:{{{track_id}}}"
 
 
+def corrected_key(track_id: str, *, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of the genre that an editor gave a track. It is tastewave's own."""
+    return f"{prefix}:corrected:{{{track_id}}}"
+
+
 def releases_key(*, prefix: str = KEY_PREFIX) -> str:
     """Redis key of the set of releases whose workers have written. It is tastewave's own."""
     return f"{prefix}:releases"
@@ -112,6 +118,8 @@ def track_fields(answer: TrackTagged) -> dict[str, bytes]:
     for name in _NUMBERS:
         if (number := getattr(answer, name)) is not None:
             fields[name] = str(number).encode()
+    if answer.corrected_at is not None:
+        fields["corrected_at"] = str(answer.corrected_at).encode()
     for name in _RANKED:
         fields[name] = msgspec.json.encode(getattr(answer, name))
     if answer.confidence is not None:
@@ -146,6 +154,8 @@ def track_answer(track_id: str, release: str, fields: Mapping[bytes, bytes]) -> 
             values[name] = int(fields[name.encode()])
     for name in _RANKED:
         values[name] = msgspec.json.decode(fields[name.encode()], type=tuple[tuple[str, float], ...])
+    if (corrected_at := fields.get(b"corrected_at")) is not None:
+        values["corrected_at"] = int(corrected_at)
     if (confidence := fields.get(b"confidence")) is not None:
         values["confidence"] = float(confidence)
     if (embedding := fields.get(b"embedding")) is not None:

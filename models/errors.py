@@ -22,7 +22,8 @@ TastewaveError
 ├── HostAway              (stream.audio)     the server of the audio does not answer now: the track waits
 ├── KafkaUnusable, RedisUnusable             (stream) a command or a worker cannot use its server
 ├── PoolUnusable, MachineUnusable, ForeignValue  (stream) what a record waits for, and is not to blame for
-├── UploadFailed, TaggingFailed, NoAnswer, RewindRefused    (stream) a command could not do what was asked
+├── UploadFailed, TaggingFailed, NoAnswer, RewindRefused, RedriveFailed, CorrectionFailed
+│                         (stream)           a command could not do what was asked
 ├── WorkerCrashed         (stream.worker)    Faust gave up; its supervisor starts the worker anew
 ├── DumpFailed            (offline)          Kafka, or the folder of a dump, does not do what it needs
 ├── SpreadFailed          (offline)          processes die, whatever they are given to work on

@@ -28,7 +28,7 @@ ListenMilliseconds = Annotated[
     int, Meta(ge=0, le=LONGEST_LISTEN_MS, description="milliseconds, at most a day: more is of another unit")
 ]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
-Status = Literal["tagged", "abstained", "failed"]
+Status = Literal["tagged", "abstained", "failed", "corrected"]
 Kind = Literal["play", "skip", "like", "unlike", "dislike", "undislike", "playlist_add", "remove", "exclude"]
 
 
@@ -93,7 +93,8 @@ class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     they contradict the genre head; embedding (unit norm) only where the release has a place for the track in its taste
     space: the one that its user tower learned from listens, else the one that its audio encoder hears; content_hash (of
     the file, SHA-256) and duration_ms (as decoded) only where the track was heard, by a version that tells them; reason
-    only when status is failed.
+    only when the upload failed. When status is corrected, genre is that of an editor who said so at corrected_at, and
+    all other fields are what the release says.
     """
 
     track_id: Id
@@ -113,6 +114,28 @@ class TrackTagged(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     reason: str | None = None
     title: str | None = None
     artist_id: str | None = None
+    corrected_at: Time | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the upload failed, also where an editor has said since which genre the track has."""
+        return self.status == "failed" or self.reason is not None
+
+
+class TrackCorrected(msgspec.Struct, frozen=True, kw_only=True):
+    """An editor says which genre a track has; this overrides what any release says.
+
+    The latest `at` of a track counts; of two of one time, that of the genre whose UTF-8 is greater. by: who says so.
+    """
+
+    track_id: Id
+    genre: Annotated[str, Meta(min_length=1, max_length=256)]
+    by: Annotated[str, Meta(min_length=1, max_length=256)]
+    at: SourceTime
+
+    def __post_init__(self) -> None:
+        _check_ids(track_id=self.track_id)
+        _check_time("at", self.at)
 
 
 class UserEmbedded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -184,6 +207,7 @@ JSON_EVENTS: dict[str, type[msgspec.Struct]] = {
     "tracks.uploaded": TrackUploaded,
     "listens": Listen,
     "tracks.tagged": TrackTagged,
+    "tracks.corrected": TrackCorrected,
     "users.embedded": UserEmbedded,
     "forgotten": Forgotten,
 }

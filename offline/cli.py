@@ -442,6 +442,7 @@ JOBS = (
         options=(
             Option("--release"),
             Option("--artists", shown="DIR"),
+            Option("--corrections", shown="DIR"),
             Option("--audio-encoder", shown="DIR"),
             Option("--machine"),
         ),
@@ -461,6 +462,7 @@ JOBS = (
           tastewave-offline train-genre catalogue.parquet head repeats=5 target_accuracy=0.9
           tastewave-offline train-genre catalogue.csv head --artists artists
           tastewave-offline train-genre platform/tracks.parquet head genre_column=style
+          tastewave-offline train-genre catalogue.csv head --corrections corrected
           tastewave-offline train-genre catalogue.csv head --audio-encoder encoders/mine blocks.muq=encoders/muq
           tastewave-offline train-genre catalogue.csv head 'inputs=[["msd.max_pool"], ["mtt.taggram.mean"]]'
         """,
@@ -586,7 +588,8 @@ JOBS = (
           malformed-TOPIC-pPARTITION-FIRST-END.jsonl     what of them is no listens event, and why
 
         The topic tastewave.forgotten is dumped in the same way, to files forgotten-TOPIC-... in a folder of its own,
-        which the setting `forgotten` of other jobs takes.
+        which the setting `forgotten` of other jobs takes. So is tastewave.tracks.corrected, to files
+        corrected-TOPIC-...: train-genre --corrections takes the folder.
 
         Passwords do not belong on the command line. Put them into the FILE of --client-config; for a Kafka with SASL:
 
@@ -604,6 +607,7 @@ JOBS = (
           tastewave-offline dump listens --topic prod.tastewave.listens --from-time 2026-11-01 --to-time 2026-11-08
           tastewave-offline dump listens --partition 3 --from-offset 120000 --to-offset 130000
           tastewave-offline dump forgotten --topic tastewave.forgotten
+          tastewave-offline dump corrected --topic tastewave.tracks.corrected
         """,
     ),
 )

@@ -285,23 +285,80 @@ def parity(sample: int, minutes: int, as_json: bool, metrics_file: Path | None) 
         sys.exit(1)
 
 
-@cli.command("dead-letters")
+@cli.group("dead-letters", invoke_without_command=True)
 @click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each, with the original value.")
-def dead_letters(last: int, as_json: bool) -> None:
-    """List the events that could not be answered.
+@click.pass_context
+def dead_letters(context: click.Context, last: int, as_json: bool) -> None:
+    """List the events that could not be answered, or send them again.
 
-    These are the latest dead letters, each with its age, the reason and a message.
+    Without a command, these are the latest dead letters, each with its age, the reason and a message.
 
     \b
     Examples:
       tastewave dead-letters
       tastewave dead-letters --last 500 --json | jq -r .reason | sort | uniq -c
     """
+    if context.invoked_subcommand is not None:
+        return
     from stream.commands.dead_letters import show_dead_letters
     from stream.settings import load_settings
 
     show_dead_letters(load_settings(), last=last, as_json=as_json)
+
+
+@dead_letters.command("redrive")
+@click.option("--reason", help="Only letters of this reason.")
+@click.option(
+    "--since", metavar="TIME", help="Only letters of this time or later: 2026-11-26T13:00, in UTC unless it says so."
+)
+@click.option(
+    "--rate",
+    default=100.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most events a second. New events wait behind those that are sent again.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
+def dead_letters_redrive(*, reason: str | None, since: str | None, rate: float, dry_run: bool) -> None:
+    """Send the events of dead letters to their topic again, when the cause is gone.
+
+    They go with their key and headers, as they came the first time. An event that fails again becomes a new dead
+    letter, which this run leaves alone. A truncated letter is refused, since a part of its event is missing.
+
+    Letters stay, and none is marked: after a stop, run it again. An event that is sent twice is answered once, so that
+    does no harm. Standard error gets two log lines that say who did what, to be kept.
+
+    \b
+    Examples:
+      tastewave dead-letters redrive --reason not_found --dry-run
+      tastewave dead-letters redrive --reason not_found --since 2026-11-26T13:00
+    """
+    from stream.commands.dead_letters import redrive_dead_letters
+    from stream.settings import load_settings
+
+    redrive_dead_letters(load_settings(), reason=reason, since=since, rate=rate, dry_run=dry_run)
+
+
+@cli.command("correct")
+@click.argument("track_id")
+@click.argument("genre")
+@click.option("--by", required=True, help="Who says so: the name of the editor.")
+def correct_track(track_id: str, genre: str, *, by: str) -> None:
+    """Say that TRACK_ID is GENRE, whatever releases say.
+
+    Publishes the fact on tastewave.tracks.corrected, and writes it into the answers of all releases, in Redis and on
+    tastewave.tracks.tagged: their status is `corrected` from now on, also after a rewind, a rescoring, a new upload of
+    the track or a new release. The latest correction of a track counts. Forgetting the track removes it.
+
+    \b
+    Example:
+      tastewave correct track-1 jazz --by ann
+    """
+    from stream.commands.correct import show_correction
+    from stream.settings import load_settings
+
+    show_correction(load_settings(), track_id, genre, by=by)
 
 
 @cli.group()

@@ -13,7 +13,7 @@ REGISTRY = CollectorRegistry()
 EVENTS = Counter(
     "tastewave_events",
     "Events done, by outcome and reason. Of uploads: tagged, abstained, cached, failed, refused, forgotten. Of "
-    "listens: taken, excluded, outdated, forgotten, failed, refused.",
+    "corrections: corrected, failed, refused. Of listens: taken, excluded, outdated, forgotten, failed, refused.",
     ("agent", "outcome", "reason"), registry=REGISTRY,
 )  # fmt: skip
 STAGE_SECONDS = Histogram(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,7 +35,9 @@ class LabelledFile:
     artist_id: str | None
 
 
-def read_source(source: Path, *, genre_column: str = "genre") -> tuple[list[LabelledFile], int]:
+def read_source(
+    source: Path, *, genre_column: str = "genre", corrections: Mapping[str, str] | None = None
+) -> tuple[list[LabelledFile], int]:
     """The tracks of a source, and how many more have no genre.
 
         files, unlabelled = read_source(Path("genres"))         # genres/jazz/so-what.flac
@@ -47,11 +49,15 @@ def read_source(source: Path, *, genre_column: str = "genre") -> tuple[list[Labe
     Args:
         source: a folder of folders, or a catalogue.
         genre_column: column of a catalogue that has the genre.
+        corrections: the genre that editors gave tracks, by track_id; it counts instead of that of the catalogue.
 
     Raises:
-        SettingsError: the source is missing, of another form, or holds no track.
+        SettingsError: the source is missing, of another form, or holds no track; there are corrections, and it does not
+            name its tracks.
     """
-    files = _of_folder(source) if source.is_dir() else _of_catalogue(source, genre_column)
+    if corrections and source.is_dir():
+        raise SettingsError(f"{source} is a folder, and corrections are of track_ids; give a catalogue that has them")
+    files = _of_folder(source) if source.is_dir() else _of_catalogue(source, genre_column, corrections or {})
     labelled = [file for file in files if file.labels]
     if not labelled:
         raise SettingsError(f"{source} holds no track with a genre; {_FORM}")
@@ -68,7 +74,7 @@ def _of_folder(folder: Path) -> list[LabelledFile]:
     ]
 
 
-def _of_catalogue(path: Path, genre_column: str) -> list[LabelledFile]:
+def _of_catalogue(path: Path, genre_column: str, corrections: Mapping[str, str]) -> list[LabelledFile]:
     try:
         frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -78,10 +84,19 @@ def _of_catalogue(path: Path, genre_column: str) -> list[LabelledFile]:
         raise SettingsError(f"{path} has the columns {', '.join(frame.columns)}; {_FORM}")
     if frame[place].null_count():
         raise SettingsError(f"{path} has rows without a {place}; drop them")
+    if corrections and "track_id" not in frame.columns:
+        raise SettingsError(f"{path} has no column track_id, and corrections are of track_ids; add it")
+    ids = frame["track_id"].cast(pl.String) if "track_id" in frame.columns else [None] * len(frame)
     artists = frame["artist_id"].cast(pl.String) if "artist_id" in frame.columns else [None] * len(frame)
     return [
-        LabelledFile(where=_from(path.parent, str(where)), labels=split_labels(genre), artist_id=artist or None)
-        for where, genre, artist in zip(frame[place], frame[genre_column].to_list(), artists, strict=True)
+        LabelledFile(
+            where=_from(path.parent, str(where)),
+            labels=(corrections[track_id],) if track_id in corrections else split_labels(genre),
+            artist_id=artist or None,
+        )
+        for where, genre, artist, track_id in zip(
+            frame[place], frame[genre_column].to_list(), artists, ids, strict=True
+        )
     ]
 
 

@@ -22,6 +22,7 @@ from models.sealed_folder import describe_files
 from models.tagger import encoders_by_feature
 from offline.files import check_replaceable, new_folder, write_json, writing
 from offline.genre.catalogue import choose_classes, label_array, labels_among, read_source
+from offline.genre.corrections import read_corrections
 from offline.genre.head_folder import (
     GENRE_HEAD,
     HEAD_MANIFEST,
@@ -71,7 +72,8 @@ def run(settings: TrainGenre) -> Outcome:
     table = load_artist_table(settings.artists) if settings.artists else None
     encoders = _load_encoders(settings)
     training = _with_embeddings(_with_artists(settings, table), encoders)
-    files, unlabelled = read_source(Path(settings.source), genre_column=settings.genre_column)
+    corrections = read_corrections(Path(settings.corrections)) if settings.corrections else {}
+    files, unlabelled = read_source(Path(settings.source), genre_column=settings.genre_column, corrections=corrections)
     training = msgspec.structs.replace(training, classes=choose_classes(files, settings.classes))
     wanted = [file for file in files if labels_among(file, training.classes)]
     release = listening(load_release(settings.release), networks_of(training))

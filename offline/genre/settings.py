@@ -191,6 +191,14 @@ class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = None
 
+    corrections: Annotated[
+        str | None,
+        Meta(
+            description="Folder of a dump of tastewave.tracks.corrected: where an editor has corrected a track of the "
+            "catalogue, by its track_id, the editor's genre counts instead of the catalogue's."
+        ),
+    ] = None
+
     audio_encoder: Annotated[
         str | None,
         Meta(

@@ -1,6 +1,6 @@
 """`tastewave-offline dump`: the listens on Kafka as Parquet files of an interaction log, each event once.
 
-The topic tastewave.forgotten is dumped in the same way.
+The topics tastewave.forgotten and tastewave.tracks.corrected are dumped in the same way.
 
 A file's name says which offsets of which partition it covers: the first one, and the one after the last. A dump reads
 only offsets that no file covers, and a file gets its name when it is whole and on the disk. So another run neither
@@ -49,8 +49,8 @@ class Dump(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     topic: Annotated[
         str,
         Meta(
-            description="Its whole name, with the prefix where there is one. Where it ends in tastewave.forgotten, it "
-            "is dumped as what it is."
+            description="Its whole name, with the prefix where there is one. Where it ends in tastewave.forgotten or "
+            "tastewave.tracks.corrected, it is dumped as what it is."
         ),
     ] = LISTENS
 

@@ -19,7 +19,7 @@ from offline.files import sync
 TOPIC_ID = b"tastewave.topic_id"
 """Key of the Parquet metadata under which a file keeps Kafka's id of the topic."""
 
-_CONTENTS = ("listens", "forgotten")
+_CONTENTS = ("listens", "forgotten", "corrected")
 _DRAFT = re.compile(rf"\.({'|'.join(_CONTENTS)}|malformed)-.+\.partial")
 _PARQUET = re.compile(
     rf"({'|'.join(_CONTENTS)})-(?P<topic>.+)-p(?P<partition>\d{{5,}})-(?P<first>\d{{12,}})-(?P<end>\d{{12,}})\.parquet"
@@ -43,7 +43,7 @@ class LogFile:
     """A file of the log in memory, and the JSON lines that tell of its malformed events.
 
     Attributes:
-        content: listens or forgotten; the names of the Parquet files begin with it.
+        content: listens, forgotten or corrected; the names of the Parquet files begin with it.
         topic, partition, span: the offsets that the file covers.
         events: rows of the Parquet file.
         malformed: lines of the JSON file.

@@ -10,9 +10,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.contract import FORGOTTEN
+from models.contract import FORGOTTEN, TRACKS_CORRECTED
 from models.errors import EventError
-from models.events import Forgotten, Listen, decode_event
+from models.events import Forgotten, Listen, TrackCorrected, decode_event
 from offline.interactions.dump_folder import TOPIC_ID, LogFile, Span
 
 _LISTENS_COLUMNS = pa.schema(
@@ -26,6 +26,9 @@ _LISTENS_COLUMNS = pa.schema(
         ("duration_ms", pa.int64()),
         ("excluded", pa.bool_()),
     ]
+)
+_CORRECTED_COLUMNS = pa.schema(
+    [("track_id", pa.string()), ("genre", pa.string()), ("by", pa.string()), ("at", pa.int64())]
 )
 _FORGOTTEN_COLUMNS = pa.schema([("kind", pa.string()), ("id", pa.string()), ("forgotten_at", pa.int64())])
 MAX_VALUE_BYTES = 4096
@@ -65,9 +68,11 @@ class _Events(NamedTuple):
 
 
 def _events_of(topic: str) -> _Events:
-    """Of the topic tastewave.forgotten, whatever its prefix, or of listens."""
+    """Of the topics tastewave.forgotten and tastewave.tracks.corrected, whatever their prefix, or of listens."""
     if topic.endswith(FORGOTTEN):
         return _Events("forgotten", Forgotten, _FORGOTTEN_COLUMNS)
+    if topic.endswith(TRACKS_CORRECTED):
+        return _Events("corrected", TrackCorrected, _CORRECTED_COLUMNS)
     return _Events("listens", Listen, _LISTENS_COLUMNS)
 
 

@@ -23,7 +23,7 @@ from stream.store.client import sync_client
 
 _KEYS_AT_ONCE = 500
 _TOLD = 20
-_OWN = ("history", "feedback", "forgotten", "forgotten-track", "features", "health", "releases")
+_OWN = ("history", "feedback", "forgotten", "forgotten-track", "features", "corrected", "health", "releases")
 _LARGEST_NORM_ERROR = 1e-3
 
 
@@ -154,9 +154,10 @@ def _check_track(release: bytes, name: bytes, fields: Mapping[bytes, bytes], wid
     if answer is None:
         return
     for field, there, expected in (
-        ("genre", answer.genre is not None, answer.status == "tagged"),
-        ("confidence", answer.confidence is not None, answer.status != "failed"),
-        ("reason", answer.reason is not None, answer.status == "failed"),
+        ("genre", answer.genre is not None, answer.status in ("tagged", "corrected")),
+        ("corrected_at", answer.corrected_at is not None, answer.status == "corrected"),
+        ("confidence", answer.confidence is not None, not answer.failed),
+        ("reason", answer.reason is not None, answer.failed),
     ):
         if there != expected:
             yield f"status is {answer.status}, and {field} is {'there' if there else 'missing'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import redis.exceptions
@@ -16,12 +16,11 @@ from models.contract import (
     DEAD_LETTER,
     FORGOTTEN,
     LISTENS,
+    TRACKS_CORRECTED,
     TRACKS_FEATURES,
     TRACKS_TAGGED,
     TRACKS_UPLOADED,
     USERS_EMBEDDED,
-    live_key,
-    releases_key,
 )
 from models.errors import TastewaveError
 from models.events import Forgotten, encode_event
@@ -31,6 +30,7 @@ from stream.commands.topics import Topic, describe_topics
 from stream.settings import Settings
 from stream.store.client import async_client, unusable
 from stream.store.forgotten import ForgottenTrack, ForgottenUser, forget_track, forget_user
+from stream.store.users import known_releases
 
 _EVENTS: dict[Literal["user", "track"], tuple[str, ...]] = {
     "user": (LISTENS, DEAD_LETTER),
@@ -38,7 +38,14 @@ _EVENTS: dict[Literal["user", "track"], tuple[str, ...]] = {
 }
 _ANSWERS: dict[Literal["user", "track"], tuple[str, ...]] = {
     "user": (USERS_EMBEDDED,),
-    "track": (TRACKS_TAGGED, TRACKS_FEATURES),
+    "track": (TRACKS_TAGGED, TRACKS_FEATURES, TRACKS_CORRECTED),
+}
+
+_EMPTIED = {
+    USERS_EMBEDDED: "{} answers",
+    TRACKS_TAGGED: "{} answers",
+    TRACKS_FEATURES: "features",
+    TRACKS_CORRECTED: "corrections",
 }
 
 
@@ -76,6 +83,7 @@ def forget(settings: Settings, kind: Literal["user", "track"], name: str) -> Non
     _publish(settings, _ANSWERS[kind][0], [(key, None) for key in tombstones])
     if kind == "track":
         _publish(settings, TRACKS_FEATURES, [(name, None)])
+        _publish(settings, TRACKS_CORRECTED, [(name, None)])
     _print_receipt(fact, removed, tombstones, settings)
 
 
@@ -84,9 +92,7 @@ async def _forget_in_redis(settings: Settings, fact: Forgotten) -> tuple[list[st
     prefix = settings.redis.key_prefix
     client = async_client(settings.redis)
     try:
-        held: Any = await client.smembers(releases_key(prefix=prefix))
-        live: Any = await client.hmget(live_key(prefix=prefix), ["release", "previous"])
-        releases = sorted({release.decode() for release in (*held, *live) if release})
+        releases = await known_releases(client, key_prefix=prefix)
         remove = forget_user if fact.kind == "user" else forget_track
         return releases, await remove(client, fact.id, fact.forgotten_at, key_prefix=prefix, releases=releases)
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
@@ -140,8 +146,9 @@ def _events_left(settings: Settings, fact: Forgotten, forgotten_at: int) -> Iter
 def _answers_left(settings: Settings, fact: Forgotten, releases: int) -> Iterator[tuple[str, str, str]]:
     for topic in _described(settings, _ANSWERS[fact.kind]):
         hours = int(topic.configs["delete.retention.ms"]) / 3_600_000
-        emptied = f"{releases} answers, emptied" if topic.name.endswith(_ANSWERS[fact.kind][0]) else "features, emptied"
-        yield emptied, topic.name, f"the next compaction; the empty values {hours:g} h longer"
+        what = next(what for name, what in _EMPTIED.items() if topic.name.endswith(name))
+        until = f"the next compaction; the empty values {hours:g} h longer"
+        yield f"{what.format(releases)}, emptied", topic.name, until
 
 
 def _described(settings: Settings, topics: Sequence[str]) -> list[Topic]:

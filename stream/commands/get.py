@@ -117,6 +117,8 @@ def _live(client: Any, settings: RedisSettings) -> str:
 
 def _facts(answer: TrackTagged) -> dict[str, str | None]:
     verdict = {"tagged": answer.genre, "abstained": "abstained", "failed": f"failed: {answer.reason}"}
+    if answer.corrected_at is not None:
+        verdict["corrected"] = f"{answer.genre} (an editor, {utc(answer.corrected_at)})"
     uploaded, tagged = (utc(time, timespec="milliseconds") for time in (answer.event_time, answer.tagged_at))
     return {
         "track": answer.track_id,

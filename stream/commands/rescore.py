@@ -185,7 +185,7 @@ class _Rescoring:
     async def _settle(self, answers: Sequence[TrackTagged]) -> None:
         """Write answers, and publish what Redis holds until what was published is what it holds."""
         published = await self._many.put(answers)
-        ours = sum(held == answer for held, answer in zip(published, answers, strict=True))
+        ours = sum(held.tagged_at == answer.tagged_at for held, answer in zip(published, answers, strict=True))
         self.counts.update({"answered": ours, "answered before": len(answers) - ours})
         ids = [answer.track_id for answer in answers]
         while published:

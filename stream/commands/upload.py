@@ -46,7 +46,7 @@ class Upload(msgspec.Struct, kw_only=True, omit_defaults=True):
     uri: str
     title: str | None = None
     event_id: str
-    status: Literal["undelivered", "published", "tagged", "abstained", "failed", "timed out"]
+    status: Literal["undelivered", "published", "tagged", "abstained", "corrected", "failed", "timed out"]
     event_time: int
     genre: str | None = None
     confidence: float | None = None
@@ -208,7 +208,7 @@ def _settle_failure(waiting: dict[str, list[Upload]], event: TrackUploaded, lett
 
 
 def _settle_answer(waiting: dict[str, list[Upload]], answer: TrackTagged) -> list[Upload]:
-    if answer.status == "failed":
+    if answer.failed:
         return []
     settled = [
         upload

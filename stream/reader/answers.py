@@ -4,7 +4,7 @@
     from stream.reader.answers import read_track
 
     answer = read_track(redis.Redis(), "my-track")
-    if answer and answer.status == "tagged":
+    if answer and answer.genre:
         print(answer.genre, answer.confidence)
 
 The keys themselves are part of the contract (models.contract), so a service in any language can read them.

@@ -45,7 +45,7 @@ class FeedEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             read again what you keep.
         release: of the answer; with release, the one that is live now.
         id: track_id or user_id; empty with release and missed.
-        status: of a track: tagged, abstained or failed.
+        status: of a track: tagged, abstained, failed or corrected.
         genre: of a tagged track.
         at: tagged_at or refreshed_at, ms; 0 with the other kinds.
     """

@@ -85,7 +85,9 @@ def lookup_routes(reader: AnswerReader, *, guard: Guard) -> list[Any]:
 
     @get(
         "/v1/tracks/{track_id:str}",
-        responses=documents(TrackTagged, "The answer: tagged, abstained, or failed with a reason.")
+        responses=documents(
+            TrackTagged, "The answer: tagged, abstained, failed with a reason, or corrected by an editor."
+        )
         | documented(400, 404, 406, 503),
         tags=["tracks"],
     )

@@ -17,7 +17,7 @@ from aiokafka.structs import ConsumerRecord
 from numpy.typing import ArrayLike, NDArray
 
 from models.errors import EventError
-from models.events import Forgotten, decode_event
+from models.events import Forgotten, Status, decode_event
 from stream.serve.genre_lists import GenreLists
 from stream.serve.held import Held, Hit
 from stream.serve.index import NO_LABEL, Found
@@ -59,7 +59,7 @@ class Change(NamedTuple):
 class _Track(msgspec.Struct, gc=False):
     """What is read of a TrackTagged; the rest is passed over, which takes a third of the time."""
 
-    status: Literal["tagged", "abstained", "failed"]
+    status: Status
     event_time: int
     tagged_at: int
     genre: str | None = None
@@ -259,7 +259,7 @@ class Taste:
         track = _decoded(_track, value, "track", track_id)
         if track is None or track.event_time <= self._forgotten["track"].get(track_id, -1):
             return None
-        genre = track.genre if track.status == "tagged" else None
+        genre = track.genre
         if genre is None and track.embedding is None:
             self._drop_track(track_id)
         else:

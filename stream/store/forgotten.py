@@ -20,6 +20,7 @@ from models.contract import (
     user_key,
 )
 from stream.store.away import named
+from stream.store.corrections import Corrections
 from stream.store.scripts import script
 
 
@@ -92,6 +93,7 @@ async def forget_track(
     with named(mark):
         stands = await script(client, "mark_forgotten")(keys=[mark], args=[forgotten_at])
     removed = [await drop_track(client, release, track_id, stands, key_prefix=key_prefix) for release in releases]
+    await Corrections(client, key_prefix=key_prefix).drop(track_id, stands)
     features = await client.delete(features_key(track_id, prefix=key_prefix))
     return ForgottenTrack(stands, _where(releases, removed), bool(features))
 

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from redis.exceptions import NoScriptError
 
-from models.contract import KEY_PREFIX, features_key, forgotten_track_key, track_answer, track_key
+from models.contract import KEY_PREFIX, corrected_key, features_key, forgotten_track_key, track_answer, track_key
 from models.events import TrackFeatures, TrackTagged
 from stream.store.away import named
+from stream.store.corrections import Corrections
 from stream.store.forgotten import track_keys
 from stream.store.pipelines import exchange, exchange_with_cluster
 from stream.store.scripts import script
@@ -45,6 +46,7 @@ class ManyTracks:
         self._exchange = exchange_with_cluster if cluster else exchange
         self._keep_taggrams = keep_taggrams
         self._put = script(client, "put_track")
+        self._corrections = Corrections(client, key_prefix=key_prefix)
 
     async def put(self, answers: Sequence[TrackTagged]) -> list[TrackTagged]:
         """Write answers as TrackStore.put does; returns what Redis holds of each afterwards.
@@ -58,7 +60,13 @@ class ManyTracks:
             keys = keys if self._keep_taggrams else keys[:1]
             commands.append(("EVALSHA", self._put.sha, len(keys), *keys, *put_arguments(answer)))
         held = await self._all(commands)
-        return [self._answer(one.track_id, fields) for one, fields in zip(answers, held, strict=True)]
+        written = [self._answer(one.track_id, fields) for one, fields in zip(answers, held, strict=True)]
+        looks = [("EXISTS", corrected_key(one.track_id, prefix=self._prefix)) for one in answers]
+        corrected = await self._all(looks)
+        return [
+            await self._corrections.applied(one) if is_corrected else one
+            for one, is_corrected in zip(written, corrected, strict=True)
+        ]
 
     async def get(self, track_ids: Sequence[str]) -> list[TrackTagged | None]:
         """The answers that are held, None for a track without one."""

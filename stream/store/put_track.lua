@@ -1,7 +1,8 @@
 -- Write the answer to an upload unless a better or later one is held.
 -- An answer that heard the audio (tagged, abstained) stands above a failure; among equals the later event stands, of two
 -- events of one time the one with the greater id, and of one event the first answer. So the order in which answers
--- arrive does not matter.
+-- arrive does not matter. The genre of an editor that the held answer has stays, whatever the new one says
+-- (correct_track.lua).
 -- KEYS  the track's answer, and its taggram where taggrams are kept
 -- ARGV  whether the audio was heard (1 or 0), event_time, event_id, the taggram ('' for none), then the fields and
 --       values of the answer
@@ -18,10 +19,11 @@ local function is_before(one, other)
   return #one < #other
 end
 
-local held = redis.call('HMGET', key, 'status', 'event_time', 'event_id')
+local held = redis.call('HMGET', key, 'status', 'event_time', 'event_id', 'reason', 'corrected_at', 'genre')
 local keep = false
 if held[1] then
-  local held_heard, held_time, held_id = held[1] ~= 'failed', tonumber(held[2]), held[3] or ''
+  local held_heard = held[1] ~= 'failed' and not held[4]
+  local held_time, held_id = tonumber(held[2]), held[3] or ''
   if held_heard ~= heard then
     keep = held_heard
   elseif held_time ~= event_time then
@@ -37,6 +39,7 @@ if not keep then
   redis.call('HSET', key, unpack(ARGV, first_field))
   for at = first_field, #ARGV, 2 do stale[ARGV[at]] = nil end
   for field in pairs(stale) do redis.call('HDEL', key, field) end
+  if held[5] then redis.call('HSET', key, 'status', 'corrected', 'genre', held[6], 'corrected_at', held[5]) end
   if taggram_key then
     if taggram == '' then redis.call('DEL', taggram_key) else redis.call('SET', taggram_key, taggram) end
   end

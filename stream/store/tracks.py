@@ -24,6 +24,7 @@ from models.contract import (
 )
 from models.events import TrackTagged
 from stream.store.away import named
+from stream.store.corrections import Corrections
 from stream.store.forgotten import drop_track, track_keys
 from stream.store.scripts import rehearsal, script
 
@@ -78,6 +79,7 @@ class TrackStore:
         self._mark_features = script(client, "mark_features")
         self._put_rehearsal = rehearsal(client, "put_track")
         self._mark_rehearsal = rehearsal(client, "mark_features")
+        self._corrections = Corrections(client, key_prefix=key_prefix)
         self._nobody = f"rehearsal-{uuid4().hex}"
 
     async def rehearse(self) -> None:
@@ -109,11 +111,15 @@ class TrackStore:
             return track_answer(track_id, self._release, fields) if fields else None
 
     async def put(self, answer: TrackTagged, *, taggram: bytes = b"") -> TrackTagged:
-        """Write an answer unless a better or later one is held; returns what Redis holds afterwards."""
+        """Write an answer unless a better or later one is held; returns what Redis holds afterwards.
+
+        Where an editor has corrected the track, that is with the editor's genre.
+        """
         keys = self._keys(answer.track_id)
         with named(" or ".join(keys)):
             held = await self._put(keys=keys, args=put_arguments(answer, taggram))
-            return track_answer(answer.track_id, self._release, _pairs(held))
+            written = track_answer(answer.track_id, self._release, _pairs(held))
+        return await self._corrections.applied(written)
 
     async def forgotten_at(self, track_id: str) -> int:
         """The time up to which a track was forgotten, ms; 0 for never."""
@@ -176,7 +182,7 @@ def read_mark(mark: bytes | None) -> PublishedFeatures | None:
 def put_arguments(answer: TrackTagged, taggram: bytes = b"") -> list[Any]:
     """The arguments of put_track.lua."""
     fields = [part for field in track_fields(answer).items() for part in field]
-    return [int(answer.status != "failed"), answer.event_time, answer.event_id, taggram, *fields]
+    return [int(not answer.failed), answer.event_time, answer.event_id, taggram, *fields]
 
 
 def _pairs(flat: list[bytes]) -> Mapping[bytes, bytes]:

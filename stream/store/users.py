@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from models.contract import KEY_PREFIX, forgotten_user_key, releases_key, user_answer, user_fields, user_key
+from models.contract import KEY_PREFIX, forgotten_user_key, live_key, releases_key, user_answer, user_fields, user_key
 from models.events import UserEmbedded
 from stream.store.away import named
 from stream.store.scripts import UserCall, UsersScript, as_text, packed_args, rehearsal
@@ -105,6 +105,13 @@ async def register_release(client: Any, release: str, *, key_prefix: str = KEY_P
     client: a redis.asyncio client (or RedisCluster).
     """
     await client.sadd(releases_key(prefix=key_prefix), release)
+
+
+async def known_releases(client: Any, *, key_prefix: str = KEY_PREFIX) -> list[str]:
+    """The releases that may have written: those that were noted, the live one and the one before."""
+    held: Any = await client.smembers(releases_key(prefix=key_prefix))
+    live: Any = await client.hmget(live_key(prefix=key_prefix), ["release", "previous"])
+    return sorted({release.decode() for release in (*held, *live) if release})
 
 
 def _arguments(user: UserEmbedded) -> list[Any]:

@@ -299,7 +299,7 @@ class TrackHandler:
 
         A worker that was killed between the two has left the answer to this upload without its features.
         """
-        if held.status == "failed" or _place(held) < _place(event):
+        if held.failed or _place(held) < _place(event):
             return False
         if _place(held) > _place(event):
             return True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from models.contract import DEAD_LETTER, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
+from models.contract import DEAD_LETTER, TRACKS_CORRECTED, TRACKS_FEATURES, TRACKS_TAGGED, TRACKS_UPLOADED
 from models.release import Release, load_release
 from stream import metrics, traces
 from stream.audio import sandbox
@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 _RECORDS_PER_FETCH = 32
 _RECORDS_IN_HAND = 256  # an upload that needs no hearing does not wait for those that do
+_CORRECTIONS_IN_HAND = 32
 _TRACKS_IN_HAND_PER_PROCESS = 4
 
 
@@ -67,7 +68,7 @@ class TracksRole:
     """The role of a worker that answers uploads; a stream.worker.service.Role."""
 
     name = "tracks"
-    topics: tuple[str, ...] = (TRACKS_UPLOADED, TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)
+    topics: tuple[str, ...] = (TRACKS_UPLOADED, TRACKS_CORRECTED, TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER)
     records_per_fetch = _RECORDS_PER_FETCH
 
     def __init__(self, settings: Settings, release: Release, pool: TaggerPool) -> None:
@@ -91,17 +92,22 @@ class TracksRole:
 
     @contextlib.asynccontextmanager
     async def consume(self, app: BatchApp, redis: Any) -> AsyncIterator[Mapping[str, Check]]:
-        """Register the agent for uploads."""
+        """Register the agents for uploads and for corrections."""
         from stream.audio.fetch import Fetcher
         from stream.broker.publish import Publisher
+        from stream.store.corrections import Corrections
         from stream.store.hearings import Hearings
         from stream.store.tracks import TrackStore
+        from stream.store.users import register_release
+        from stream.tracks.corrections import CorrectionHandler
         from stream.tracks.handler import TrackHandler
 
         worker, topics, release_id = self._settings.worker, self._settings.topics, self._release.release_id
         key_prefix = self._settings.redis.key_prefix
         store = TrackStore(redis, release_id, key_prefix=key_prefix, keep_taggrams=worker.store_taggram)
         hearings = Hearings(redis, release_id, key_prefix=key_prefix)
+        publisher = Publisher(app.producer, topics, release=release_id)
+        future_tolerance_ms = int(worker.future_tolerance_s * 1000)
 
         async def check_redis() -> None:
             await store.rehearse()
@@ -121,12 +127,19 @@ class TracksRole:
                 fetcher=fetcher,
                 pool=self._pool,
                 store=store,
-                publisher=Publisher(app.producer, topics, release=release_id),
+                publisher=publisher,
                 turn=turn,
                 top_k=worker.top_k,
-                future_tolerance_ms=int(worker.future_tolerance_s * 1000),
+                future_tolerance_ms=future_tolerance_ms,
             )
+            corrections = CorrectionHandler(
+                corrections=Corrections(redis, key_prefix=key_prefix),
+                publisher=publisher,
+                future_tolerance_ms=future_tolerance_ms,
+            )
+            await register_release(redis, release_id, key_prefix=key_prefix)  # before the first answer
             app.consume(topics.named(TRACKS_UPLOADED), handler, in_hand=_RECORDS_IN_HAND)
+            app.consume(topics.named(TRACKS_CORRECTED), corrections, in_hand=_CORRECTIONS_IN_HAND)
             yield {
                 "redis": check_redis, "pool": self._check_pool, "machine": _check_machine, "fetch": self._check_fetch
             }  # fmt: skip

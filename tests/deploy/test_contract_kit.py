@@ -115,7 +115,7 @@ def test_the_golden_keys_are_what_workers_write(golden: str) -> None:
 def test_the_golden_keys_keep_the_contract_and_what_breaks_it_is_listed(golden: str) -> None:
     checked = CliRunner().invoke(cli, ["contract", "check", f"redis://{golden}"])
     assert checked.exit_code == 0, checked.output
-    assert checked.stdout == "1 live, 1 taggram, 6 track, 2 user\nall as contract 1 says\n"
+    assert checked.stdout == "1 live, 1 taggram, 7 track, 2 user\nall as contract 1 says\n"
     client = redis.Redis.from_url(f"redis://{golden}")
     client.hset(track_key(RELEASE, "t1"), "status", "tagged-perhaps")
     client.hset(track_key(RELEASE, "failed"), "genre", "rock")

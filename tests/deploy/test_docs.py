@@ -13,7 +13,16 @@ from pydantic import SecretStr
 import offline.cli
 import stream.cli
 from models import contract, errors
-from models.events import JSON_EVENTS, Listen, TrackFeatures, TrackTagged, TrackUploaded, WindowFeatures, decode_event
+from models.events import (
+    JSON_EVENTS,
+    Listen,
+    TrackCorrected,
+    TrackFeatures,
+    TrackTagged,
+    TrackUploaded,
+    WindowFeatures,
+    decode_event,
+)
 from stream.broker.dead_letters import HEADERS
 from stream.settings import SECTIONS
 
@@ -142,7 +151,7 @@ def fields(kind: type) -> set[str]:
 
 def test_the_contract_names_every_topic() -> None:
     topics = {value for value in vars(contract).values() if isinstance(value, str) and value.startswith("tastewave.")}
-    assert len(topics) == 7
+    assert len(topics) == 8
     assert topics <= set(re.findall(r"`(tastewave\.[a-z.-]+)`", CONTRACT.read_text()))
     assert topics >= {f"tastewave.{event}" for event in JSON_EVENTS}
 
@@ -152,9 +161,10 @@ def test_the_event_that_the_contract_shows_is_one() -> None:
     assert decode_event(shown.encode(), TrackUploaded).track_id == "my-track"
 
 
-def test_the_contract_has_every_field_of_an_upload_and_of_a_listen() -> None:
+def test_the_contract_has_every_field_of_an_upload_a_listen_and_a_correction() -> None:
     assert set(first_cells(section(CONTRACT, "What do I publish"))) == fields(TrackUploaded)
     assert set(first_cells(section(CONTRACT, "What is a listen"))) == fields(Listen)
+    assert set(first_cells(section(CONTRACT, "How does an editor correct"))) == fields(TrackCorrected)
 
 
 def test_the_contract_has_every_key_and_field_of_an_answer() -> None:
@@ -213,6 +223,8 @@ def test_every_command_and_option_that_a_document_shows_exists(document: Path) -
             continue
         command: click.Command = COMMANDS[program]
         while isinstance(command, click.Group) and words:
+            if command.invoke_without_command and words[0].startswith("-"):
+                break
             word = words.pop(0)
             assert word in command.commands, f"{name(document)} shows {program} ... {word}"
             command = command.commands[word]

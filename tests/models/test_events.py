@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 import deploy
 from models.errors import EventError
-from models.events import JSON_EVENTS, Listen, TrackTagged, TrackUploaded, UserEmbedded, decode_event, encode_event
+from models.events import (
+    JSON_EVENTS,
+    Listen,
+    TrackCorrected,
+    TrackTagged,
+    TrackUploaded,
+    UserEmbedded,
+    decode_event,
+    encode_event,
+)
 from models.schemas import ASYNCAPI, json_schemas
 
 SCHEMAS = Path(deploy.__file__).parent / "schemas"
@@ -54,7 +63,7 @@ events = st.one_of(
         TrackTagged,
         track_id=ids,
         release=ids,
-        status=st.sampled_from(["tagged", "abstained", "failed"]),
+        status=st.sampled_from(["tagged", "abstained", "failed", "corrected"]),
         event_time=times,
         event_id=st.text(max_size=64),
         tagged_at=times,
@@ -66,6 +75,14 @@ events = st.one_of(
         reason=optional(st.text()),
         title=optional(st.text()),
         artist_id=optional(st.text()),
+        corrected_at=optional(times),
+    ),
+    st.builds(
+        TrackCorrected,
+        track_id=ids,
+        genre=st.text(min_size=1, max_size=256),
+        by=st.text(min_size=1, max_size=256),
+        at=source_times,
     ),
     st.builds(
         UserEmbedded,
@@ -183,7 +200,7 @@ def test_struct_and_schema_refuse_an_event(topic: str, event: object) -> None:
 
 def test_the_schemas_in_the_repository_are_those_of_the_structs() -> None:
     assert {path.name: path.read_bytes() for path in SCHEMAS.glob("*.json") if path.name != ASYNCAPI} == json_schemas()
-    assert len(json_schemas()) == 5
+    assert len(json_schemas()) == 6
 
 
 @functools.cache

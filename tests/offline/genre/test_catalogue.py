@@ -40,6 +40,17 @@ def test_a_catalogue_gives_paths_beside_it_urls_artists_and_several_genres(tmp_p
     assert (files[0].labels, files[0].artist_id, unlabelled) == (("Rock", "Pop"), "7", 1)
 
 
+def test_an_editors_genre_counts_instead_of_that_of_the_catalogue(tmp_path: Path):
+    (tmp_path / "c.csv").write_text("track_id,path,genre\nt1,1.mp3,Rock; Pop\nt2,2.mp3,\nt3,3.mp3,Rock\n")
+    files, unlabelled = read_source(tmp_path / "c.csv", corrections={"t1": "Dub", "t2": "Ska", "t9": "Pop"})
+    assert ([each.labels for each in files], unlabelled) == ([("Dub",), ("Ska",), ("Rock",)], 0)
+    (tmp_path / "c.csv").write_text("path,genre\n1.mp3,Rock\n")
+    with pytest.raises(SettingsError, match="no column track_id"):
+        read_source(tmp_path / "c.csv", corrections={"t1": "Dub"})
+    with pytest.raises(SettingsError, match="is a folder"):
+        read_source(tmp_path, corrections={"t1": "Dub"})
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

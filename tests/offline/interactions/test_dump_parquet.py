@@ -6,8 +6,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from models.errors import EventError
-from models.events import Forgotten, Listen, decode_event, encode_event
+from models.errors import EventError, SettingsError
+from models.events import Forgotten, Listen, TrackCorrected, decode_event, encode_event
+from offline.genre.corrections import read_corrections
 from offline.interactions.dump_folder import Span, held, publish, tidy
 from offline.interactions.dump_parquet import malformed_line
 from offline.interactions.left_out import read_forgotten
@@ -51,6 +52,27 @@ def test_who_was_forgotten_is_dumped_in_columns_of_its_own(tmp_path: Path):
         ("track", "t1", YEAR_2023_MS + 7),
         ("user", "u1", YEAR_2023_MS),
     ]
+
+
+def test_corrections_are_dumped_and_the_last_one_of_each_track_is_a_label(tmp_path: Path):
+    said = [
+        TrackCorrected(track_id=track_id, genre=genre, by="ann", at=YEAR_2023_MS + at)
+        for track_id, genre, at in [("t1", "ska", 2), ("t1", "dub", 1), ("t2", "dub", 3), ("t2", "ska", 3)]
+    ]
+    topic = Topic([Record(offset, 5, encode_event(one)) for offset, one in enumerate(said)], end=4)
+    for span in (Span(0, 1), Span(1, 4)):
+        publish(tmp_path, next(files_of(topic, span, name="eu.tastewave.tracks.corrected")))
+    assert len(list(tmp_path.glob("corrected-eu.*.parquet"))) == 2
+    assert list(held(tmp_path, "eu.tastewave.tracks.corrected")) == [3]
+    rows = [row for path in sorted(tmp_path.iterdir()) for row in pl.read_parquet(path).rows(named=True)]
+    assert [TrackCorrected(**row) for row in rows] == said
+    assert read_corrections(tmp_path) == {"t1": "ska", "t2": "ska"}
+    with pytest.raises(SettingsError, match="no Parquet file"):
+        read_corrections(tmp_path / "nothing")
+    (path,) = tmp_path.glob("*-000000000000-*.parquet")
+    pl.DataFrame({"user_id": ["u"]}).write_parquet(path)
+    with pytest.raises(SettingsError, match="dump it again"):
+        read_corrections(tmp_path)
 
 
 def test_offsets_without_any_event_are_covered_by_a_file_without_rows(tmp_path: Path):

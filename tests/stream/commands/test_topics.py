@@ -15,9 +15,9 @@ def topics(**settings: object) -> dict[str, Topic]:
 
 def test_every_topic_of_the_contract_is_wanted_once_under_the_prefix() -> None:
     names = {name for name in vars(contract).values() if isinstance(name, str) and name.startswith("tastewave.")}
-    assert len(names) == 7
+    assert len(names) == 8
     assert set(topics()) == names
-    assert len(wanted_topics(load_settings().topics)) == 7
+    assert len(wanted_topics(load_settings().topics)) == 8
     assert set(topics(topic_prefix="eu.")) == {f"eu.{name}" for name in names}
 
 

@@ -66,7 +66,7 @@ class _Fake:
             genre: of the answer.
             confidence: 0 to 1.
             embedding: (dim,).
-            status: tagged, abstained or failed.
+            status: tagged, abstained, failed or corrected.
             age_s: how old the answer is.
         """
         self._memory.put(

@@ -26,8 +26,8 @@ class Tracks:
         embeddings: (n, dim) float32, rows of norm 1; zeros where a track has none, or is not found.
         placed: (n,) whether it has an embedding.
         found: (n,) whether the release has an answer for it.
-        status: tagged, abstained or failed; None where it is not found.
-        genre: None unless tagged.
+        status: tagged, abstained, failed or corrected (by an editor); None where it is not found.
+        genre: None unless tagged or corrected.
         confidence: (n,) float32, probability of the genre that was named or guessed; NaN where there is none.
         age_s: (n,) float64, seconds since the answer was given; NaN where it is not found.
     """
