@@ -235,13 +235,9 @@ def _print_table(answers: Sequence[TaggedFile]) -> None:
         names = [os.path.relpath(name, folder) for name in names]
         Console().print(Text(f"in {folder}"), soft_wrap=True)
     file, confidence = Column("file", overflow="fold"), Column("confidence", justify="right")
-    places = ("embedding",) if any(answer.embedding for answer in answers) else ()
     print_table(
-        (file, Column("length", justify="right"), "genre", confidence, "top tags", *places),
-        [
-            (name, *_cells(answer), *(_place(answer) for _ in places))
-            for name, answer in zip(names, answers, strict=True)
-        ],
+        (file, Column("length", justify="right"), "genre", confidence, "top tags"),
+        [(name, *_cells(answer)) for name, answer in zip(names, answers, strict=True)],
         pad_edge=False,
     )
 
@@ -255,10 +251,6 @@ def _cells(answer: TaggedFile) -> tuple[str | Text | None, ...]:
         genre, style = Text.assemble("abstained ", (f"({answer.genres[0][0]}?)", "dim")), "dim"
     tags = ", ".join(tag for tag, _ in answer.tags)
     return length(answer.duration_s or 0.0), genre, Text(f"{answer.confidence:.2f}", style=style), tags
-
-
-def _place(answer: TaggedFile) -> str | None:
-    return f"{len(answer.embedding)}-d" if answer.embedding else None
 
 
 def _write_features(path: Path, release: Release, file: Path) -> None:

@@ -21,7 +21,7 @@ from models.events import TrackTagged, UserEmbedded
 def live_release(client: Any, *, key_prefix: str = KEY_PREFIX) -> str | None:
     """The release whose answers readers should use now, or None where no release is live.
 
-        release = live_release(redis.Redis())   # such as "7a4ed6c833ba"
+        release = live_release(redis.Redis())   # such as "ea2da6218123"
 
     Use the result for one second at most, and for all reads of one request: the live release may change at any time.
 

@@ -94,7 +94,7 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_readme_reads_an_answer_as_it_says(environment: dict[str, str], monkeypatch, capsys) -> None:
-    track_id, release = "4f7958b395f9889f", "7a4ed6c833ba"
+    track_id, release = "4f7958b395f9889f", "ea2da6218123"
     answer = TrackTagged(
         track_id=track_id, release=release, status="tagged", event_time=1, event_id="e", tagged_at=2,
         genre="jazz", confidence=0.885973, genres=(("jazz", 0.885973),), tags=(("jazz", 0.71428),),

@@ -89,7 +89,7 @@ def test_the_document_in_the_repository_is_that_of_the_code_and_of_the_shape_of_
 
 def test_every_reference_leads_somewhere() -> None:
     found = list(references(DOCUMENT))
-    assert len(found) == 3 * 7 + 5
+    assert len(found) == 3 * 8 + 6
     for reference in found:
         target = resolved(reference)
         if reference.startswith("./"):

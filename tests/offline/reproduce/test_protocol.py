@@ -305,6 +305,6 @@ def test_a_source_that_is_not_whole_is_refused_in_one_sentence(words, said, tmp_
 
 
 def test_a_release_without_an_audio_encoder_is_refused(tmp_path):
-    release = load_release()
+    release = load_release(write_release(tmp_path / "plain", None))
     with pytest.raises(SettingsError, match=f"release {release.release_id} has no audio encoder"):
         open_source(Protocol(audio="a", out=str(tmp_path), release=str(release.folder)))
