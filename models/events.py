@@ -189,6 +189,7 @@ class TrackFeatures(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
         window, float32 little-endian.
     event_time, event_id, title, artist_id: of the upload that was heard. Features that an earlier version of tastewave
         published have none of these, nor vectors.
+    duration_ms: length of the track as decoded; None of an earlier version.
     """
 
     track_id: Id
@@ -201,6 +202,7 @@ class TrackFeatures(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     event_id: str | None = None
     title: str | None = None
     artist_id: str | None = None
+    duration_ms: int | None = None
 
 
 JSON_EVENTS: dict[str, type[msgspec.Struct]] = {

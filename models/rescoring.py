@@ -155,6 +155,8 @@ class Rescorer:
                 genres_from="tags" if decision.abstained_because == "tags" else None,
                 tags=of_track,
                 embedding=place,
+                content_hash=track.content_hash,
+                duration_ms=track.duration_ms,
                 title=track.title,
                 artist_id=track.artist_id,
             )

@@ -238,6 +238,7 @@ class TrackHandler:
                 event_id=event.event_id,
                 title=event.title,
                 artist_id=event.artist_id,
+                duration_ms=round(heard.duration_s * 1000),
             )
             await self._publisher.features(features)
             await self._store.mark_features(event.track_id, due)

@@ -114,9 +114,9 @@ def through_outage(platform: Platform, *, hurt: Callable[[], None], heal: Callab
 
 
 def partitions(platform: Platform, worker: int) -> int:
-    """How many partitions a worker has; 0 where it does not answer."""
+    """How many partitions of uploads a worker has; 0 where it does not answer."""
     status, report = platform.health("/ready", worker)
-    return len(json.loads(report)["partitions"]) if status else 0
+    return sum(TRACKS_UPLOADED in name for name in json.loads(report)["partitions"]) if status else 0
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def test_workers_and_commands_log_in_with_tokens(platform: Platform) -> None:
     assert platform.wait_for(event).status in ("tagged", "abstained")
     platform.settled()
     assert platform.output().keys() == {event.track_id}
-    assert platform.run("topics", "check").count("there") == 7
+    assert platform.run("topics", "check").count("there") == 8
     assert "No dead letters" in platform.run("dead-letters")
 
 

@@ -67,7 +67,7 @@ def test_a_kafka_that_is_away_is_one_sentence_within_seconds_and_without_the_pas
 
 def test_help_teaches_with_examples_and_names_the_files():
     shown = CliRunner().invoke(cli, ["dump", "--help"]).output
-    assert shown.count("  tastewave-offline dump ") == 5
+    assert shown.count("  tastewave-offline dump ") == 6
     assert "listens-TOPIC-pPARTITION-FIRST-END.parquet" in shown
     assert "sasl_plain_password" in shown
 
