@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from stream import traces
+
 _MAX_KEY_BYTES = 4096
 _MAX_MESSAGE_BYTES = 2000
 _OVERHEAD_BYTES = 1024  # what Kafka adds to a record, with room to spare
@@ -28,23 +30,15 @@ HEADERS = {
 """Our header for each field of a DeadLetter. Before they had these names, they were called as the fields are."""
 
 
-class Record(Protocol):
+class Record(traces.Record, Protocol):
     """What the ConsumerRecords of kafka-python and aiokafka share."""
 
-    @property
-    def topic(self) -> str: ...  # noqa: D102
-    @property
-    def partition(self) -> int: ...  # noqa: D102
-    @property
-    def offset(self) -> int: ...  # noqa: D102
     @property
     def timestamp(self) -> int: ...  # noqa: D102
     @property
     def key(self) -> bytes | None: ...  # noqa: D102
     @property
     def value(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
