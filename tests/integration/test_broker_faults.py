@@ -25,7 +25,7 @@ from tests.platform.tracks import Platform, worker_environment
 pytestmark = pytest.mark.servers
 SESSION_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 15.0  # as stream/broker/app.py sets them
 PARTITIONS = 3  # as worker_environment sets it
-UPLOAD_EVERY_S = 0.1
+UPLOAD_EVERY_S = 0.2
 LINES_PER_MINUTE = 60
 # At SIGUSR1 a worker started with this program blocks its event loop, as a handler that does not return would. Its
 # threads go on.

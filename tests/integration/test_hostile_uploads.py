@@ -13,7 +13,7 @@ from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers
 
-TASK_TIMEOUT_S = 20
+TASK_TIMEOUT_S = 10  # two of the files use all of it
 NEIGHBOUR_EVERY = 20
 
 

@@ -109,7 +109,7 @@ def test_a_redis_that_ends_and_comes_back_with_its_data_needs_no_hand(
     fragile: Platform, redis_server: Redis, undisturbed: Platform, fault: Callable[[Redis], None]
 ) -> None:
     fragile.start_worker()
-    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.2):
         for _ in range(3):
             until_more(fragile, 5)
             fault(redis_server)
@@ -122,7 +122,7 @@ def test_a_redis_that_hangs_for_twenty_seconds_delays_and_changes_nothing(
     fragile: Platform, redis_server: Redis, undisturbed: Platform
 ) -> None:
     fragile.start_worker()
-    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.2):
         until_more(fragile, 5)
         redis_server.pause()
         until(lambda: not_ready(fragile))
@@ -153,7 +153,7 @@ def test_a_power_cut_that_takes_the_end_of_the_append_only_file_is_healed_by_a_r
     fragile: Platform, redis_server: Redis, undisturbed: Platform
 ) -> None:
     fragile.start_worker()
-    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.2):
         until_more(fragile, 10)
         (file,) = (redis_server.folder / "appendonlydir").glob("*.incr.aof")
         written = file.stat().st_size
@@ -174,7 +174,7 @@ def test_answers_that_a_failover_lost_are_healed_by_a_rewind(
     replica = Redis(replica_of=redis_server)
     with replica:
         fragile.start_worker()
-        with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+        with uploading(fragile, write_catalogue(fragile.folder), every_s=0.2):
             until_more(fragile, 10)
             with ask(replica) as client:
                 client.replicaof("127.0.0.1", 1)  # cut the link: the replica gets nothing of what follows
@@ -197,7 +197,7 @@ def test_a_redis_that_came_back_empty_is_filled_again_and_the_same_release_is_li
 ) -> None:
     fragile.redis.hset(LIVE_KEY, mapping={"contract": 1, "release": "0123456789ab", "previous": "", "since": 1})
     fragile.start_worker()
-    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.1):
+    with uploading(fragile, write_catalogue(fragile.folder), every_s=0.2):
         until_more(fragile, 10)
     fragile.settled()
     fragile.until_ready()
@@ -458,7 +458,7 @@ def test_slots_that_move_while_a_worker_writes_change_nothing(
     clustered.start_worker()
     slot = MovingSlot(cluster, source=cluster.nodes[0], target=cluster.nodes[1])
     ids = ids_of_slot(slot.slot)
-    with uploading(clustered, uris, every_s=0.1):
+    with uploading(clustered, uris, every_s=0.2):
         new = [clustered.upload(uris[0], track_id=track_id) for track_id in itertools.islice(ids, 3)]
         for event in new:
             assert clustered.wait_for(event).status != "failed"
@@ -489,7 +489,7 @@ def test_a_node_of_a_cluster_that_is_killed_and_comes_back_needs_no_hand(
     clustered: Platform, cluster: RedisCluster, undisturbed: Platform
 ) -> None:
     clustered.start_worker()
-    with uploading(clustered, write_catalogue(clustered.folder), every_s=0.1):
+    with uploading(clustered, write_catalogue(clustered.folder), every_s=0.2):
         for node in cluster.nodes[:2]:
             until_more(clustered, 5)
             node.kill()

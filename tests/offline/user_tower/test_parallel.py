@@ -78,7 +78,7 @@ def command(log_path, out, **settings):
 )
 def test_two_processes_give_the_tower_of_one_within_the_spread_of_seeds(loss, tmp_path):
     log_path = write_log(tmp_path / "log.parquet", users=120)
-    settings = QUICK | {"dropouts": (0.1,), "steps": 100, "validate_every": 50} | loss
+    settings = QUICK | {"dropouts": (0.1,), "steps": 60, "validate_every": 30} | loss
     alone = []
     for seed in range(3):
         _, chosen = train_alone(tmp_path / f"{seed}", log=log_path, seed=seed, **settings | {"positions": 480})

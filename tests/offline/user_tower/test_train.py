@@ -143,7 +143,7 @@ def command(log_path, out, **settings):
 
 
 def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tmp_path):
-    settings = {"steps": 300, "patience": 100}
+    settings = {"steps": 150, "patience": 100}
     whole, undisturbed = train_alone(tmp_path / "whole", log=log_path, **QUICK | settings)
     partial = tmp_path / "killed.partial"
     kills = 0
