@@ -346,8 +346,8 @@ JOBS = (
         and places a person by what they heard before each track that they liked. FILE is what `hold-out` wrote: whole
         artists that it never hears. What is printed at the end is how well the encoder finds the listeners of their
         tracks, beside what popularity, an untrained network, and an encoder that was trained on exchanged sounds find.
-        OUT_DIR gets the encoder, which `build-release --audio-encoder` takes, and metrics.json. A training that was
-        stopped begins anew.
+        OUT_DIR gets the encoder, which `build-release --audio-encoder` takes, and these figures: report.html for
+        people, metrics.json for programs. A training that was stopped begins anew.
 
         \b
         Examples:
