@@ -452,7 +452,7 @@ JOBS = (
         SOURCE is a folder with a folder of files for each genre, or a CSV or Parquet file with the columns path (or
         uri, or audio), genre and artist_id. Genres may have any names, a track may have several, and
         `Electronic---House` is within `Electronic`. No artist is on both sides of a fold. A genre needs 10 tracks of 3
-        artists.
+        artists. SOURCE may also be a folder that `features` wrote of such a catalogue: then no audio is heard.
 
         `build-release --genre-head OUT_DIR` makes a release with the head.
 
@@ -463,6 +463,7 @@ JOBS = (
           tastewave-offline train-genre catalogue.csv head --artists artists
           tastewave-offline train-genre platform/tracks.parquet head genre_column=style
           tastewave-offline train-genre catalogue.csv head --corrections corrected
+          tastewave-offline train-genre features head --audio-encoder encoders/mine
           tastewave-offline train-genre catalogue.csv head --audio-encoder encoders/mine blocks.muq=encoders/muq
           tastewave-offline train-genre catalogue.csv head 'inputs=[["msd.max_pool"], ["mtt.taggram.mean"]]'
         """,

@@ -167,13 +167,16 @@ class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             description="Folder with a folder of audio files for each genre, or a CSV or Parquet file with the columns "
             "path (or uri, or audio), genre and, where known, artist_id. A track may have several genres: a list, or "
-            "`Rock; Pop` in CSV. `Electronic---House` is within `Electronic`."
+            "`Rock; Pop` in CSV. `Electronic---House` is within `Electronic`. Or a folder that `features` wrote of "
+            "such a catalogue: then no audio is heard."
         ),
     ]
 
     out: Annotated[str, Meta(description="Folder of the head; one that is there is replaced.")]
 
-    genre_column: Annotated[str, Meta(description="Column of a catalogue that has the genre.")] = "genre"
+    genre_column: Annotated[
+        str, Meta(description="Column of a catalogue that has the genre; features have that of `features`.")
+    ] = "genre"
 
     release: Annotated[
         str | None,

@@ -28,6 +28,7 @@ from offline.features import extract
 from offline.features.settings import Features
 from offline.features.store import FeatureStore, open_store
 from offline.files import check_replaceable, locked, new_file, write_json, writing
+from offline.genre.catalogue import labelled_tracks
 from offline.genre.hearing import heard_in
 from offline.genre.settings import HeadTraining
 from offline.progress import progress_bar
@@ -150,7 +151,7 @@ def hear(settings: Protocol, labelled: LabelledSet, source: Source, out: Path) -
     store = open_store(out / "heard", mel=source.mel)
     if not len(store):
         raise SettingsError(f"none of the tracks of {labelled.name} can be heard; {out / 'heard'} says why")
-    heard, tracks = heard_in(store), list(store)
+    heard, tracks = heard_in(store, labelled_tracks(store), encoders={}), list(store)
     artists, of_track = heard.artists(), [str(track.genre) for track in tracks]
     genres = tuple(sorted(set(of_track)))
     labels = np.array([genres.index(genre) for genre in of_track], np.int64)

@@ -23,7 +23,7 @@ from offline.audio_encoder.settings import EncoderTraining
 from offline.audio_encoder.sounds import Sounds, place_tracks
 from offline.cli import cli
 from offline.features.store import open_store
-from offline.genre.catalogue import LabelledFile
+from offline.genre.catalogue import LabelledFile, labelled_tracks
 from offline.genre.hearing import hear, heard_in, listening
 from offline.reproduce.embed import dealt, permuted_sounds
 from offline.reproduce.gtzan import read_gtzan
@@ -201,7 +201,8 @@ def test_the_folder_of_a_run_is_not_taken_for_another_set(of_gtzan):
 
 def test_what_a_store_holds_is_what_a_genre_head_would_hear_in_the_files(of_gtzan):
     out, _, _ = of_gtzan
-    stored = heard_in(open_store(out / "heard"))
+    store = open_store(out / "heard")
+    stored = heard_in(store, labelled_tracks(store), encoders={})
     audio = out.parent / "audio"
     wanted = [LabelledFile(where=str(audio / f"{file.where}.wav"), labels=file.labels, artist_id=file.artist_id)
               for file in stored.files[:2]]  # fmt: skip
