@@ -16,6 +16,7 @@ GTZAN_GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "met
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Machine = Literal["least_squares", "hinge"]
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -74,7 +75,7 @@ class HeadTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = (Block(name="msd.taggram.mean", weight=1.0),)
 
     machine: Annotated[
-        Literal["least_squares", "hinge"],
+        Machine,
         Meta(description="The loss of the support vector machine: squared (least squares), or the hinge."),
     ] = "least_squares"
 
