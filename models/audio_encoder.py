@@ -177,16 +177,16 @@ class AudioEncoder:
         """
         return self.mean(self(waveforms))
 
-    def embedding_of_log_mels(self, log_mels: Sequence[NDArray[np.floating[Any]]]) -> Float32:
-        """Where a track is by the spectrograms of its windows, as a feature store keeps them.
+    def of_log_mels(self, log_mels: Sequence[NDArray[np.floating[Any]]]) -> Float32:
+        """Hear the windows of a track by their spectrograms, as a feature store keeps them.
 
         Args:
             log_mels: (frames, mels) each, at least one: of windows of the encoder's own length, or of shorter ones,
                 which are repeated.
 
         Returns:
-            (dim,) of unit norm. Within what float16 loses of the spectrogram, it is what `embedding` gives for the
-            waveforms; of a window that is shorter, within what the seams of the repeated one change.
+            (windows, dim). Within what float16 loses of the spectrogram, it is what __call__ gives for the waveforms;
+            of a window that is shorter, within what the seams of the repeated one change.
 
         Raises:
             ReleaseError: as __call__; or the network takes no log-mel.
@@ -196,10 +196,10 @@ class AudioEncoder:
             raise ReleaseError(
                 f"{self.manifest.name} hears waveforms, and log-mels are what is there; name an encoder that hears them"
             )
-        return self.mean(np.stack([self._place(filled(one, taken.frames).astype(np.float32)) for one in log_mels]))
+        return np.stack([self._place(filled(one, taken.frames).astype(np.float32)) for one in log_mels])
 
     def mean(self, vectors: Float32) -> Float32:
-        """(dim,) of unit norm: the mean of what __call__ gave for the windows of a track, normalised."""
+        """(dim,) of unit norm: the mean of the vectors of a track's windows, normalised."""
         return self._normalised(vectors.mean(axis=0))
 
     def _parts(self, waveform: Float32) -> list[Float32]:

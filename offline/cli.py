@@ -346,8 +346,8 @@ JOBS = (
         and places a person by what they heard before each track that they liked. FILE is what `hold-out` wrote: whole
         artists that it never hears. What is printed at the end is how well the encoder finds the listeners of their
         tracks, beside what popularity, an untrained network, and an encoder that was trained on exchanged sounds find.
-        OUT_DIR gets the encoder, which `build-release --audio-encoder` takes, and metrics.json. A training that was
-        stopped begins anew.
+        OUT_DIR gets the encoder, which `build-release --audio-encoder` takes, and these figures: report.html for
+        people, metrics.json for programs. A training that was stopped begins anew.
 
         \b
         Examples:
@@ -452,7 +452,7 @@ JOBS = (
         SOURCE is a folder with a folder of files for each genre, or a CSV or Parquet file with the columns path (or
         uri, or audio), genre and artist_id. Genres may have any names, a track may have several, and
         `Electronic---House` is within `Electronic`. No artist is on both sides of a fold. A genre needs 10 tracks of 3
-        artists.
+        artists. SOURCE may also be a folder that `features` wrote of such a catalogue: then no audio is heard.
 
         `build-release --genre-head OUT_DIR` makes a release with the head.
 
@@ -463,6 +463,7 @@ JOBS = (
           tastewave-offline train-genre catalogue.csv head --artists artists
           tastewave-offline train-genre platform/tracks.parquet head genre_column=style
           tastewave-offline train-genre catalogue.csv head --corrections corrected
+          tastewave-offline train-genre features head --audio-encoder encoders/mine
           tastewave-offline train-genre catalogue.csv head --audio-encoder encoders/mine blocks.muq=encoders/muq
           tastewave-offline train-genre catalogue.csv head 'inputs=[["msd.max_pool"], ["mtt.taggram.mean"]]'
         """,

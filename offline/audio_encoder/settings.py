@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from models.mel import ENCODER, MelConfig
 
-METRICS = "metrics.json"
-"""Beside an encoder: how well it finds the listeners of tracks that were held out."""
+METRICS, REPORT = "metrics.json", "report.html"
+"""Beside an encoder: how well it finds the listeners of tracks that were held out, for programs and for people."""
 
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0.0)]

@@ -19,8 +19,9 @@ from models.audio_encoder import ENCODER_MANIFEST
 from offline.audio_encoder.data import prepare
 from offline.audio_encoder.export import export
 from offline.audio_encoder.fit import cold_scores, fit, new_network
+from offline.audio_encoder.report import write_report
 from offline.audio_encoder.retrieval import Retrieval
-from offline.audio_encoder.settings import METRICS, EncoderTraining
+from offline.audio_encoder.settings import METRICS, REPORT, EncoderTraining
 from offline.files import check_replaceable, writing
 
 
@@ -95,6 +96,8 @@ def run(settings: EncoderTraining) -> Outcome:
             trained.network, out=out, name=settings.name, licence=settings.licence, mel=settings.mel,
             window_s=data.window_s, training=training, beside={METRICS: metrics},
         )  # fmt: skip
+        # After the manifest, which does not name it: a release takes along what the manifest names.
+        write_report(metrics, out / REPORT, name=settings.name, training=training)
     return Outcome(out=out, metrics=metrics, training=training)
 
 

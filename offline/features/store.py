@@ -21,7 +21,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from models.errors import AudioError, ProcessCrashed, ReleaseError, TooLong
+from models.audio_encoder import AudioEncoder, EncoderManifest
+from models.errors import AudioError, ProcessCrashed, ReleaseError, SettingsError, TooLong
 from models.mel import PATCH_FRAMES, MelConfig
 from models.release import Release
 from models.sealed_folder import load_sealed
@@ -157,6 +158,19 @@ class FeatureStore:
         columns = [self._array(track.shard, name)[rows].astype(np.float32) for name in names]
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
+    def check_heard_by(self, encoder: EncoderManifest) -> None:
+        """Raise SettingsError where the windows or log-mels of the store are not those that an encoder hears."""
+        if encoder.window_s != self.manifest.window_s or getattr(encoder.input, "mel", None) != self.manifest.mel:
+            raise SettingsError(
+                f"the encoder {encoder.name} does not hear the log-mels of {self.folder}; name a store of those that "
+                "it was trained on, or the audio"
+            )
+
+    def vectors(self, track_id: str, encoder: AudioEncoder) -> NDArray[np.float32]:
+        """(windows, dim) what an audio encoder hears in each window, for which check_heard_by passes."""
+        windows = range(len(self._tracks[track_id].starts_ms))
+        return encoder.of_log_mels([self.log_mel(track_id, window) for window in windows])
+
     def verify(self) -> None:
         """Read all files, and compare them with the hashes in the manifests of the shards.
 
@@ -225,6 +239,11 @@ def open_store(folder: str | Path, *, mel: MelConfig | None = None, release: Rel
     return FeatureStore(
         folder, manifest, tuple(msgspec.convert(row, StoredTrack) for row in tracks.iter_rows(named=True))
     )
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a store, of whatever features."""
+    return (folder / MANIFEST).is_file()
 
 
 def read_manifest(folder: Path) -> StoreManifest | None:

@@ -1,4 +1,4 @@
-"""Labelled audio: a folder with a folder of files for each genre, or a catalogue with a row for each track."""
+"""Labelled tracks: a folder with a folder of files for each genre, a catalogue, or the features of one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 
 from models.errors import SettingsError
 from models.label_rule import parent_of
+from offline.features.store import FeatureStore, is_store, open_store
 from offline.genre.machine import Labels
 
 _FORM = (
     "give a folder of folders, one for each genre, or a CSV or Parquet file with the columns path (or uri, or audio), "
-    "genre and artist_id"
+    "genre and artist_id, or what `features` wrote of one"
 )
 
 
@@ -25,7 +27,7 @@ class LabelledFile:
     """A track whose genre is known.
 
     Attributes:
-        where: path or fsspec URL of its audio.
+        where: path or fsspec URL of its audio; its track_id in a feature store.
         labels: its genres, at least one.
         artist_id: None where it is not known.
     """
@@ -42,26 +44,45 @@ def read_source(
 
         files, unlabelled = read_source(Path("genres"))         # genres/jazz/so-what.flac
         files, unlabelled = read_source(Path("catalogue.csv"))  # path,genre,artist_id
+        files, unlabelled = read_source(Path("features"))       # what `tastewave-offline features` wrote
 
     A track of a catalogue may have several genres: a list in Parquet, `Rock; Electronic---House` in CSV. Paths are
     taken from the folder of the catalogue.
 
     Args:
-        source: a folder of folders, or a catalogue.
-        genre_column: column of a catalogue that has the genre.
-        corrections: the genre that editors gave tracks, by track_id; it counts instead of that of the catalogue.
+        source: a folder of folders, a catalogue, or a feature store.
+        genre_column: column of a catalogue that has the genre; a store has that which `features` was told.
+        corrections: the genre that editors gave tracks, by track_id; it counts instead of that of the source.
 
     Raises:
         SettingsError: the source is missing, of another form, or holds no track; there are corrections, and it does not
             name its tracks.
+        ReleaseError: the store cannot be read.
     """
-    if corrections and source.is_dir():
+    if is_store(source):
+        files = labelled_tracks(open_store(source), corrections or {})
+    elif not source.is_dir():
+        files = _of_catalogue(source, genre_column, corrections or {})
+    elif not corrections:
+        files = _of_folder(source)
+    else:
         raise SettingsError(f"{source} is a folder, and corrections are of track_ids; give a catalogue that has them")
-    files = _of_folder(source) if source.is_dir() else _of_catalogue(source, genre_column, corrections or {})
     labelled = [file for file in files if file.labels]
     if not labelled:
         raise SettingsError(f"{source} holds no track with a genre; {_FORM}")
     return labelled, len(files) - len(labelled)
+
+
+def labelled_tracks(store: FeatureStore, corrections: Mapping[str, str] = MappingProxyType({})) -> list[LabelledFile]:
+    """The tracks of a feature store in its order, those without a genre as well; corrections as of read_source."""
+    return [
+        LabelledFile(
+            where=track.track_id,
+            labels=_labels(track.track_id, track.genre, corrections),
+            artist_id=track.artist_id,
+        )
+        for track in store
+    ]
 
 
 def _of_folder(folder: Path) -> list[LabelledFile]:
@@ -91,7 +112,7 @@ def _of_catalogue(path: Path, genre_column: str, corrections: Mapping[str, str])
     return [
         LabelledFile(
             where=_from(path.parent, str(where)),
-            labels=(corrections[track_id],) if track_id in corrections else split_labels(genre),
+            labels=_labels(track_id, genre, corrections),
             artist_id=artist or None,
         )
         for where, genre, artist, track_id in zip(
@@ -104,8 +125,10 @@ def _from(folder: Path, where: str) -> str:
     return where if "://" in where else str(folder / where)
 
 
-def split_labels(genre: str | Iterable[str] | None) -> tuple[str, ...]:
-    """The genres of a track, as a catalogue gives them: `Rock; Pop`, or a list."""
+def _labels(track_id: str | None, genre: str | Iterable[str] | None, corrections: Mapping[str, str]) -> tuple[str, ...]:
+    """The genres of a track: what editors say, or what a catalogue does: `Rock; Pop`, or a list."""
+    if corrected := track_id and corrections.get(track_id):
+        return (corrected,)
     names = genre.split(";") if isinstance(genre, str) else genre or ()
     return tuple(dict.fromkeys(name.strip() for name in names if name and name.strip()))
 

@@ -1,4 +1,4 @@
-"""The job `train-genre`: labelled audio -> a genre head in a sealed folder, which `build-release` takes."""
+"""The job `train-genre`: labelled tracks -> a genre head in a sealed folder, which `build-release` takes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from models.genre import DISTANCE
 from models.release import Release, load_release
 from models.sealed_folder import describe_files
 from models.tagger import encoders_by_feature
+from offline.features.store import is_store, open_store
 from offline.files import check_replaceable, new_folder, write_json, writing
 from offline.genre.catalogue import choose_classes, label_array, labels_among, read_source
 from offline.genre.corrections import read_corrections
@@ -33,7 +34,7 @@ from offline.genre.head_folder import (
     encoder_hash,
     load_head_folder,
 )
-from offline.genre.hearing import HeardTracks, hear, listening
+from offline.genre.hearing import HeardTracks, hear, heard_in, listening
 from offline.genre.kinds import NETWORK
 from offline.genre.machine import Int64, Labels
 from offline.genre.report import TrackMap, map_tracks, write_report
@@ -60,12 +61,13 @@ class Outcome:
 
 
 def run(settings: TrainGenre) -> Outcome:
-    """Hear the tracks, train, and write the head, its figures and the table of artists that it hears.
+    """Hear the tracks or read their features, train, and write the head, its figures and its table of artists.
 
     Raises:
         SettingsError: the source or the settings cannot be used, a genre has too few tracks, or `out` is a folder of
             something else.
-        ReleaseError: the release, the table of artists or an audio encoder cannot be used.
+        ReleaseError: the release, the table of artists or an audio encoder cannot be used, or the source has features
+            of another front end or network.
     """
     out = Path(settings.out)
     check_replaceable(out, HEAD_MANIFEST)
@@ -73,11 +75,15 @@ def run(settings: TrainGenre) -> Outcome:
     encoders = _load_encoders(settings)
     training = _with_embeddings(_with_artists(settings, table), encoders)
     corrections = read_corrections(Path(settings.corrections)) if settings.corrections else {}
-    files, unlabelled = read_source(Path(settings.source), genre_column=settings.genre_column, corrections=corrections)
+    source = Path(settings.source)
+    files, unlabelled = read_source(source, genre_column=settings.genre_column, corrections=corrections)
     training = msgspec.structs.replace(training, classes=choose_classes(files, settings.classes))
     wanted = [file for file in files if labels_among(file, training.classes)]
     release = listening(load_release(settings.release), networks_of(training))
-    heard = hear(wanted, release, encoders=encoders)
+    if is_store(source):
+        heard = heard_in(open_store(source, release=release), wanted, encoders=encoders)
+    else:
+        heard = hear(wanted, release, encoders=encoders)
     if table:
         heard = heard.with_artists(table)
     labels, artists = label_array(heard.files, training.classes), heard.artists()

@@ -1,4 +1,4 @@
-"""What networks hear in labelled files, as features of a track. Other sources of features can stand in its place."""
+"""What networks hear in labelled tracks, as features of a track: in their files, or in what a feature store has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.errors import SettingsError, TastewaveError
 from models.release import Release
 from models.tagger import TrackHearing
 from offline.features.store import FeatureStore
-from offline.genre.catalogue import LabelledFile, split_labels
+from offline.genre.catalogue import LabelledFile
 from offline.genre.labels import joined
 from offline.progress import progress_bar
 
@@ -98,20 +98,31 @@ def hear(files: Sequence[LabelledFile], release: Release, *, encoders: Mapping[s
     return HeardTracks(files=tuple(heard), features=tuple(features), content=tuple(content), skipped=tuple(skipped))
 
 
-def heard_in(store: FeatureStore) -> HeardTracks:
-    """The tracks of a feature store, as `hear` would hear them; without audio encoders, and with the store's digits.
+def heard_in(
+    store: FeatureStore, files: Sequence[LabelledFile], *, encoders: Mapping[str, AudioEncoder]
+) -> HeardTracks:
+    """Tracks of a feature store as `hear` hears them in their audio, but for the digits that float16 loses.
 
     Args:
-        store: of a catalogue that says the genre of each track.
+        store: of the tracks.
+        files: the tracks by their ids (offline.genre.catalogue.labelled_tracks).
+        encoders: audio encoders that hear the log-mels of the store, by the names of their features.
+
+    Raises:
+        SettingsError: an encoder hears something else.
     """
-    tracks = list(store)
+    for encoder in encoders.values():
+        store.check_heard_by(encoder.manifest)
+    features = list[dict[str, Float32]]()
+    with progress_bar() as bar:
+        for file in bar.track(files, description="Reading features"):
+            vectors = {name: store.vectors(file.where, encoder) for name, encoder in encoders.items()}
+            embeddings = {name: of_windows.mean(axis=0) for name, of_windows in vectors.items()}
+            features.append(_mean(store.features(file.where)) | embeddings)
     return HeardTracks(
-        files=tuple(
-            LabelledFile(where=track.track_id, labels=split_labels(track.genre), artist_id=track.artist_id)
-            for track in tracks
-        ),
-        features=tuple(_mean(store.features(track.track_id)) for track in tracks),
-        content=tuple(track.content for track in tracks),
+        files=tuple(files),
+        features=tuple(features),
+        content=tuple(store[file.where].content for file in files),
         skipped=(),
     )
 

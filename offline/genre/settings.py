@@ -16,6 +16,7 @@ GTZAN_GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "met
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Machine = Literal["least_squares", "hinge"]
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -74,7 +75,7 @@ class HeadTraining(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = (Block(name="msd.taggram.mean", weight=1.0),)
 
     machine: Annotated[
-        Literal["least_squares", "hinge"],
+        Machine,
         Meta(description="The loss of the support vector machine: squared (least squares), or the hinge."),
     ] = "least_squares"
 
@@ -167,13 +168,16 @@ class TrainGenre(HeadTraining, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             description="Folder with a folder of audio files for each genre, or a CSV or Parquet file with the columns "
             "path (or uri, or audio), genre and, where known, artist_id. A track may have several genres: a list, or "
-            "`Rock; Pop` in CSV. `Electronic---House` is within `Electronic`."
+            "`Rock; Pop` in CSV. `Electronic---House` is within `Electronic`. Or a folder that `features` wrote of "
+            "such a catalogue: then no audio is heard."
         ),
     ]
 
     out: Annotated[str, Meta(description="Folder of the head; one that is there is replaced.")]
 
-    genre_column: Annotated[str, Meta(description="Column of a catalogue that has the genre.")] = "genre"
+    genre_column: Annotated[
+        str, Meta(description="Column of a catalogue that has the genre; features have that of `features`.")
+    ] = "genre"
 
     release: Annotated[
         str | None,

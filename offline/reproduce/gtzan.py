@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -42,16 +43,19 @@ def read_gtzan(audio: Path, *, lists: Path = LISTS) -> LabelledSet:
     """
     parts = {part: _read_list(lists / f"{part}_filtered.txt") for part in PARTS}
     ids = [track for part in PARTS for track in parts[part]]
-    if len(set(ids)) < len(ids):
-        twice = next(track for track in ids if ids.count(track) > 1)
-        raise SettingsError(f"{lists} names {twice} twice; leave it in one part")
+    names = [PurePosixPath(track).name for track in ids]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SettingsError(
+            f"{lists} names {twice[0]} twice; leave a track in one part, and give each a name of its own: audio is "
+            "found by it"
+        )
     artist_of = _read_artists(lists / _ARTISTS)
     runs = {track: run for part in PARTS for track, run in _runs(parts[part], part)}
-    named = [artist_of.get(PurePosixPath(track).name) for track in ids]
+    named = [artist_of.get(name) for name in names]
     groups = joined([artists or [runs[track]] for track, artists in zip(ids, named, strict=True)])
     tracks = {
         "track_id": ids,
-        "uri": _places(audio, ids),
+        "uri": _places(audio, names),
         "artist_id": [f"artist {number}" for number in groups],
         "genre": [PurePosixPath(track).parts[0] for track in ids],
     }
@@ -110,16 +114,15 @@ def _runs(ids: Sequence[str], part: str) -> Iterator[tuple[str, str]]:
         yield track, run
 
 
-def _places(audio: Path, ids: Sequence[str]) -> list[str]:
+def _places(audio: Path, names: Sequence[str]) -> list[str]:
     found = {
         path.stem: str(path.resolve())
         for path in sorted(audio.rglob("*"))
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     }
-    names = [PurePosixPath(track).name for track in ids]
     if missing := [name for name in names if name not in found]:
         raise SettingsError(
-            f"{audio} lacks {len(missing)} of the {len(ids)} tracks, such as {missing[0]}; name the folder that has "
+            f"{audio} lacks {len(missing)} of the {len(names)} tracks, such as {missing[0]}; name the folder that has "
             "them, as blues/blues.00000.wav or .au"
         )
     return [found[name] for name in names]

@@ -28,6 +28,7 @@ from offline.features import extract
 from offline.features.settings import Features
 from offline.features.store import FeatureStore, open_store
 from offline.files import check_replaceable, locked, new_file, write_json, writing
+from offline.genre.catalogue import labelled_tracks
 from offline.genre.hearing import heard_in
 from offline.genre.settings import HeadTraining
 from offline.progress import progress_bar
@@ -112,7 +113,7 @@ def run(settings: Protocol, labelled: LabelledSet) -> Outcome:
         source = open_source(settings)
         heard = hear(settings, labelled, source, out)
         embeddings, encoders = embed(settings, labelled, source, heard, out)
-        judged = judge(settings, labelled, heard, embeddings, out)
+        judged = judge(settings, labelled, source, heard, embeddings, out=out)
         reference = judge_reference(settings, labelled, heard, out)
         results = _results(settings, labelled, source, heard, judged=judged, reference=reference, encoders=encoders)
         seal(
@@ -147,10 +148,12 @@ def hear(settings: Protocol, labelled: LabelledSet, source: Source, out: Path) -
             loudness_lufs="as_is",
         )
     )  # fmt: skip
-    store = open_store(out / "heard", mel=source.mel)
+    store, patches = open_store(out / "heard", mel=source.mel), open_store(out / "patches")
     if not len(store):
         raise SettingsError(f"none of the tracks of {labelled.name} can be heard; {out / 'heard'} says why")
-    heard, tracks = heard_in(store), list(store)
+    if lost := [track.track_id for track in store if track.track_id not in patches]:
+        raise SettingsError(f"{lost[0]} was heard once and not again; {out / 'patches'} says why: run this again")
+    heard, tracks = heard_in(store, labelled_tracks(store), encoders={}), list(store)
     artists, of_track = heard.artists(), [str(track.genre) for track in tracks]
     genres = tuple(sorted(set(of_track)))
     labels = np.array([genres.index(genre) for genre in of_track], np.int64)
@@ -196,7 +199,13 @@ def embed(
 
 
 def judge(
-    settings: Protocol, labelled: LabelledSet, heard: HeardSet, embeddings: Mapping[str, Float32], out: Path
+    settings: Protocol,
+    labelled: LabelledSet,
+    source: Source,
+    heard: HeardSet,
+    embeddings: Mapping[str, Float32],
+    *,
+    out: Path,
 ) -> dict[str, Judged]:
     """On which tracks each recipe is right, by its name."""
     judging = Judge(
@@ -219,9 +228,10 @@ def judge(
         Recipe(name=ALONE, audio=False, embedding=preference),
         *(Recipe(name=name, audio=True, embedding=vectors) for name, vectors in beside.items()),
     ]
-    placed = {name: hashlib.sha256(vectors.tobytes()).hexdigest() for name, vectors in embeddings.items()}
+    placed = {name: hashlib.sha256(embeddings[name].tobytes()).hexdigest() for name in (PREFERENCE, RANDOM)}
     ids = [[sorted(split.train), sorted(split.test)] for split in labelled.splits]
-    folder = out / "judged" / _key(judging.training, ids, heard.key, placed[PREFERENCE], placed[RANDOM])
+    key = _key(source.facts, judging.training, ids, heard.key, placed[PREFERENCE], placed[RANDOM])
+    folder = out / "judged" / key
     folder.mkdir(parents=True, exist_ok=True)
     _spread(settings, judging, {recipe.name: [recipe] for recipe in recipes}, folder, "Recipes")
     return {recipe.name: read_judged(folder / recipe.name) for recipe in recipes}

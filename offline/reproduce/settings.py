@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-Count = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0.0)]
+from offline.genre.settings import Count, Machine, Positive
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,10 +67,9 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 20
 
-    machine: Annotated[
-        Literal["least_squares", "hinge"],
-        Meta(description="The loss of the support vector machine, as in train-genre."),
-    ] = "least_squares"
+    machine: Annotated[Machine, Meta(description="The loss of the support vector machine, as in train-genre.")] = (
+        "least_squares"
+    )
 
     gammas: Annotated[
         tuple[Positive, ...],

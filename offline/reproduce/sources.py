@@ -17,6 +17,7 @@ from models.user_tower import TOWER_MANIFEST, load_user_tower
 from offline.audio_encoder.settings import EncoderTraining
 from offline.config import load_config
 from offline.features import held_out as drawn
+from offline.features.held_out import read_held_out
 from offline.features.store import open_store
 from offline.interactions.log import read_log
 from offline.interactions.made_up import platform_caveat
@@ -113,7 +114,7 @@ def _of_log(settings: Protocol, log: str) -> Source:
     if named := sorted(_OF_THIS_JOB & settings.encoder.keys()):
         raise SettingsError(f"encoder.{named[0]} is set by this job; give it as {named[0]}")
     held_out = settings.encoder.get("held_out") or _held_out(settings, settings.store)
-    tower = _tower(settings, log, held_out)
+    tower = settings.tower or _tower(settings, log, held_out)
     own: dict[str, Any] = {
         "store": _here(settings.store),
         "tower": _here(tower),
@@ -136,28 +137,36 @@ def _of_log(settings: Protocol, log: str) -> Source:
             "tower": {name: file.sha256 for name, file in manifest.files.items()},
             "store": sorted((track.track_id, str(track.artist_id), track.content) for track in store),
             "windows": [store.manifest.front_end, store.manifest.windows, store.manifest.window_s],
-            "training": told | {"seed": settings.seed},
+            "training": told | {"held_out": read_held_out(held_out).sha256, "seed": settings.seed},
         },
         caveat=_first(caveat, _caveat(manifest.training)),
     )
 
 
 def _held_out(settings: Protocol, store: str) -> str:
-    """The list of the tracks that choose the step of an encoder, drawn here before anything is trained."""
+    """The list of the tracks that choose the step of an encoder, drawn here before anything is trained.
+
+    Equal stores and seeds give an equal list, so that a run that goes on draws it again.
+    """
     path = Path(settings.out, HELD_OUT)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.run(drawn.HoldOut(store=store, out=str(path), seed=settings.seed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.run(drawn.HoldOut(store=store, out=str(path), seed=settings.seed))
     return str(path)
 
 
 def _tower(settings: Protocol, log: str, held_out: str) -> str:
-    if settings.tower:
-        return settings.tower
+    """The tower of the log, trained here where there is none yet that was trained on it without these tracks."""
     folder = Path(settings.out, TOWER)
-    if not (folder / TOWER_MANIFEST).exists():
+    if not (folder / TOWER_MANIFEST).exists() or not _is_of(folder, settings, log, held_out):
         tower_training.run(TowerTraining(log=log, out=str(folder), forgotten=settings.forgotten, held_out=held_out))
     return str(folder)
+
+
+def _is_of(tower: Path, settings: Protocol, log: str, held_out: str) -> bool:
+    manifest = load_user_tower(tower).manifest
+    listens = read_log(log, rule=manifest.counting, forgotten=settings.forgotten)
+    made = manifest.training
+    return made["log"]["fingerprint"] == listens.fingerprint and made["held_out"] == read_held_out(held_out).facts()
 
 
 def _here(where: str) -> str:

@@ -37,7 +37,8 @@ class Placing:
         """The file of a shard: (tracks, dim) float32."""
         encoder, store = _loaded(self.encoder, self.store)
         file = io.BytesIO()
-        np.save(file, np.stack([_place(encoder, store, track_id) for track_id in shard]), allow_pickle=False)
+        places = [encoder.mean(store.vectors(track_id, encoder)) for track_id in shard]
+        np.save(file, np.stack(places), allow_pickle=False)
         return {_PLACES: file.getvalue()}
 
 
@@ -67,11 +68,7 @@ def places_by_sound(
         SettingsError: the encoder's windows are not those of the store, or tracks killed their processes.
         ReleaseError: the encoder or the store cannot be used.
     """
-    heard, made = load_audio_encoder(encoder).manifest, open_store(store).manifest
-    if heard.window_s != made.window_s or getattr(heard.input, "mel", None) != made.mel:
-        raise SettingsError(
-            f"the encoder in {encoder} does not hear the windows of {store}; name the store that it was trained on"
-        )
+    open_store(store).check_heard_by(load_audio_encoder(encoder).manifest)
     out.mkdir(parents=True, exist_ok=True)
     shards = {
         f"{first // _AT_ONCE:06d}": track_ids[first : first + _AT_ONCE] for first in range(0, len(track_ids), _AT_ONCE)
@@ -88,8 +85,3 @@ def places_by_sound(
 def _loaded(encoder: str, store: str) -> tuple[AudioEncoder, FeatureStore]:
     """A process loads them once."""
     return load_audio_encoder(encoder), open_store(store)
-
-
-def _place(encoder: AudioEncoder, store: FeatureStore, track_id: str) -> NDArray[np.float32]:
-    windows = range(len(store[track_id].starts_ms))
-    return encoder.embedding_of_log_mels([store.log_mel(track_id, window) for window in windows])

@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before Ray is imported: it would 
 from ray.cluster_utils import Cluster
 
 from models.errors import SettingsError
-from offline.features.extract import run
+from offline.features.extract import hearing_of, run
+from offline.features.hear import Wanted
 from offline.features.settings import Features
 from offline.features.store import open_store
 from offline.spread import spread
 from offline.users import embed
 from offline.users.settings import EmbedUsers
 from tests.conftest import TowerOf
+from tests.offline.features.dying import HangingHearing
 from tests.offline.interactions.random_listens import NOON
 from tests.offline.small_works import Work, shards
 from tests.offline.test_spread import notes, sums, wait_for
@@ -81,6 +84,24 @@ def test_features_are_the_same_on_ray_as_by_processes(tmp_path: Path, cluster: A
         here, on_ray = (store.log_mel(track_id, 0) for store in stores)
         assert len(here) > 100
         assert np.array_equal(here, on_ray)
+
+
+def test_a_file_that_hangs_on_ray_ends_with_its_process_and_is_given_up(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline.spread.MOST_DEATHS", 1)  # each takes a new process
+    hearing, _ = hearing_of(Features(catalogue="none", out="none", networks=(), max_file_s=0.2))
+    hangs = HangingHearing(**{field.name: getattr(hearing, field.name) for field in fields(hearing)})
+    (tmp_path / "endless.wav").write_bytes(b"x")
+    given_up = spread(
+        hangs,
+        {"000000": [Wanted(str(tmp_path / "endless.wav"), "1 1")]},
+        out=tmp_path / "out",
+        progress=Progress(disable=True),
+        label="Hearing",
+        ray=cluster.address,
+    )
+    assert given_up == ["000000"]
 
 
 def test_users_are_embedded_on_ray_as_by_processes(tmp_path: Path, cluster: Any, tower_of: TowerOf) -> None:

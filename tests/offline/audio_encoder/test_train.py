@@ -85,6 +85,7 @@ def test_the_folder_is_an_encoder_of_the_tower_s_width_and_says_how_it_was_made(
     manifest = load_audio_encoder(done[0]).manifest
     assert (manifest.dim, manifest.name, manifest.window_s, manifest.unit_norm) == (40, "ours", 30.0, True)
     assert manifest.files.keys() == {"audio_encoder.onnx", "metrics.json"}
+    assert "<h1>It finds listeners of unheard tracks better than " in (done[0] / "report.html").read_text()
     training = manifest.training
     assert training["tracks"] == {"train": 72, "valid": 9, "test": 9}
     assert (training["config"]["margin"], training["config"]["negatives"], training["config"]["loss"]) == (

@@ -1,9 +1,11 @@
-"""A hearing whose process dies when it comes to a file of a certain name, as a crash of a decoder would end it."""
+"""Hearings that do not come to an end: one whose process dies at a file of a certain name, and one that hangs."""
 
+import itertools
 import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from offline.features.hear import Hearing, Wanted
 from offline.spread import Files
@@ -15,3 +17,10 @@ class DyingHearing(Hearing):
         if any("deadly" in wanted.uri for wanted in shard):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HangingHearing(Hearing):
+    def _decoded(self, file: object) -> NoReturn:
+        sum(itertools.repeat(0))  # in C, which no signal of Python ends
+        raise AssertionError

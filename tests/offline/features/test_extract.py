@@ -1,4 +1,5 @@
 import csv
+import io
 import os
 import shutil
 import signal
@@ -137,6 +138,18 @@ def test_log_mels_are_those_of_the_windows_as_float16(music: Path, store: Featur
         np.testing.assert_allclose(kept.astype(np.float32), expected, atol=0.035)  # half a step of float16 at 100
     with pytest.raises(IndexError, match="2 windows, not a window 2"):
         store.log_mel("long.wav", 2)
+
+
+def test_an_encoder_places_a_track_by_its_log_mels_as_a_worker_does_by_its_audio(tmp_path: Path):
+    path = write_music(tmp_path / "whole.wav", seconds=30.0)
+    hearing, _ = extract.hearing_of(Features(catalogue="none", out="none", networks=()))
+    log_mels = np.load(io.BytesIO(hearing([Wanted(str(path), "1 1")])["log_mel.npy"]))
+    release = load_release()
+    encoder = release.audio_encoder()
+    place = encoder.mean(encoder.of_log_mels([log_mels]))
+    np.testing.assert_allclose(
+        place, Tagger(release).tag(path).embedding, atol=5e-4
+    )  # float16 has steps of .06 dB at 100 dB
 
 
 def test_log_mels_of_another_rate_are_of_the_same_windows(music: Path, tmp_path: Path):

@@ -1,11 +1,13 @@
 """`reproduce gtzan` and `reproduce fma-small` as a whole, on sets of tones in their shape."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -22,15 +24,20 @@ from offline.audio_encoder.fit import fit
 from offline.audio_encoder.settings import EncoderTraining
 from offline.audio_encoder.sounds import Sounds, place_tracks
 from offline.cli import cli
+from offline.features import extract
+from offline.features.held_out import read_held_out
 from offline.features.store import open_store
-from offline.genre.catalogue import LabelledFile
+from offline.genre.catalogue import LabelledFile, labelled_tracks
 from offline.genre.hearing import hear, heard_in, listening
+from offline.interactions.log import read_log
+from offline.reproduce import protocol, sources
 from offline.reproduce.embed import dealt, permuted_sounds
 from offline.reproduce.gtzan import read_gtzan
 from offline.reproduce.protocol import run
 from offline.reproduce.settings import Protocol
 from offline.reproduce.sources import open_source
 from offline.spread import SHARD
+from offline.user_tower.settings import TowerTraining
 from tests.conftest import MadeOnce
 from tests.offline.audio_encoder import tones
 from tests.offline.reproduce.small_sets import GENRES, write_fma_small, write_gtzan
@@ -192,6 +199,26 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(of_gtzan, source):
     assert (out / "results" / "results.json").read_bytes() == before
 
 
+def test_features_encoders_and_recipes_are_shards_that_a_ray_cluster_can_do(of_gtzan, source, monkeypatch):
+    out, words, _ = of_gtzan
+    before, asked = (out / "results" / "results.json").read_bytes(), dict[str, list[str]]()
+
+    def spread(work: Any, shards: dict[str, Any], *, ray: str, label: str, **_: Any) -> list[str]:
+        assert ray == "10.0.0.1:6379"
+        pickle.dumps((work, shards))
+        asked.setdefault(label, []).extend(shards)
+        return []
+
+    for module in (protocol, extract):
+        monkeypatch.setattr(module, "spread", spread)
+    done = invoke("gtzan", source, *words, "--ray", "10.0.0.1:6379")
+    assert done.exit_code == 0, done.exception
+    assert asked["Encoders"] == ["preference", "random", *PERMUTED]
+    assert sorted(asked["Recipes"]) == sorted(path.name for path in folder_in(out / "judged").iterdir())
+    assert asked["Hearing tracks"] == []  # all are heard
+    assert (out / "results" / "results.json").read_bytes() == before
+
+
 def test_the_folder_of_a_run_is_not_taken_for_another_set(of_gtzan):
     out, _, _ = of_gtzan
     other = replace(read_gtzan(out.parent / "audio", lists=out.parent / "lists"), name="FMA-small")
@@ -201,7 +228,8 @@ def test_the_folder_of_a_run_is_not_taken_for_another_set(of_gtzan):
 
 def test_what_a_store_holds_is_what_a_genre_head_would_hear_in_the_files(of_gtzan):
     out, _, _ = of_gtzan
-    stored = heard_in(open_store(out / "heard"))
+    store = open_store(out / "heard")
+    stored = heard_in(store, labelled_tracks(store), encoders={})
     audio = out.parent / "audio"
     wanted = [LabelledFile(where=str(audio / f"{file.where}.wav"), labels=file.labels, artist_id=file.artist_id)
               for file in stored.files[:2]]  # fmt: skip
@@ -302,6 +330,28 @@ def test_a_source_that_is_not_whole_is_refused_in_one_sentence(words, said, tmp_
     with pytest.raises(SettingsError) as refused:
         open_source(Protocol(audio="a", out=str(tmp_path), **words))
     assert said in str(refused.value)
+
+
+def test_a_tower_that_was_trained_here_is_taken_again_for_its_log_and_list_alone(source, tmp_path, monkeypatch):
+    trained = list[str]()
+
+    def train(settings: TowerTraining) -> None:
+        trained.append(settings.log)
+        tower = Path(shutil.copytree(source["tower"], settings.out, dirs_exist_ok=True)) / "tower.json"
+        log, held_out = read_log(settings.log), read_held_out(str(settings.held_out))
+        training = {"log": {"fingerprint": log.fingerprint}, "held_out": held_out.facts()}
+        tower.write_text(json.dumps(json.loads(tower.read_text()) | {"training": training}))
+
+    monkeypatch.setattr(sources.tower_training, "run", train)
+    words = {"audio": "a", "out": str(tmp_path / "out"), "store": str(source["store"]), "force": True}
+    of_log = Protocol(**words, log=str(source["log"]), encoder={"mel": msgspec.to_builtins(tones.MEL)})
+    first = open_source(of_log).facts
+    assert open_source(of_log).facts == first
+    other = msgspec.structs.replace(of_log, log=tones.write_listens(tmp_path / "other.parquet", seed=2))
+    assert open_source(other).facts["log"] != first["log"]
+    other_list = open_source(msgspec.structs.replace(other, seed=1)).facts["training"]
+    assert other_list["held_out"] != first["training"]["held_out"]
+    assert trained == [of_log.log, other.log, other.log]
 
 
 def test_a_release_without_an_audio_encoder_is_refused(tmp_path):

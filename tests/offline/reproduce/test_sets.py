@@ -68,7 +68,11 @@ def test_gtzan_with_tracks_missing_or_a_list_that_is_none_is_refused_in_one_sent
         read_gtzan(whole_gtzan, lists=lists)
     for part in PARTS:
         (lists / f"{part}_filtered.txt").write_text("blues/blues.00000.wav\n")
-    with pytest.raises(SettingsError, match=r"names blues/blues.00000 twice"):
+    with pytest.raises(SettingsError, match=r"names blues.00000 twice; leave a track in one part"):
+        read_gtzan(whole_gtzan, lists=lists)
+    for part, genre in zip(PARTS, ("blues", "jazz", "rock"), strict=True):
+        (lists / f"{part}_filtered.txt").write_text(f"{genre}/00000.wav\n")
+    with pytest.raises(SettingsError, match=r"names 00000 twice; .* a name of its own"):
         read_gtzan(whole_gtzan, lists=lists)
     (lists / "train_filtered.txt").write_text("blues.00001\n")
     with pytest.raises(SettingsError, match=r"no list of tracks; write lines such as"):
