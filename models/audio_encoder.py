@@ -185,8 +185,8 @@ class AudioEncoder:
                 which are repeated.
 
         Returns:
-            (windows, dim). Within what float16 loses of the spectrogram, it is what __call__ gives for the waveforms;
-            of a window that is shorter, within what the seams of the repeated one change.
+            (windows, dim). It is what __call__ gives for the waveforms; of a window that is shorter, within what the
+            seams of the repeated one change.
 
         Raises:
             ReleaseError: as __call__; or the network takes no log-mel.
@@ -214,7 +214,8 @@ class AudioEncoder:
         # One at a time, as musicnn: a batch is no faster on one core, and takes memory by the length of the track.
         taken = self.manifest.input
         if isinstance(taken, LogMelInput):
-            part = log_mel(part, taken.mel)[: taken.frames]
+            # Rounded as a feature store keeps it, so that a track has one place by its audio and by its store.
+            part = log_mel(part, taken.mel)[: taken.frames].astype(np.float16).astype(np.float32)
         return self._place(part)
 
     def _place(self, part: Float32) -> Float32:

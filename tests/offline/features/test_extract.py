@@ -147,9 +147,7 @@ def test_an_encoder_places_a_track_by_its_log_mels_as_a_worker_does_by_its_audio
     release = load_release()
     encoder = release.audio_encoder()
     place = encoder.mean(encoder.of_log_mels([log_mels]))
-    np.testing.assert_allclose(
-        place, Tagger(release).tag(path).embedding, atol=5e-4
-    )  # float16 has steps of .06 dB at 100 dB
+    np.testing.assert_allclose(place, Tagger(release).tag(path).embedding, atol=1e-5)
 
 
 def test_log_mels_of_another_rate_are_of_the_same_windows(music: Path, tmp_path: Path):
