@@ -11,9 +11,13 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 
 from models.errors import TastewaveError
+from stream.broker.operator import KafkaUnusable
+from stream.broker.redrive import RedriveFailed
 from stream.reader.reader import RedisAway
 from stream.serve.feed import NotCaughtUp
 from stream.store.away import ForeignValue
+from stream.store.client import RedisUnusable
+from stream.tracks.editor import CorrectionFailed
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +63,12 @@ class NoToken(Refusal):
     headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
+class SwitchedOff(Refusal):
+    """A setting does not allow it."""
+
+    kind, title, status = "switched-off", "A setting does not allow this", 403
+
+
 class UnknownTrack(Refusal):
     """The live release knows no such track."""
 
@@ -83,6 +93,18 @@ class NotAcceptable(Refusal):
     kind, title, status = "not-acceptable", "There is no such format", 406
 
 
+class AlreadyRunning(Refusal):
+    """Only one at a time."""
+
+    kind, title, status = "already-running", "Another one is running", 409
+
+
+class NotJson(Refusal):
+    """The body is of another media type, such as a form of a foreign page could send."""
+
+    kind, title, status = "not-json", "The body is not JSON", 415
+
+
 class NothingLive(Refusal):
     """No release is live yet."""
 
@@ -94,6 +116,10 @@ _NOT_NOW: dict[type[Exception], tuple[str, str]] = {
     RedisAway: ("redis-away", "Redis does not answer"),
     ForeignValue: ("foreign-value", "Redis holds what tastewave did not write"),
     NotCaughtUp: ("not-caught-up", "The live release is still being read"),
+    KafkaUnusable: ("kafka-away", "Kafka does not answer"),
+    RedriveFailed: ("kafka-away", "Kafka does not answer"),
+    CorrectionFailed: ("kafka-away", "Kafka does not answer"),
+    RedisUnusable: ("redis-away", "Redis does not answer"),
 }
 
 
@@ -129,10 +155,13 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
 _STATUSES = {
     400: "The request cannot be read.",
     401: "The bearer token is missing, or another one.",
+    403: "A setting does not allow it.",
     404: "The live release does not know it, or it was forgotten; `type` says what is missing.",
     406: "None of the formats is acceptable.",
+    409: "Another one is running: try again when it has ended.",
     413: "The body is too large.",
-    503: "Redis does not answer, no release is live, or the live release is still being read: try again.",
+    415: "The body is not declared as application/json.",
+    503: "Redis or Kafka does not answer, no release is live, or the live release is still being read: try again.",
 }
 
 

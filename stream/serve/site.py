@@ -27,15 +27,19 @@ from models.events import MAX_ID_BYTES
 from stream import metrics, traces
 from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.answers import Format
+from stream.serve.dead_letters import REDRIVE_BODY, dead_letter_routes
 from stream.serve.documentation import documentation_route
 from stream.serve.feed import Feed
 from stream.serve.ids import routed
+from stream.serve.letters import Letters, Redrives
 from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.nearest import nearest_routes
 from stream.serve.operations import operation_routes
 from stream.serve.problems import respond
+from stream.serve.review import CORRECTION_BODY, review_routes
+from stream.serve.runbook import runbook_route
 from stream.serve.streams import event_routes
-from stream.settings import ServeSettings
+from stream.settings import ServeSettings, Settings
 
 SCHEMA_PATH = "/v1/openapi.json"
 _MOST_BODY_BYTES = 1_048_576  # 500 ids of 256 bytes, each byte of which JSON may write as six
@@ -67,6 +71,12 @@ _IDS = RequestBody(
     },
     required=True,
 )
+_BODIES = {
+    "/v1/tracks/batch": _IDS,
+    "/v1/users/batch": _IDS,
+    "/v1/dead-letters/redrive": REDRIVE_BODY,
+    "/v1/corrections": CORRECTION_BODY,
+}
 _RANKED = Schema(  # without prefixItems, which many tools for OpenAPI do not know
     type=OpenAPIType.ARRAY,
     description="names with their probabilities, best first",
@@ -90,18 +100,20 @@ class Site:
     """The application. Calls of unknown routes, of all kinds, are answered too.
 
     Args:
-        settings: of the API.
+        settings: of the API, and how to reach Kafka and Redis for what changes something.
         reader: reads Redis.
         feed: the live release in memory; it is entered before the first request, and left after the last.
     """
 
-    def __init__(self, settings: ServeSettings, *, reader: AnswerReader, feed: Feed) -> None:
-        guard = bearer(settings.token.get_secret_value() if settings.token else None)
+    def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed) -> None:
+        serve, redrives = settings.serve, Redrives(settings)
+        guard = bearer(serve.token.get_secret_value() if serve.token else None)
 
         @contextlib.asynccontextmanager
         async def following(_: Litestar) -> AsyncIterator[None]:
             async with feed:
                 yield
+                redrives.stop()
 
         self._timed: dict[tuple[str, str, int], Any] = {}
         self.litestar = Litestar(
@@ -110,13 +122,16 @@ class Site:
                 *nearest_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
                 *event_routes(feed, guard=guard),
+                *dead_letter_routes(Letters(settings), redrives, settings=settings, guard=guard),
+                *review_routes(reader, feed, settings=settings, guard=guard),
+                runbook_route(),
                 documentation_route(schema_path=SCHEMA_PATH),
             ],
             lifespan=[following],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,
             logging_config=None,
-            cors_config=_cors(settings),
+            cors_config=_cors(serve),
             openapi_config=OpenAPIConfig(
                 title="tastewave",
                 version=str(CONTRACT),
@@ -128,7 +143,7 @@ class Site:
                 components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             ),
         )
-        _complete_document(self.litestar, with_token=settings.token is not None)
+        _complete_document(self.litestar, with_token=serve.token is not None)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Answer one request, or follow the life of the server."""
@@ -195,6 +210,6 @@ def _complete_document(litestar: Litestar, *, with_token: bool) -> None:
                 for media_type, told in _FORMATS.items():
                     answer.content[media_type] = OpenAPIMediaType(schema=Schema(description=told))
             if operation is item.post:
-                operation.request_body = _IDS
+                operation.request_body = _BODIES[path]
             if with_token and "401" in responses:
                 operation.security = [{"bearer": []}, {}] if path == "/v1/events" else [{"bearer": []}]
