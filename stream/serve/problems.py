@@ -69,6 +69,12 @@ class SwitchedOff(Refusal):
     kind, title, status = "switched-off", "A setting does not allow this", 403
 
 
+class ForeignHost(Refusal):
+    """A server on loopback is called by a name that is not of loopback."""
+
+    kind, title, status = "foreign-host", "The Host header names another server", 421
+
+
 class UnknownTrack(Refusal):
     """The live release knows no such track."""
 

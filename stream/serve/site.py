@@ -30,11 +30,13 @@ from stream.serve.answers import Format
 from stream.serve.dead_letters import REDRIVE_BODY, dead_letter_routes
 from stream.serve.documentation import documentation_route
 from stream.serve.feed import Feed
+from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
 from stream.serve.letters import Letters, Redrives
 from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.nearest import nearest_routes
 from stream.serve.operations import operation_routes
+from stream.serve.page_files import page_routes
 from stream.serve.problems import respond
 from stream.serve.review import CORRECTION_BODY, review_routes
 from stream.serve.runbook import runbook_route
@@ -126,7 +128,9 @@ class Site:
                 *review_routes(reader, feed, settings=settings, guard=guard),
                 runbook_route(),
                 documentation_route(schema_path=SCHEMA_PATH),
+                *page_routes(),
             ],
+            guards=[only_loopback] if is_loopback(serve.host) else [],
             lifespan=[following],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,
