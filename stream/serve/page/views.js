@@ -2,4 +2,6 @@
 
 export const VIEWS = {
   "": { label: "Now", file: "now" },
+  "dead-letters": { label: "Dead letters", file: "dead-letters" },
+  review: { label: "Review", file: "review" },
 };
