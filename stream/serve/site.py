@@ -31,11 +31,13 @@ from stream.serve.audio import audio_route
 from stream.serve.documentation import documentation_route
 from stream.serve.explanations import explanation_routes
 from stream.serve.feed import Feed
+from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
 from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.nearest import nearest_routes
 from stream.serve.operations import operation_routes
 from stream.serve.own_release import OwnRelease
+from stream.serve.page_files import page_routes
 from stream.serve.problems import respond
 from stream.serve.recent_listens import recent_listens_route
 from stream.serve.streams import event_routes
@@ -126,7 +128,9 @@ class Site:
                 *operation_routes(reader, feed),
                 *event_routes(feed, guard=guard),
                 documentation_route(schema_path=SCHEMA_PATH),
+                *page_routes(),
             ],
+            guards=[only_loopback] if is_loopback(serve.host) else [],
             lifespan=[following],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,

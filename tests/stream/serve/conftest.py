@@ -53,7 +53,7 @@ async def api(held: Held, environment: dict[str, str]) -> AsyncIterator[Callable
             **given | {name if name in given else f"serve_{name}": value for name, value in values.items()}
         )
         site = Site(settings, reader=AnswerReader(client), feed=cast(Any, None))
-        return httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://api")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://127.0.0.1")
 
     yield of
     await client.aclose()
