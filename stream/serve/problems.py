@@ -93,6 +93,24 @@ class NoEmbedding(Refusal):
     kind, title, status = "no-embedding", "There is no embedding", 404
 
 
+class NoTaggram(Refusal):
+    """The track is known, and Redis holds no taggram of it."""
+
+    kind, title, status = "no-taggram", "There is no taggram", 404
+
+
+class NoAudio(Refusal):
+    """The audio of the track is not served."""
+
+    kind, title, status = "no-audio", "The audio is not served", 404
+
+
+class NoSuchRange(Refusal):
+    """The bytes that were asked for lie behind the end of the file."""
+
+    kind, title, status = "no-such-range", "The file is shorter", 416
+
+
 class NotAcceptable(Refusal):
     """The client takes none of the formats."""
 
@@ -167,6 +185,7 @@ _STATUSES = {
     409: "Another one is running: try again when it has ended.",
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
+    416: "The range begins behind the end of the file.",
     503: "Redis or Kafka does not answer, no release is live, or the live release is still being read: try again.",
 }
 

@@ -27,8 +27,10 @@ from models.events import MAX_ID_BYTES
 from stream import metrics, traces
 from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.answers import Format
+from stream.serve.audio import audio_route
 from stream.serve.dead_letters import REDRIVE_BODY, dead_letter_routes
 from stream.serve.documentation import documentation_route
+from stream.serve.explanations import explanation_routes
 from stream.serve.feed import Feed
 from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
@@ -36,11 +38,14 @@ from stream.serve.letters import Letters, Redrives
 from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.nearest import nearest_routes
 from stream.serve.operations import operation_routes
+from stream.serve.own_release import OwnRelease
 from stream.serve.page_files import page_routes
 from stream.serve.problems import respond
+from stream.serve.recent_listens import recent_listens_route
 from stream.serve.review import CORRECTION_BODY, review_routes
 from stream.serve.runbook import runbook_route
 from stream.serve.streams import event_routes
+from stream.serve.uploaded_audio import UploadedAudio
 from stream.settings import ServeSettings, Settings
 
 SCHEMA_PATH = "/v1/openapi.json"
@@ -95,6 +100,11 @@ _FORMATS = {
     "of NaN where it is unknown or has none.",
 }
 
+_OF_TAGGRAM = {
+    Format.MSGPACK.value: "The same as msgpack.",
+    Format.FLOATS.value: "As Redis holds it: a header of 8 bytes, then a byte for each patch and tag.",
+}
+
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -108,12 +118,13 @@ class Site:
     """
 
     def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed) -> None:
-        serve, redrives = settings.serve, Redrives(settings)
+        serve, own_release, redrives = settings.serve, OwnRelease(settings.worker), Redrives(settings)
+        audio = UploadedAudio(settings) if serve.audio_roots else None
         guard = bearer(serve.token.get_secret_value() if serve.token else None)
 
         @contextlib.asynccontextmanager
         async def following(_: Litestar) -> AsyncIterator[None]:
-            async with feed:
+            async with feed, audio or contextlib.nullcontext():
                 yield
                 redrives.stop()
 
@@ -121,6 +132,9 @@ class Site:
         self.litestar = Litestar(
             [
                 *lookup_routes(reader, guard=guard),
+                *explanation_routes(reader, own_release, audio),
+                audio_route(reader, audio, guard=guard),
+                recent_listens_route(reader, own_release, guard=guard),
                 *nearest_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
                 *event_routes(feed, guard=guard),
@@ -211,7 +225,7 @@ def _complete_document(litestar: Litestar, *, with_token: bool) -> None:
                 continue
             responses = operation.responses or {}
             if "406" in responses and isinstance(answer := responses["200"], OpenAPIResponse) and answer.content:
-                for media_type, told in _FORMATS.items():
+                for media_type, told in (_OF_TAGGRAM if path.endswith("/taggram") else _FORMATS).items():
                     answer.content[media_type] = OpenAPIMediaType(schema=Schema(description=told))
             if operation is item.post:
                 operation.request_body = _BODIES[path]

@@ -71,12 +71,7 @@ def test_a_letter_is_looked_at_and_redriven(site: Site, tab: Callable[..., Watch
     expect(letters).to_have_count(3)
 
 
-def test_a_correction_by_the_keyboard_shows_at_once_and_after_a_restart(
-    site: Site, tab: Callable[..., Watched]
-) -> None:
-    watched = tab()
-    watched.refused = ["/explanation"]
-    page: Page = watched.page
+def test_a_correction_by_the_keyboard_shows_at_once_and_after_a_restart(site: Site, page: Page) -> None:
     genres = (("jazz", 0.3), ("blues", 0.2))
     site.platform.put(
         answer("sure", confidence=0.99),
