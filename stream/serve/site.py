@@ -126,7 +126,7 @@ class Site:
         async def following(_: Litestar) -> AsyncIterator[None]:
             async with feed, audio or contextlib.nullcontext():
                 yield
-                redrives.stop()
+                await redrives.stop()
 
         self._timed: dict[tuple[str, str, int], Any] = {}
         self.litestar = Litestar(
