@@ -83,6 +83,24 @@ class NoEmbedding(Refusal):
     kind, title, status = "no-embedding", "There is no embedding", 404
 
 
+class NoTaggram(Refusal):
+    """The track is known, and Redis holds no taggram of it."""
+
+    kind, title, status = "no-taggram", "There is no taggram", 404
+
+
+class NoAudio(Refusal):
+    """The audio of the track is not served."""
+
+    kind, title, status = "no-audio", "The audio is not served", 404
+
+
+class NoSuchRange(Refusal):
+    """The bytes that were asked for lie behind the end of the file."""
+
+    kind, title, status = "no-such-range", "The file is shorter", 416
+
+
 class NotAcceptable(Refusal):
     """The client takes none of the formats."""
 
@@ -138,6 +156,7 @@ _STATUSES = {
     404: "The live release does not know it, or it was forgotten; `type` says what is missing.",
     406: "None of the formats is acceptable.",
     413: "The body is too large.",
+    416: "The range begins behind the end of the file.",
     503: "Redis does not answer, no release is live, or the live release is still being read: try again.",
 }
 

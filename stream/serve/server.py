@@ -51,7 +51,7 @@ async def _serve(settings: Settings) -> None:
             cluster=settings.redis.cluster,
             timeout_s=settings.serve.timeout_s,
         )
-        site = Site(settings.serve, reader=reader, feed=Feed(settings, redis=client))
+        site = Site(settings, reader=reader, feed=Feed(settings, redis=client))
         config = uvicorn.Config(
             site,
             http=connection_of(settings.serve.timeout_s),

@@ -102,6 +102,11 @@ class Publisher:
         """Only in Redis, as it is before the empty value has come through Kafka."""
         self.redis.delete(user_key(release, user_id))
 
+    def publish(self, topic: str, key: str, value: bytes | None) -> None:
+        """What others publish, such as uploads."""
+        self._send(topic, key, value)
+        self._producer.flush(30)
+
     def _send(self, topic: str, key: str, value: bytes | None) -> None:
         self._producer.send(self.settings.topics.named(topic), key=key.encode(), value=value)
 
