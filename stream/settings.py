@@ -374,6 +374,11 @@ class ServeSettings(Section):
     audience_days: Positive = Field(
         30, description="days after their newest event for which users are held in memory, to be found as an audience"
     )
+    uploads: Path | None = Field(
+        None,
+        description="folder that keeps the files that are uploaded over HTTP, one of the TASTEWAVE_FILE_ROOTS of the "
+        "workers; nothing can be uploaded when absent",
+    )
 
     @field_validator("token")
     @classmethod

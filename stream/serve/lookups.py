@@ -182,7 +182,7 @@ class _Asked:
         tag = etag_of(body)
         headers = [*self._common(release), (b"etag", tag), (b"cache-control", _CACHING[self._answers])]
         for name, value in self._headers:
-            if name == b"if-none-match" and _matches(value, tag):
+            if name == b"if-none-match" and matches(value, tag):
                 return _Answer(b"", headers, status=304)
         return _Answer(body, headers)
 
@@ -213,5 +213,6 @@ class _Answer:
         await send({"type": "http.response.body", "body": self._body})
 
 
-def _matches(none_match: bytes, tag: bytes) -> bool:
+def matches(none_match: bytes, tag: bytes) -> bool:
+    """Whether If-None-Match names an entity tag."""
     return none_match.strip() == b"*" or tag in [one.strip().removeprefix(b"W/") for one in none_match.split(b",")]

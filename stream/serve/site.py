@@ -31,10 +31,12 @@ from stream.serve.documentation import documentation_route
 from stream.serve.feed import Feed
 from stream.serve.ids import routed
 from stream.serve.lookups import bearer, lookup_routes
+from stream.serve.map import map_routes
 from stream.serve.nearest import nearest_routes
 from stream.serve.operations import operation_routes
 from stream.serve.problems import respond
 from stream.serve.streams import event_routes
+from stream.serve.uploads import MEDIA_TYPE, UPLOADS, Uploads, upload_routes
 from stream.settings import ServeSettings
 
 SCHEMA_PATH = "/v1/openapi.json"
@@ -67,6 +69,9 @@ _IDS = RequestBody(
     },
     required=True,
 )
+_FILE = RequestBody(
+    content={MEDIA_TYPE: OpenAPIMediaType(schema=Schema(description="the bytes of the file"))}, required=True
+)
 _RANKED = Schema(  # without prefixItems, which many tools for OpenAPI do not know
     type=OpenAPIType.ARRAY,
     description="names with their probabilities, best first",
@@ -93,9 +98,12 @@ class Site:
         settings: of the API.
         reader: reads Redis.
         feed: the live release in memory; it is entered before the first request, and left after the last.
+        uploads: takes files; None where none are taken.
     """
 
-    def __init__(self, settings: ServeSettings, *, reader: AnswerReader, feed: Feed) -> None:
+    def __init__(
+        self, settings: ServeSettings, *, reader: AnswerReader, feed: Feed, uploads: Uploads | None = None
+    ) -> None:
         guard = bearer(settings.token.get_secret_value() if settings.token else None)
 
         @contextlib.asynccontextmanager
@@ -108,8 +116,10 @@ class Site:
             [
                 *lookup_routes(reader, guard=guard),
                 *nearest_routes(reader, feed, guard=guard),
+                *map_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
                 *event_routes(feed, guard=guard),
+                *upload_routes(uploads, guard=guard),
                 documentation_route(schema_path=SCHEMA_PATH),
             ],
             lifespan=[following],
@@ -195,6 +205,6 @@ def _complete_document(litestar: Litestar, *, with_token: bool) -> None:
                 for media_type, told in _FORMATS.items():
                     answer.content[media_type] = OpenAPIMediaType(schema=Schema(description=told))
             if operation is item.post:
-                operation.request_body = _IDS
+                operation.request_body = _FILE if path == UPLOADS else _IDS
             if with_token and "401" in responses:
                 operation.security = [{"bearer": []}, {}] if path == "/v1/events" else [{"bearer": []}]
