@@ -107,7 +107,7 @@ def lookup_routes(reader: AnswerReader, *, guard: Guard) -> list[Any]:
     )
     async def tracks(request: AnyRequest, only: Only = None) -> ASGIApp:
         """What the live release says of up to 500 tracks."""
-        ids, asked, release = _ids(await request.body()), _Asked(request, _TRACKS, only), await live(reader)
+        ids, asked, release = read_ids(await request.body()), _Asked(request, _TRACKS, only), await live(reader)
         found = await reader.tracks(ids, asked.reading.names, release=release)
         return asked.many(ids, found, release=release)
 
@@ -134,7 +134,7 @@ def lookup_routes(reader: AnswerReader, *, guard: Guard) -> list[Any]:
     )
     async def users(request: AnyRequest, only: Only = None) -> ASGIApp:
         """Where up to 500 users stand."""
-        ids, asked, release = _ids(await request.body()), _Asked(request, _USERS, only), await live(reader)
+        ids, asked, release = read_ids(await request.body()), _Asked(request, _USERS, only), await live(reader)
         found = await reader.users(ids, asked.reading.names, release=release)
         return asked.many(ids, found, release=release)
 
@@ -153,7 +153,7 @@ def unknown(kind: type[Refusal], id_: str, release: str) -> Refusal:
     return kind(f"release {release} knows nothing of {id_!r}")
 
 
-def _ids(body: bytes) -> list[str]:
+def read_ids(body: bytes) -> list[str]:
     """The ids that a batch asks for. Raises BadRequest.
 
     Litestar would decode the body twice, first without its type.

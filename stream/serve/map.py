@@ -8,22 +8,21 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from litestar import Request, Response, get
+from litestar import Request, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import PathParameter, QueryParameter
 
 from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.feed import Feed
 from stream.serve.ids import PathId, decoded
-from stream.serve.lookups import Guard, documents, matches, unknown
-from stream.serve.nearest import no_place
+from stream.serve.lookups import Guard, documents, matches, read_ids, unknown
 from stream.serve.problems import UnknownPoint, UnknownUser, documented
 from stream.serve.taste import Taste
 from stream.serve.taste_map import MOST_POINTS, TasteMap, TasteMaps
 
 MOST_FOUND = 20
 _LONGEST_TITLE = 200  # letters of a title that are searched
-_TOLD = ("status", "title", "artist_id")
+_TOLD = ("status", "genre", "title", "artist_id")
 Number = Annotated[int, PathParameter(ge=0, lt=MOST_POINTS, description="of the point, from 0")]
 Version = Annotated[str, QueryParameter(max_length=64, description="`version` of the map that the point is of")]
 Sought = Annotated[
@@ -40,7 +39,7 @@ class MapTrack(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         x: along the first axis.
         y: along the second axis.
         point: its number in the map; not there where the map does not show it, as where it is new.
-        genre: with which it was tagged.
+        genre: its genre.
         title: of its upload.
         artist_id: of its upload.
     """
@@ -66,6 +65,14 @@ class MapUser(msgspec.Struct, frozen=True, kw_only=True):
     refreshed_at: int
 
 
+class MapBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Tracks in the map, in the order of the ids that were asked for, and the ids of those without a place."""
+
+    version: str
+    tracks: list[MapTrack]
+    unknown: list[str]
+
+
 class MapFound(msgspec.Struct, frozen=True, kw_only=True):
     """The tracks that a search found, best first."""
 
@@ -84,9 +91,9 @@ def map_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[Any]:
                 bytes,
                 media_type="application/octet-stream",
                 description="The length of the head (uint32), and the head: JSON with `version`, `release`, `tracks`, "
-                "`points`, `variance`, `box` (least x, least y, greatest x, greatest y) and `genres`. Then uint16: the "
-                "x of all points, their y (0 to 65535 across the box), and the numbers of their genres (65535: none). "
-                "All of it is little-endian.",
+                "`points`, `dimensions`, `variance`, `box` (least x, least y, greatest x, greatest y) and `genres`. "
+                "Then uint16: the x of all points, their y (0 to 65535 across the box), and the numbers of their "
+                "genres (65535: none). All of it is little-endian.",
                 generate_examples=False,
             )
         }
@@ -114,24 +121,25 @@ def map_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[Any]:
         """Which track a point of the map is."""
         taste = feed.taste
         drawn = await maps.kept(taste)
-        track_id = drawn.track_ids[number] if version == drawn.head.version and number < len(drawn.rows) else None
-        if track_id is None:
-            raise UnknownPoint(f"the map is {drawn.head.version} now, or the track has left; read /v1/map again")
-        (track,) = await _told(reader, drawn, [number])
-        return track
+        is_of_it = version == drawn.head.version and number < len(drawn.rows)
+        for track in await _told(reader, drawn, _of_points(drawn, [number] if is_of_it else [])):
+            return track
+        raise UnknownPoint(f"the map is {drawn.head.version} now, or the track has left; read /v1/map again")
 
-    @get(
-        "/v1/map/tracks/{track_id:str}",
-        responses=documents(MapTrack, "The place.") | documented(400, 404, 503),
+    @post(
+        "/v1/map/tracks/batch",
+        status_code=200,
+        responses=documents(MapBatch, "The places.") | documented(400, 413, 503),
         tags=["map"],
     )
-    async def track(track_id: PathId) -> MapTrack:
-        """Where a track stands in the map, also one that came after the map was drawn."""
-        id_, taste = decoded(track_id), feed.taste
-        placed = await _placed(reader, await maps.kept(taste), taste, id_)
-        if placed is None:
-            raise await no_place(reader, id_, taste.release)
-        return placed
+    async def batch(request: Request[Any, Any, Any]) -> MapBatch:
+        """Where up to 500 tracks stand in the map, also those that came after it was drawn."""
+        ids, taste = read_ids(await request.body()), feed.taste
+        drawn = await maps.kept(taste)
+        placed = await _placed(reader, drawn, taste, ids)
+        known = {track.track_id for track in placed}
+        unknown = [track_id for track_id in ids if track_id not in known]
+        return MapBatch(version=drawn.head.version, tracks=placed, unknown=unknown)
 
     @get(
         "/v1/map/users/{user_id:str}",
@@ -166,48 +174,50 @@ def map_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[Any]:
         taste = feed.taste
         drawn = await maps.kept(taste)
         points = await titles.found(drawn, sought)
-        tracks = [track for track in await _told(reader, drawn, points) if track.track_id != sought]
-        exact = await _placed(reader, drawn, taste, sought)
-        return MapFound(version=drawn.head.version, tracks=[*([exact] if exact else []), *tracks][:MOST_FOUND])
+        tracks = [track for track in await _told(reader, drawn, _of_points(drawn, points)) if track.track_id != sought]
+        exact = await _placed(reader, drawn, taste, [sought])
+        return MapFound(version=drawn.head.version, tracks=[*exact, *tracks][:MOST_FOUND])
 
-    return [taste_map, point, track, user, search]
-
-
-async def _placed(reader: AnswerReader, drawn: TasteMap, taste: Taste, track_id: str) -> MapTrack | None:
-    """A track by its id; None where it has no embedding."""
-    held = taste.place_of(track_id)
-    if held is None or drawn.projection is None:
-        return None
-    row, vector = held
-    if (point := drawn.point(row)) is not None and drawn.track_ids[point] == track_id:
-        (placed,) = await _told(reader, drawn, [point])
-        return placed
-    x, y = drawn.projection.place(vector).tolist()
-    (values,) = await reader.tracks([track_id], (*_TOLD, "genre"), release=taste.release)
-    _, title, artist_id, genre = values or [None] * 4
-    return MapTrack(
-        version=drawn.head.version, track_id=track_id, x=x, y=y, genre=_text(genre), title=_text(title),
-        artist_id=_text(artist_id),
-    )  # fmt: skip
+    return [taste_map, point, batch, user, search]
 
 
-async def _told(reader: AnswerReader, drawn: TasteMap, points: Sequence[int]) -> list[MapTrack]:
-    """The tracks of points, but for those that have left."""
-    named = [(point, track_id) for point in points if (track_id := drawn.track_ids[point]) is not None]
-    found = await reader.tracks([track_id for _, track_id in named], _TOLD, release=drawn.head.release)
+async def _placed(reader: AnswerReader, drawn: TasteMap, taste: Taste, track_ids: Sequence[str]) -> list[MapTrack]:
+    """Those tracks that have an embedding, each once."""
+    held = {track_id: place for track_id in track_ids if (place := taste.place_of(track_id))}
+    if drawn.projection is None or not held:
+        return []
+    places = drawn.projection.place([vector for _, vector in held.values()]).tolist()
+    points = [
+        point if (point := drawn.point(row)) is not None and drawn.track_ids[point] == track_id else None
+        for track_id, (row, _) in held.items()
+    ]
+    return await _told(reader, drawn, list(zip(held, points, places, strict=True)))
+
+
+async def _told(
+    reader: AnswerReader, drawn: TasteMap, tracks: Sequence[tuple[str, int | None, list[float]]]
+) -> list[MapTrack]:
+    """Tracks by their ids, with their points and places."""
+    found = await reader.tracks([track_id for track_id, *_ in tracks], _TOLD, release=drawn.head.release)
     return [
         MapTrack(
             version=drawn.head.version,
             track_id=track_id,
-            x=float(drawn.places[point, 0]),
-            y=float(drawn.places[point, 1]),
+            x=x,
+            y=y,
             point=point,
-            genre=drawn.genre(point),
-            title=_text(values[1]) if values else None,
-            artist_id=_text(values[2]) if values else None,
+            genre=_text(values[1]) if values else None,
+            title=_text(values[2]) if values else None,
+            artist_id=_text(values[3]) if values else None,
         )
-        for (point, track_id), values in zip(named, found, strict=True)
+        for (track_id, point, (x, y)), values in zip(tracks, found, strict=True)
     ]
+
+
+def _of_points(drawn: TasteMap, points: Sequence[int]) -> list[tuple[str, int | None, list[float]]]:
+    """The tracks of points, but for those that have left."""
+    named = ((drawn.track_ids[point], point) for point in points)
+    return [(track_id, point, drawn.places[point].tolist()) for track_id, point in named if track_id is not None]
 
 
 def _text(value: bytes | None) -> str | None:
@@ -236,7 +246,7 @@ class _Titles:
         titles: list[str] = []
         for begin in range(0, len(drawn.track_ids), IDS_AT_ONCE):
             ids = [track_id or "" for track_id in drawn.track_ids[begin : begin + IDS_AT_ONCE]]
-            found = await self._reader.tracks(ids, _TOLD[:2], release=drawn.head.release)
+            found = await self._reader.tracks(ids, ("status", "title"), release=drawn.head.release)
             titles += [(_text(values[1]) or "")[:_LONGEST_TITLE].casefold() if values else "" for values in found]
         return titles
 

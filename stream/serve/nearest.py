@@ -96,7 +96,7 @@ def nearest_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[An
         id_, taste = decoded(track_id), feed.taste
         hits = await taste.similar(id_, k=limit, genre=genre)
         if hits is None:
-            raise await no_place(reader, id_, taste.release)
+            raise await _no_place(reader, id_, taste.release)
         return SimilarTracks(
             release=taste.release, track_id=id_, tracks=await _tracks(reader, hits, release=taste.release)
         )
@@ -128,7 +128,7 @@ def nearest_routes(reader: AnswerReader, feed: Feed, *, guard: Guard) -> list[An
         id_, taste = decoded(track_id), feed.taste
         hits = await taste.audience(id_, k=limit)
         if hits is None:
-            raise await no_place(reader, id_, taste.release)
+            raise await _no_place(reader, id_, taste.release)
         held = await reader.users([hit.id for hit in hits], ("source",), release=taste.release)
         users = [FoundUser(user_id=hit.id, score=hit.score) for hit, user in zip(hits, held, strict=True) if user]
         return Audience(release=taste.release, track_id=id_, users=users)
@@ -169,7 +169,7 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
-async def no_place(reader: AnswerReader, track_id: str, release: str) -> TastewaveError:
+async def _no_place(reader: AnswerReader, track_id: str, release: str) -> TastewaveError:
     """Why a track has no neighbours."""
     (values,) = await reader.tracks([track_id], ("status", "reason"), release=release)
     if values is None:

@@ -76,6 +76,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
         release: whose tracks these are.
         tracks: how many tracks have an embedding.
         points: how many of them the map shows.
+        dimensions: of the embeddings.
         variance: the share of the variance of these that the map shows, 0 to 1.
         box: least x, least y, greatest x, greatest y.
         genres: their names, by the numbers of the points.
@@ -85,6 +86,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     tracks: int
     points: int
+    dimensions: int
     variance: float
     box: tuple[float, float, float, float]
     genres: list[str]
@@ -113,7 +115,6 @@ class TasteMap:
     rows: NDArray[np.int64]
     track_ids: list[str | None]
     places: Floats
-    genres: NDArray[np.int32]
     body: bytes
     packed: bytes
     drawn_at: float
@@ -123,11 +124,6 @@ class TasteMap:
         """The point of a row, or None."""
         at = int(np.searchsorted(self.rows, row))
         return at if at < len(self.rows) and self.rows[at] == row else None
-
-    def genre(self, point: int) -> str | None:
-        """The genre of a point."""
-        number = int(self.genres[point])
-        return None if number == NO_LABEL else self.head.genres[number]
 
 
 class TasteMaps:
@@ -199,6 +195,7 @@ def drawn(taste: Taste, *, before: TasteMap | None = None, at: float = 0.0) -> T
         release=taste.release,
         tracks=tracks,
         points=len(sample.rows),
+        dimensions=len(projection.mean) if projection else 0,
         variance=projection.variance if projection else 0.0,
         box=box,
         genres=genres,
@@ -212,7 +209,6 @@ def drawn(taste: Taste, *, before: TasteMap | None = None, at: float = 0.0) -> T
         rows=sample.rows,
         track_ids=[taste.track_id(row) for row in sample.rows.tolist()],
         places=places,
-        genres=sample.labels,
         body=body,
         packed=gzip.compress(body, _GZIP_LEVEL, mtime=0),
         drawn_at=at,

@@ -36,6 +36,12 @@ def points_of(body: bytes) -> tuple[dict[str, Any], np.ndarray]:
     return json.loads(body[4 : 4 + size]), np.frombuffer(body[4 + size :], "<u2").reshape(3, -1)
 
 
+def placed(api: Api, *track_ids: str) -> tuple[list[dict[str, Any]], list[str]]:
+    status, told = api.get("/v1/map/tracks/batch", body={"ids": track_ids})
+    assert status == 200
+    return told["tracks"], told["unknown"]
+
+
 def test_tracks_and_users_have_a_place_in_the_map_and_a_file_becomes_an_event(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -61,23 +67,21 @@ def test_tracks_and_users_have_a_place_in_the_map_and_a_file_becomes_an_event(
                 told = api.get(f"/v1/map/points/{number}?version={version}")[1]
                 named[told["track_id"]] = told
                 assert told["genre"] == head["genres"][points[2][number]]
-                assert api.get(f"/v1/map/tracks/{told['track_id'].replace('/', '%2F')}") == (200, told)
+            assert placed(api, *named, "nobody") == (list(named.values()), ["nobody"])
             assert named.keys() == angles.keys()
             vectors = np.array([place(angle) for angle in angles.values()])
             _, _, axes = np.linalg.svd(vectors - vectors.mean(axis=0))
             places = np.array([[named[name]["x"], named[name]["y"]] for name in angles])
             np.testing.assert_allclose(np.abs(places), np.abs((vectors - vectors.mean(axis=0)) @ axes[:2].T), atol=1e-5)
             assert api.get("/v1/map/points/0?version=another")[1]["type"] == "urn:tastewave:problem:unknown-point"
-            assert api.get("/v1/map/tracks/nobody")[0] == 404
-
             assert api.get("/v1/map/users/ann")[0] == 401
             ann = api.get("/v1/map/users/ann", **WITH_TOKEN)[1]
             assert (ann["version"], ann["source"]) == (version, "history")
             assert (ann["x"], ann["y"]) == pytest.approx((named["near"]["x"], named["near"]["y"]), abs=1e-4)
 
             platform.put(track("new", 0.05), user("ann", 2.0))
-            until(lambda: api.get("/v1/map/tracks/new")[0] == 200)
-            new = api.get("/v1/map/tracks/new")[1]
+            until(lambda: placed(api, "new")[0])
+            (new,), _ = placed(api, "new")
             assert ("point" in new, new["genre"], new["title"]) == (False, "jazz", f"new of {OLD}")
             ann = api.get("/v1/map/users/ann", **WITH_TOKEN)[1]
             assert (ann["x"], ann["y"]) == pytest.approx((named["far"]["x"], named["far"]["y"]), abs=1e-4)
