@@ -59,6 +59,12 @@ class NoToken(Refusal):
     headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
+class ForeignHost(Refusal):
+    """A server on loopback is called by a name that is not of loopback."""
+
+    kind, title, status = "foreign-host", "The Host header names another server", 421
+
+
 class UnknownTrack(Refusal):
     """The live release knows no such track."""
 

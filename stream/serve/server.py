@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 
 import structlog
@@ -16,6 +15,7 @@ from stream.logs import configure_logs
 from stream.reader.reader import AnswerReader
 from stream.serve.connection import connection_of
 from stream.serve.feed import Feed
+from stream.serve.hosts import is_loopback
 from stream.serve.site import Site
 from stream.serve.uploads import Uploads, uploads_of
 from stream.settings import Settings
@@ -91,18 +91,9 @@ def _listening(settings: Settings) -> socket.socket:
 def _check_token(settings: Settings) -> None:
     """User vectors are personal data: nobody else may read them by accident."""
     serve = settings.serve
-    if serve.token or serve.without_token or _is_loopback(serve.host):
+    if serve.token or serve.without_token or is_loopback(serve.host):
         return
     raise SettingsError(
         f"the API would serve users at {serve.host} to everybody who reaches it; set TASTEWAVE_SERVE_TOKEN, or "
         "TASTEWAVE_SERVE_WITHOUT_TOKEN=true where a gateway guards it"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -29,11 +29,13 @@ from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.answers import Format
 from stream.serve.documentation import documentation_route
 from stream.serve.feed import Feed
+from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
 from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.map import map_routes
 from stream.serve.nearest import nearest_routes
 from stream.serve.operations import operation_routes
+from stream.serve.page_files import page_routes
 from stream.serve.problems import respond
 from stream.serve.streams import event_routes
 from stream.serve.uploads import MEDIA_TYPE, UPLOADS, Uploads, upload_routes
@@ -121,7 +123,9 @@ class Site:
                 *event_routes(feed, guard=guard),
                 *upload_routes(uploads, guard=guard),
                 documentation_route(schema_path=SCHEMA_PATH),
+                *page_routes(),
             ],
+            guards=[only_loopback] if is_loopback(settings.host) else [],
             lifespan=[following],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,

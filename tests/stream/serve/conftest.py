@@ -48,7 +48,7 @@ async def api(held: Held, environment: dict[str, str]) -> AsyncIterator[Callable
 
     def of(**serve: Any) -> httpx.AsyncClient:
         site = Site(ServeSettings(**serve), reader=AnswerReader(client), feed=cast(Any, None))
-        return httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://api")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://127.0.0.1")
 
     yield of
     await client.aclose()

@@ -1,0 +1,5 @@
+// The views, by the first word of their address (#/NAME/ID). Those with a `label` stand in the navigation, in this order.
+
+export const VIEWS = {
+  "": { label: "Now", file: "now" },
+};
