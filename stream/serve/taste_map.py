@@ -143,9 +143,11 @@ class TasteMaps:
         return await self._draw(taste) if self._is_old(taste) else await self.kept(taste)
 
     async def kept(self, taste: Taste) -> TasteMap:
-        """The map of a release as `newest` told it last, by which places are told."""
+        """The map of a release as `newest` told it last, by which places are told. An empty one is not kept."""
         drawn = self._drawn
-        return drawn if drawn and drawn.head.release == taste.release else await self._draw(taste)
+        if drawn is None or drawn.head.release != taste.release or (drawn.projection is None and self._is_old(taste)):
+            return await self._draw(taste)
+        return drawn
 
     def _is_old(self, taste: Taste) -> bool:
         drawn = self._drawn
@@ -154,6 +156,8 @@ class TasteMaps:
         age_s, changes = self._monotonic() - drawn.drawn_at, taste.track_changes - drawn.changes
         if changes < 0:  # the topics were made anew, and are read anew
             return True
+        if drawn.projection is None:
+            return changes > 0
         return changes > 0 and (age_s > REDRAW_S or (age_s > REDRAW_SOON_S and changes > MUCH * len(drawn.rows)))
 
     async def _draw(self, taste: Taste) -> TasteMap:

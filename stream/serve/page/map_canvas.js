@@ -1,5 +1,6 @@
 // The taste map on a canvas. All points are drawn in each frame that changes, into a buffer of pixels: that takes some
-// milliseconds of 50,000, and canvas's own circles take hundreds.
+// milliseconds of 50,000, and canvas's own circles take hundreds. The canvas is one of main memory (willReadFrequently),
+// since moving each frame to a graphics card and back takes longer than drawing it.
 
 import { el } from "./elements.js";
 
@@ -21,67 +22,79 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
  * "user" | "new", trail: [{x, y}, ...]}. After a change call `draw`.
  */
 export class MapCanvas {
+  hidden = new Set();
+  marks = [];
+  data = null;
+  onview = () => {};
+  #colour;
+  #view = { x: 0, y: 0, scale: 1 }; // the place in the middle, and px of the screen for one unit
+  #fitted = 1; // px for one unit where all of the map is shown
+  #isFitted = true;
+  #flight = null;
+  #frame = 0;
+  #ratio = 1;
+  #context = null;
+  #image = null;
+  #pixels = null;
+  #resized = new ResizeObserver(() => this.#resize());
+
   constructor({ colour }) {
     this.points = el("canvas", { class: "map-points" });
     this.above = el("canvas", { class: "map-above" });
     this.element = el("div", { class: "map-canvas" }, this.points, this.above);
-    this.hidden = new Set();
-    this.marks = [];
-    this.data = null;
-    this.onview = () => {};
-    this._colour = colour;
-    this._view = { x: 0, y: 0, scale: 1 }; // the place in the middle, and px of the screen for one unit
-    this._fitted = 1;
-    this._flight = null;
-    this._frame = 0;
-    this._resized = new ResizeObserver(() => this._resize());
-    this._resized.observe(this.element);
+    this.#colour = colour;
+    this.#resized.observe(this.element);
   }
 
   close() {
-    this._resized.disconnect();
-    cancelAnimationFrame(this._frame);
+    this.#resized.disconnect();
+    cancelAnimationFrame(this.#frame);
   }
 
   get zoom() {
-    return this._view.scale / this._fitted;
+    return this.#view.scale / this.#fitted;
   }
 
   /** Show all of the map. */
   fit({ fly = false } = {}) {
-    const view = this._fitting();
-    this._fitted = view.scale;
-    this._go(view, fly);
+    const view = this.#fitting();
+    this.#fitted = view.scale;
+    this.#go(view, fly);
+    this.#isFitted = true;
+  }
+
+  /** Show all of the map, where nobody has moved it. */
+  refit() {
+    if (this.#isFitted) this.fit();
   }
 
   /** Move a place into the middle, and nearer. */
   flyTo({ x, y }, { zoom = Math.max(this.zoom, 4) } = {}) {
-    this._go({ x, y, scale: this._fitted * zoom }, true);
+    this.#go({ x, y, scale: this.#fitted * zoom }, true);
   }
 
   /** Move by px of the screen. */
   pan(right, down) {
-    const { x, y, scale } = this._view;
-    this._go({ x: x - right / scale, y: y + down / scale, scale }, false);
+    const { x, y, scale } = this.#view;
+    this.#go({ x: x - right / scale, y: y + down / scale, scale }, false);
   }
 
   /** Zoom, and leave the place under a px of the screen where it is. */
   zoomBy(factor, [left, top] = [this.width / 2, this.height / 2]) {
-    const bounded = Math.min(ZOOM.most, Math.max(ZOOM.least, this.zoom * factor)) * this._fitted;
     const [x, y] = this.placeAt(left, top);
-    const scale = bounded;
-    this._go({ x: x - (left - this.width / 2) / scale, y: y + (top - this.height / 2) / scale, scale }, false);
+    const scale = Math.min(ZOOM.most, Math.max(ZOOM.least, this.zoom * factor)) * this.#fitted;
+    this.#go({ x: x - (left - this.width / 2) / scale, y: y + (top - this.height / 2) / scale, scale }, false);
   }
 
   /** The place under a px of the screen. */
   placeAt(left, top) {
-    const { x, y, scale } = this._view;
+    const { x, y, scale } = this.#view;
     return [x + (left - this.width / 2) / scale, y - (top - this.height / 2) / scale];
   }
 
   /** Where a place is on the screen, in px. */
   at(x, y) {
-    const view = this._view;
+    const view = this.#view;
     return [this.width / 2 + (x - view.x) * view.scale, this.height / 2 - (y - view.y) * view.scale];
   }
 
@@ -90,9 +103,9 @@ export class MapCanvas {
     const { data } = this;
     if (!data) return null;
     const [x, y] = this.placeAt(left, top);
-    const isHidden = this._hiddenCodes();
+    const isHidden = this.#hiddenCodes();
     let best = null;
-    let least = (reach / this._view.scale) ** 2;
+    let least = (reach / this.#view.scale) ** 2;
     for (let point = 0; point < data.count; point++) {
       const distance = (data.xs[point] - x) ** 2 + (data.ys[point] - y) ** 2;
       if (distance < least && !isHidden[data.codes[point]]) [best, least] = [point, distance];
@@ -102,28 +115,28 @@ export class MapCanvas {
 
   /** Draw with the next frame. */
   draw() {
-    this._frame ||= requestAnimationFrame((now) => {
-      this._frame = 0;
-      this._drawNow(now);
+    this.#frame ||= requestAnimationFrame((now) => {
+      this.#frame = 0;
+      this.#drawNow(now);
     });
   }
 
-  _fitting() {
+  #fitting() {
     const [left, bottom, right, top] = this.data?.head.box ?? [-1, -1, 1, 1];
     const spread = (least, greatest, room) => (room * 0.9) / Math.max(greatest - least, 1e-3);
     const scale = Math.min(spread(left, right, this.width), spread(bottom, top, this.height));
     return { x: (left + right) / 2, y: (bottom + top) / 2, scale: scale > 0 ? scale : 1 };
   }
 
-  _go(view, fly) {
-    if (fly && !still.matches) this._flight = { from: { ...this._view }, to: view, began: performance.now() };
-    else [this._view, this._flight] = [view, null];
+  #go(view, fly) {
+    this.#isFitted = false;
+    if (fly && !still.matches) this.#flight = { from: { ...this.#view }, to: view, began: performance.now() };
+    else [this.#view, this.#flight] = [view, null];
     this.draw();
     this.onview();
   }
 
-  _resize() {
-    const wasFitted = !this.width || this.zoom === 1;
+  #resize() {
     this.width = this.element.clientWidth;
     this.height = this.element.clientHeight;
     const ratio = Math.min(devicePixelRatio, 2);
@@ -131,36 +144,36 @@ export class MapCanvas {
       canvas.width = Math.max(1, Math.round(this.width * ratio));
       canvas.height = Math.max(1, Math.round(this.height * ratio));
     }
-    this._ratio = ratio;
-    this._context = this.points.getContext("2d", { alpha: false });
-    this._image = this._context.createImageData(this.points.width, this.points.height);
-    this._pixels = new Uint32Array(this._image.data.buffer);
-    if (wasFitted) this.fit();
-    this._drawNow(performance.now()); // a canvas that was given a size is empty until then
+    this.#ratio = ratio;
+    this.#context = this.points.getContext("2d", { alpha: false, willReadFrequently: true });
+    this.#image = this.#context.createImageData(this.points.width, this.points.height);
+    this.#pixels = new Uint32Array(this.#image.data.buffer);
+    this.refit();
+    this.#drawNow(performance.now()); // a canvas that was given a size is empty until then
   }
 
-  _drawNow(now) {
-    if (!this._pixels) return;
-    let moving = this._fly(now);
-    this._drawPoints();
-    moving = this._drawMarks(now) || moving;
+  #drawNow(now) {
+    if (!this.#pixels) return;
+    let moving = this.#fly(now);
+    this.#drawPoints();
+    moving = this.#drawMarks(now) || moving;
     if (moving) this.draw();
   }
 
-  _fly(now) {
-    if (!this._flight) return false;
-    const { from, to, began } = this._flight;
+  #fly(now) {
+    if (!this.#flight) return false;
+    const { from, to, began } = this.#flight;
     const part = Math.min(1, Math.max(0, (now - began) / FLY_MS));
     const eased = part * part * (3 - 2 * part);
     const between = (one, other) => one + (other - one) * eased;
     const scale = from.scale * (to.scale / from.scale) ** eased;
-    this._view = { x: between(from.x, to.x), y: between(from.y, to.y), scale };
-    if (part === 1) [this._view, this._flight] = [to, null];
+    this.#view = { x: between(from.x, to.x), y: between(from.y, to.y), scale };
+    if (part === 1) [this.#view, this.#flight] = [to, null];
     this.onview();
     return part < 1;
   }
 
-  _hiddenCodes() {
+  #hiddenCodes() {
     const isHidden = new Uint8Array(0x10000);
     if (this.hidden.has(null)) isHidden[0xffff] = 1;
     this.data.genres.forEach((genre, code) => (isHidden[code] = this.hidden.has(genre) ? 1 : 0));
@@ -174,18 +187,18 @@ export class MapCanvas {
     return Math.min(6, alone * Math.max(1, this.zoom) ** 0.35);
   }
 
-  _drawPoints() {
-    const { data, _pixels: pixels, _ratio: ratio } = this;
+  #drawPoints() {
+    const [data, pixels, ratio] = [this.data, this.#pixels, this.#ratio];
     const { width, height } = this.points;
     pixels.fill(packed(getComputedStyle(this.element).backgroundColor));
     if (data) {
       const { offsets, alphas, reach } = disc(this.radius * ratio, width);
-      const isHidden = this._hiddenCodes();
+      const isHidden = this.#hiddenCodes();
       const colours = new Uint32Array(0x10000);
-      data.genres.forEach((genre, code) => (colours[code] = packed(this._colour(genre))));
-      colours[0xffff] = packed(this._colour(null));
-      const scale = this._view.scale * ratio;
-      const [left, top] = [width / 2 - this._view.x * scale, height / 2 + this._view.y * scale];
+      data.genres.forEach((genre, code) => (colours[code] = packed(this.#colour(genre))));
+      colours[0xffff] = packed(this.#colour(null));
+      const scale = this.#view.scale * ratio;
+      const [left, top] = [width / 2 - this.#view.x * scale, height / 2 + this.#view.y * scale];
       const { xs, ys, codes, count } = data;
       const parts = offsets.length;
       for (let point = 0; point < count; point++) {
@@ -206,21 +219,21 @@ export class MapCanvas {
         }
       }
     }
-    this._context.putImageData(this._image, 0, 0);
+    this.#context.putImageData(this.#image, 0, 0);
   }
 
-  _drawMarks(now) {
-    const context = this.above.getContext("2d");
+  #drawMarks(now) {
+    const context = this.above.getContext("2d", { willReadFrequently: true });
     const style = getComputedStyle(this.element);
-    const [ground, text, accent] = ["--surface", "--text", "--accent"].map((name) => style.getPropertyValue(name));
-    context.setTransform(this._ratio, 0, 0, this._ratio, 0, 0);
+    const [ground, text, accent] = [style.backgroundColor, style.color, style.caretColor]; // as the style sheet sets them
+    context.setTransform(this.#ratio, 0, 0, this.#ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     let moving = false;
     for (const mark of this.marks) {
       const { place, isMoving } = placeOf(mark, now);
       moving ||= isMoving;
       const [x, y] = this.at(place.x, place.y);
-      if (mark.trail) this._drawTrail(context, mark.trail, place, accent);
+      if (mark.trail) this.#drawTrail(context, mark.trail, place, { ground, accent });
       if (mark.kind === "user") {
         circle(context, x, y, 9, { fill: ground });
         circle(context, x, y, 7, { fill: accent });
@@ -237,18 +250,21 @@ export class MapCanvas {
     return moving;
   }
 
-  _drawTrail(context, trail, place, colour) {
+  /** The way to a place, the older the fainter. */
+  #drawTrail(context, trail, place, { ground, accent }) {
     const ends = [...trail.slice(0, -1), place].map(({ x, y }) => this.at(x, y));
-    context.strokeStyle = colour;
-    context.lineWidth = 2;
     context.lineCap = "round";
-    ends.slice(1).forEach((end, part) => {
-      context.globalAlpha = 0.15 + (0.75 * (part + 1)) / ends.length;
-      context.beginPath();
-      context.moveTo(...ends[part]);
-      context.lineTo(...end);
-      context.stroke();
-    });
+    for (const [colour, width] of [[ground, 6], [accent, 3]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      ends.slice(1).forEach((end, part) => {
+        context.globalAlpha = 0.2 + (0.7 * (part + 1)) / ends.length;
+        context.beginPath();
+        context.moveTo(...ends[part]);
+        context.lineTo(...end);
+        context.stroke();
+      });
+    }
     context.globalAlpha = 1;
   }
 }
