@@ -73,7 +73,7 @@ export function gestures(map, { hover, pick, enter }) {
     if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
     event.preventDefault();
     keys[event.key]();
-    if (event.key !== "Enter") pick(map.nearest(map.width / 2, map.height / 2, { reach: 80 }));
+    if (event.key !== "Enter") pick(map.nearest(map.width / 2, map.height / 2, { reach: Math.min(map.width, map.height) / 2 }));
   });
 }
 
