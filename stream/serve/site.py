@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,9 +35,11 @@ from stream.serve.ids import routed
 from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.map import map_routes
 from stream.serve.nearest import nearest_routes
+from stream.serve.now import Now, now_routes
 from stream.serve.operations import operation_routes
 from stream.serve.page_files import page_routes
 from stream.serve.problems import respond
+from stream.serve.reading import end
 from stream.serve.streams import event_routes
 from stream.serve.uploads import MEDIA_TYPE, UPLOADS, Uploads, upload_routes
 from stream.settings import ServeSettings
@@ -108,10 +111,16 @@ class Site:
     ) -> None:
         guard = bearer(settings.token.get_secret_value() if settings.token else None)
 
+        now = Now(reader, feed)
+
         @contextlib.asynccontextmanager
-        async def following(_: Litestar) -> AsyncIterator[None]:
+        async def followed(_: Litestar) -> AsyncIterator[None]:
             async with feed:
-                yield
+                following = asyncio.create_task(now.run())
+                try:
+                    yield
+                finally:
+                    await end(following)
 
         self._timed: dict[tuple[str, str, int], Any] = {}
         self.litestar = Litestar(
@@ -120,13 +129,14 @@ class Site:
                 *nearest_routes(reader, feed, guard=guard),
                 *map_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
+                *now_routes(now),
                 *event_routes(feed, guard=guard),
                 *upload_routes(uploads, guard=guard),
                 documentation_route(schema_path=SCHEMA_PATH),
                 *page_routes(),
             ],
             guards=[only_loopback] if is_loopback(settings.host) else [],
-            lifespan=[following],
+            lifespan=[followed],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,
             logging_config=None,
