@@ -2,4 +2,6 @@
 
 export const VIEWS = {
   "": { label: "Now", file: "now" },
+  map: { label: "Taste map", file: "map" },
+  try: { label: "Try it", file: "try" },
 };
