@@ -4,4 +4,6 @@ export const VIEWS = {
   "": { label: "Now", file: "now" },
   map: { label: "Taste map", file: "map" },
   try: { label: "Try it", file: "try" },
+  "dead-letters": { label: "Dead letters", file: "dead-letters" },
+  review: { label: "Review", file: "review" },
 };
