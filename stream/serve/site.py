@@ -36,7 +36,9 @@ from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
 from stream.serve.letters import Letters, Redrives
 from stream.serve.lookups import bearer, lookup_routes
+from stream.serve.map import map_routes
 from stream.serve.nearest import nearest_routes
+from stream.serve.now import Now, now_routes
 from stream.serve.operations import operation_routes
 from stream.serve.own_release import OwnRelease
 from stream.serve.page_files import page_routes
@@ -46,6 +48,7 @@ from stream.serve.review import CORRECTION_BODY, review_routes
 from stream.serve.runbook import runbook_route
 from stream.serve.streams import event_routes
 from stream.serve.uploaded_audio import UploadedAudio
+from stream.serve.uploads import MEDIA_TYPE, UPLOADS, Uploads, upload_routes
 from stream.settings import ServeSettings, Settings
 
 SCHEMA_PATH = "/v1/openapi.json"
@@ -78,11 +81,16 @@ _IDS = RequestBody(
     },
     required=True,
 )
+_FILE = RequestBody(
+    content={MEDIA_TYPE: OpenAPIMediaType(schema=Schema(description="the bytes of the file"))}, required=True
+)
 _BODIES = {
     "/v1/tracks/batch": _IDS,
     "/v1/users/batch": _IDS,
+    "/v1/map/tracks/batch": _IDS,
     "/v1/dead-letters/redrive": REDRIVE_BODY,
     "/v1/corrections": CORRECTION_BODY,
+    UPLOADS: _FILE,
 }
 _RANKED = Schema(  # without prefixItems, which many tools for OpenAPI do not know
     type=OpenAPIType.ARRAY,
@@ -115,16 +123,18 @@ class Site:
         settings: of the API, and how to reach Kafka and Redis for what changes something.
         reader: reads Redis.
         feed: the live release in memory; it is entered before the first request, and left after the last.
+        uploads: takes files; None where none are taken.
     """
 
-    def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed) -> None:
+    def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed, uploads: Uploads | None = None) -> None:
         serve, own_release, redrives = settings.serve, OwnRelease(settings.worker), Redrives(settings)
         audio = UploadedAudio(settings) if serve.audio_roots else None
+        now = Now(reader, feed)
         guard = bearer(serve.token.get_secret_value() if serve.token else None)
 
         @contextlib.asynccontextmanager
-        async def following(_: Litestar) -> AsyncIterator[None]:
-            async with feed, audio or contextlib.nullcontext():
+        async def followed(_: Litestar) -> AsyncIterator[None]:
+            async with feed, now, audio or contextlib.nullcontext():
                 yield
                 await redrives.stop()
 
@@ -136,8 +146,11 @@ class Site:
                 audio_route(reader, audio, guard=guard),
                 recent_listens_route(reader, own_release, guard=guard),
                 *nearest_routes(reader, feed, guard=guard),
+                *map_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
+                *now_routes(now),
                 *event_routes(feed, guard=guard),
+                *upload_routes(uploads, guard=guard),
                 *dead_letter_routes(Letters(settings), redrives, settings=settings, guard=guard),
                 *review_routes(reader, feed, settings=settings, guard=guard),
                 runbook_route(),
@@ -145,7 +158,7 @@ class Site:
                 *page_routes(),
             ],
             guards=[only_loopback] if is_loopback(serve.host) else [],
-            lifespan=[following],
+            lifespan=[followed],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,
             logging_config=None,

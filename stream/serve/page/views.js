@@ -2,6 +2,8 @@
 
 export const VIEWS = {
   "": { label: "Now", file: "now" },
+  map: { label: "Taste map", file: "map" },
+  try: { label: "Try it", file: "try" },
   "dead-letters": { label: "Dead letters", file: "dead-letters" },
   review: { label: "Review", file: "review" },
 };
