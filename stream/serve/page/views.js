@@ -2,4 +2,6 @@
 
 export const VIEWS = {
   "": { label: "Now", file: "now" },
+  track: { label: "Track", file: "track" },
+  user: { label: "User", file: "user" },
 };
