@@ -379,6 +379,11 @@ class ServeSettings(Section):
         description="folders whose files may be played: the audio of tracks that were uploaded from there; none when "
         "empty",
     )
+    uploads: Path | None = Field(
+        None,
+        description="folder that keeps the files that are uploaded over HTTP, one of the TASTEWAVE_FILE_ROOTS of the "
+        "workers; nothing can be uploaded when absent",
+    )
 
     @field_validator("token")
     @classmethod

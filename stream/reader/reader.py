@@ -16,12 +16,22 @@ from typing import Any
 
 import redis.exceptions
 
-from models.contract import KEY_PREFIX, feedback_key, history_key, live_key, taggram_key, track_key, user_key
+from models.contract import (
+    KEY_PREFIX,
+    feedback_key,
+    history_key,
+    live_key,
+    taggram_key,
+    track_key,
+    user_key,
+    workers_key,
+)
 from models.errors import TastewaveError
 from models.history import Histories, StoredHistory, read_histories
 from stream.reader.offers import known_of
 from stream.store.away import is_foreign, named
 from stream.store.pipelines import exchange, exchange_with_cluster
+from stream.store.workers import WorkerReport, reports
 
 IDS_AT_ONCE = 500
 """The most keys of one round trip."""
@@ -88,6 +98,12 @@ class AnswerReader:
         key = live_key(prefix=self._prefix)
         (values,) = await self._ask([("HMGET", key, *names)], keys=[key])
         return values
+
+    async def workers(self) -> list[WorkerReport]:
+        """What workers say of themselves, also those that stopped without a word in the last hour."""
+        key = workers_key(prefix=self._prefix)
+        (held,) = await self._ask([("HGETALL", key)], keys=[key])
+        return reports(held if isinstance(held, dict) else dict(zip(held[::2], held[1::2], strict=True)))
 
     async def tracks(self, track_ids: Sequence[str], names: Sequence[str], *, release: str) -> list[Values | None]:
         """What a release holds of tracks.

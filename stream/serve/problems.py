@@ -101,10 +101,42 @@ class NoSuchRange(Refusal):
     kind, title, status = "no-such-range", "The file is shorter", 416
 
 
+class UnknownPoint(Refusal):
+    """The point is of a map that was replaced, or its track has left."""
+
+    kind, title, status = "unknown-point", "The point is unknown", 404
+
+
 class NotAcceptable(Refusal):
     """The client takes none of the formats."""
 
     kind, title, status = "not-acceptable", "There is no such format", 406
+
+
+class UploadTooLarge(Refusal):
+    """A file has too many bytes."""
+
+    kind, title, status = "too-large", "The file is too large", 413
+
+
+class UnsupportedMedia(Refusal):
+    """A body is no audio, by the name or the type that it was given."""
+
+    kind, title, status = "unsupported-media", "This is not taken as audio", 415
+
+
+class UploadsFull(Refusal):
+    """A file finds no room."""
+
+    kind, title, status = "uploads-full", "No upload is taken now", 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "60"}
+
+
+class KafkaAway(Refusal):
+    """Kafka does not take an event."""
+
+    kind, title, status = "kafka-away", "Kafka does not answer", 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": str(_RETRY_AFTER_S)}
 
 
 class NothingLive(Refusal):
@@ -156,8 +188,9 @@ _STATUSES = {
     404: "The live release does not know it, or it was forgotten; `type` says what is missing.",
     406: "None of the formats is acceptable.",
     413: "The body is too large.",
+    415: "The body has another type, or the name of the file no suffix of audio.",
     416: "The range begins behind the end of the file.",
-    503: "Redis does not answer, no release is live, or the live release is still being read: try again.",
+    503: "Redis or Kafka does not answer, no release is live, it is still being read, or there is no room: try again.",
 }
 
 

@@ -17,6 +17,7 @@ from stream.serve.connection import connection_of
 from stream.serve.feed import Feed
 from stream.serve.hosts import is_loopback
 from stream.serve.site import Site
+from stream.serve.uploads import Uploads, uploads_of
 from stream.settings import Settings
 from stream.store.client import async_client
 
@@ -30,19 +31,20 @@ def run_server(settings: Settings) -> None:
     """Answer until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: the address is not loopback and there is no token; it cannot be listened on; the Redis URL cannot
-            be read, or TLS cannot be set up.
+        SettingsError: the address is not loopback and there is no token; it cannot be listened on; uploads cannot be
+            kept in their folder; the Redis URL cannot be read, or TLS cannot be set up.
     """
     _check_token(settings)
+    uploads = uploads_of(settings)
     configure_logs(settings)
     with (
         traces.exported(settings.traces, service="tastewave-serve"),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, uploads))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, uploads: Uploads | None) -> None:
     client = async_client(settings.redis)
     try:
         reader = AnswerReader(
@@ -51,7 +53,7 @@ async def _serve(settings: Settings) -> None:
             cluster=settings.redis.cluster,
             timeout_s=settings.serve.timeout_s,
         )
-        site = Site(settings, reader=reader, feed=Feed(settings, redis=client))
+        site = Site(settings, reader=reader, feed=Feed(settings, redis=client), uploads=uploads)
         config = uvicorn.Config(
             site,
             http=connection_of(settings.serve.timeout_s),

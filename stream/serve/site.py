@@ -34,7 +34,9 @@ from stream.serve.feed import Feed
 from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
 from stream.serve.lookups import bearer, lookup_routes
+from stream.serve.map import map_routes
 from stream.serve.nearest import nearest_routes
+from stream.serve.now import Now, now_routes
 from stream.serve.operations import operation_routes
 from stream.serve.own_release import OwnRelease
 from stream.serve.page_files import page_routes
@@ -42,6 +44,7 @@ from stream.serve.problems import respond
 from stream.serve.recent_listens import recent_listens_route
 from stream.serve.streams import event_routes
 from stream.serve.uploaded_audio import UploadedAudio
+from stream.serve.uploads import MEDIA_TYPE, UPLOADS, Uploads, upload_routes
 from stream.settings import ServeSettings, Settings
 
 SCHEMA_PATH = "/v1/openapi.json"
@@ -74,6 +77,9 @@ _IDS = RequestBody(
     },
     required=True,
 )
+_FILE = RequestBody(
+    content={MEDIA_TYPE: OpenAPIMediaType(schema=Schema(description="the bytes of the file"))}, required=True
+)
 _RANKED = Schema(  # without prefixItems, which many tools for OpenAPI do not know
     type=OpenAPIType.ARRAY,
     description="names with their probabilities, best first",
@@ -105,16 +111,18 @@ class Site:
         settings: of the API, and how to reach Kafka and Redis for what changes something.
         reader: reads Redis.
         feed: the live release in memory; it is entered before the first request, and left after the last.
+        uploads: takes files; None where none are taken.
     """
 
-    def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed) -> None:
+    def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed, uploads: Uploads | None = None) -> None:
         serve, own_release = settings.serve, OwnRelease(settings.worker)
         audio = UploadedAudio(settings) if serve.audio_roots else None
+        now = Now(reader, feed)
         guard = bearer(serve.token.get_secret_value() if serve.token else None)
 
         @contextlib.asynccontextmanager
-        async def following(_: Litestar) -> AsyncIterator[None]:
-            async with feed, audio or contextlib.nullcontext():
+        async def followed(_: Litestar) -> AsyncIterator[None]:
+            async with feed, now, audio or contextlib.nullcontext():
                 yield
 
         self._timed: dict[tuple[str, str, int], Any] = {}
@@ -125,13 +133,16 @@ class Site:
                 audio_route(reader, audio, guard=guard),
                 recent_listens_route(reader, own_release, guard=guard),
                 *nearest_routes(reader, feed, guard=guard),
+                *map_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
+                *now_routes(now),
                 *event_routes(feed, guard=guard),
+                *upload_routes(uploads, guard=guard),
                 documentation_route(schema_path=SCHEMA_PATH),
                 *page_routes(),
             ],
             guards=[only_loopback] if is_loopback(serve.host) else [],
-            lifespan=[following],
+            lifespan=[followed],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,
             logging_config=None,
@@ -214,6 +225,6 @@ def _complete_document(litestar: Litestar, *, with_token: bool) -> None:
                 for media_type, told in (_OF_TAGGRAM if path.endswith("/taggram") else _FORMATS).items():
                     answer.content[media_type] = OpenAPIMediaType(schema=Schema(description=told))
             if operation is item.post:
-                operation.request_body = _IDS
+                operation.request_body = _FILE if path == UPLOADS else _IDS
             if with_token and "401" in responses:
                 operation.security = [{"bearer": []}, {}] if path == "/v1/events" else [{"bearer": []}]

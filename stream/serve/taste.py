@@ -20,7 +20,7 @@ from models.errors import EventError
 from models.events import Forgotten, Status, decode_event
 from stream.serve.genre_lists import GenreLists
 from stream.serve.held import Held, Hit
-from stream.serve.index import NO_LABEL, Found
+from stream.serve.index import NO_LABEL, Found, Sample
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +97,9 @@ class Taste:
         release: release_id.
         audience_days: users are held for so many days after their newest event.
         now_ms: the clock.
+
+    Attributes:
+        track_changes: how many records have changed tracks.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Taste:
         self._genre_names: list[str] = []
         self._of_genre = GenreLists()
         self._forgotten: dict[Literal["user", "track"], dict[str, int]] = {"user": {}, "track": {}}
+        self.track_changes = 0
 
     # Questions
 
@@ -193,6 +197,26 @@ class Taste:
         """How many tracks each genre has."""
         return self._of_genre.counts()
 
+    def place_of(self, track_id: str) -> tuple[int, NDArray[np.float32]] | None:
+        """The row of a track and its embedding, (dim,); None where no embedding is held."""
+        row = self._tracks.rows.row(track_id)
+        return None if row is None or (vector := self._tracks.vector(row)) is None else (row, vector)
+
+    def sample(self, most: int) -> Sample | None:
+        """The embeddings of all tracks, or of a part that stays the same, with their genres as `genre_names` counts.
+
+        It takes tens of milliseconds of a million tracks, and may be called in a thread. None where there is none.
+        """
+        return self._tracks.index.sample(most) if self._tracks.index else None
+
+    def track_id(self, row: int) -> str | None:
+        """The track of a row, or None where it has left."""
+        return self._tracks.rows.id(row)
+
+    def genre_names(self) -> list[str]:
+        """The genres that tracks of this release have had, by their numbers."""
+        return list(self._genre_names)
+
     def knows(self, change: Change) -> bool:
         """Whether a change may still be told: its track or user was not forgotten since."""
         kind = "user" if change.kind.startswith("user") else "track"
@@ -213,7 +237,9 @@ class Taste:
     def take_tracks(self, records: Sequence[ConsumerRecord]) -> list[Change | None]:
         """Take records of tastewave.tracks.tagged, in their order; returns what each has changed."""
         with self._tracks.writing():
-            return [self._take_track(name, record.value) if name else None for name, record in self._named(records)]
+            taken = [self._take_track(name, record.value) if name else None for name, record in self._named(records)]
+        self.track_changes += len(taken) - taken.count(None)
+        return taken
 
     def take_users(self, records: Sequence[ConsumerRecord]) -> list[Change | None]:
         """Take records of tastewave.users.embedded, in their order; returns what each has changed."""

@@ -5,7 +5,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -97,6 +97,12 @@ class Publisher:
             self.redis.hset(key, mapping=fields)  # type: ignore[arg-type]
             self._send(topic, f"{answer.release}:{id_}", encode_event(answer))
         self._producer.flush(30)
+
+    def put_many(self, tracks: Iterable[TrackTagged]) -> None:
+        """Tracks onto the topic alone, where there are too many for Redis."""
+        for track in tracks:
+            self._send(TRACKS_TAGGED, f"{track.release}:{track.track_id}", encode_event(track))
+        self._producer.flush(60)
 
     def forget_user(self, release: str, user_id: str) -> None:
         """Only in Redis, as it is before the empty value has come through Kafka."""

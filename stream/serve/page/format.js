@@ -1,7 +1,7 @@
 // Numbers, times and sizes as people read them, each with its unit.
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const one = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 const clockTime = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });

@@ -3,5 +3,7 @@
 export const VIEWS = {
   "": { label: "Now", file: "now" },
   track: { label: "Track", file: "track" },
+  map: { label: "Taste map", file: "map" },
   user: { label: "User", file: "user" },
+  try: { label: "Try it", file: "try" },
 };
