@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from tests.platform.page import PHONE, Site, Watched, answer
 
 pytestmark = pytest.mark.servers
-ADDRESSES = {"": "#/", "map": "#/map?user=ann&track=t1", "try": "#/try"}
+ADDRESSES = {"": "#/", "map": "#/map?track=t1", "try": "#/try"}
 """An address of each view, by the name of the view."""
 
 
