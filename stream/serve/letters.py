@@ -17,7 +17,7 @@ from models.errors import TastewaveError
 from stream.broker.dead_letters import DeadLetter, read_dead_letter
 from stream.broker.operator import kafka_client, partitions_of, records_between
 from stream.broker.redrive import Choice, Redriven, redrive
-from stream.serve.problems import AlreadyRunning
+from stream.serve.problems import AlreadyRunning, RedriveStopped
 from stream.settings import Settings
 
 NEWEST = 200
@@ -107,10 +107,6 @@ def _held(letter: DeadLetter, partition: int, offset: int) -> Held:
     return Held((letter.time, partition, offset), without_bytes, ids.track_id, ids.user_id)
 
 
-class RedriveStopped(TastewaveError):
-    """The process ends while a redrive runs."""
-
-
 class Run(msgspec.Struct, kw_only=True):
     """A redrive that this process has begun.
 
@@ -156,9 +152,12 @@ class Redrives:
         self._running = asyncio.create_task(self._keep(choice, run))
         return await asyncio.shield(self._running)
 
-    def stop(self) -> None:
-        """Have the one that runs end at its next letter."""
+    async def stop(self) -> None:
+        """Have the one that runs end at its next letter, and wait for that."""
         self._is_stopping = True
+        if self._running:
+            with contextlib.suppress(TastewaveError):
+                await self._running
 
     def of(self, letter: DeadLetter) -> Run | None:
         """The last redrive of this process that has sent a letter's event again."""

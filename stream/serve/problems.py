@@ -155,6 +155,12 @@ class AlreadyRunning(Refusal):
     kind, title, status = "already-running", "Another one is running", 409
 
 
+class RedriveStopped(Refusal):
+    """The process ends while a redrive runs."""
+
+    kind, title, status = "stopping", "The process of the API ends", 503
+
+
 class NotJson(Refusal):
     """The body is of another media type, such as a form of a foreign page could send."""
 

@@ -14,7 +14,7 @@ import msgspec
 from litestar import Response, get
 
 _STYLE = """
-body { font: 15px/1.6 ui-monospace, monospace; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 14px/1.6 ui-monospace, monospace; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 pre { font: inherit; white-space: pre-wrap; overflow-wrap: anywhere } :target { border-left: 3px solid #2563eb;
 padding-left: 1rem } @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } }
 """

@@ -136,7 +136,7 @@ class Site:
         async def followed(_: Litestar) -> AsyncIterator[None]:
             async with feed, now, audio or contextlib.nullcontext():
                 yield
-                redrives.stop()
+                await redrives.stop()
 
         self._timed: dict[tuple[str, str, int], Any] = {}
         self.litestar = Litestar(

@@ -12,9 +12,12 @@ import pytest
 from models.contract import DEAD_LETTER, LISTENS, TRACKS_CORRECTED, TRACKS_UPLOADED
 from models.errors import SettingsError
 from models.events import TrackCorrected, TrackTagged, decode_event
+from stream.broker.redrive import Choice
 from stream.serve import letters
+from stream.serve.problems import RedriveStopped
 from stream.serve.server import run_server
 from stream.settings import load_settings
+from tests.platform.feeds import eventually
 from tests.platform.serve import Publisher, publisher
 from tests.stream.serve.conftest import RELEASE
 
@@ -147,6 +150,23 @@ async def test_one_redrive_runs_at_a_time_and_marks_what_it_has_sent(
     nothing = await client.post(REDRIVE, json={"by": "bob", "reason": "silent", "since": 1_700_000_000_001})
     assert nothing.json()["sent"] == {}
     assert len(platform.read(DEAD_LETTER)) == 4
+
+
+async def test_a_redrive_ends_with_the_process_at_its_next_letter_and_the_log_says_how_far_it_came(
+    environment: dict[str, str], platform: Publisher, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(letters, "EVENTS_A_SECOND", 10.0)
+    for number in range(30):
+        platform.put_letter(number)
+    redrives = letters.Redrives(platform.settings)
+    running = asyncio.create_task(redrives.run(Choice(reason="not_found"), by="ann"))
+    await eventually(lambda: redrives.running and redrives.running.read > 3)
+    await redrives.stop()
+    with pytest.raises(RedriveStopped):
+        await running
+    sent = len(platform.read(TRACKS_UPLOADED))
+    assert 3 <= sent < 30
+    assert f"sent={{'not_found': {sent}}}" in capsys.readouterr().out
 
 
 async def test_a_correction_is_on_kafka_and_in_the_answers_when_it_is_acknowledged(

@@ -100,13 +100,14 @@ export function show(root, { signal, query, page }) {
     if (!letters.length) drawNothing();
     else {
       list.replaceChildren(
-        el("ul", { class: "letters card", "aria-label": "Letters, newest first" }, letters.map(letterRow)),
+        el("ul", { class: `letters card${told.may_redrive ? "" : " read-only"}`, "aria-label": "Letters, newest first" }, letters.map(letterRow)),
         el(
           "p",
-          { class: "row muted" },
+          { class: "row muted below" },
           next ? el("button", { type: "button", onclick: loadOlder }, "Older letters") : null,
-          !next && !told.are_all && "Kafka holds older letters; `tastewave dead-letters` lists them.",
-          !told.may_redrive && "Nothing can be redriven here: TASTEWAVE_SERVE_REDRIVE is off. `tastewave dead-letters redrive` does it.",
+          !next && !told.are_all && el("span", {}, marked("Kafka holds older letters; `tastewave dead-letters` lists them.")),
+          !told.may_redrive &&
+            el("span", {}, marked("Nothing can be redriven here: TASTEWAVE_SERVE_REDRIVE is off. `tastewave dead-letters redrive` does it.")),
         ),
       );
     }
@@ -259,7 +260,7 @@ export function show(root, { signal, query, page }) {
   function redriveReason() {
     const since = asked.within ? Date.now() - asked.within : 0;
     const when = since ? ` since ${fmt.time(since)}` : "";
-    redrive(`Redrive all letters of ${asked.reason}${when}?`, { reason: asked.reason, ...(since && { since }) });
+    redrive(`Redrive all letters of the reason ${asked.reason}${when}?`, { reason: asked.reason, ...(since && { since }) });
   }
 
   /** Asks once more, then redrives, and says what became of it. */

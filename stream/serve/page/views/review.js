@@ -118,7 +118,7 @@ export function show(root, { signal, page }) {
       ),
       why,
       player,
-      el("div", { class: "tags", "aria-label": "Tags" }, track.tags.map(([tag, share]) => el("span", { class: "tag" }, tag, " ", fmt.percent(share)))),
+      el("div", { class: "tags", role: "group", "aria-label": "Tags" }, track.tags.map(([tag, share]) => el("span", { class: "tag" }, tag, " ", fmt.percent(share)))),
       el(
         "div",
         { class: "choices", role: "group", "aria-label": "Genre" },
