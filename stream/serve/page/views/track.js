@@ -3,6 +3,7 @@
 import { token } from "../api.js";
 import { HeatMap, readTaggram } from "../heat_map.js";
 import { askForId, fill, foundColumns, genreOf, SCORE, showProblem } from "../pieces.js";
+import { smallMap } from "../small_map.js";
 
 export const title = "Track";
 
@@ -54,7 +55,7 @@ function draw(root, context) {
     el("div", { class: "track-top" }, answerCard(context), genresCard(context)),
     ...(track.status === "failed" ? [] : [tagsCard(context, ends)]),
     track.embedding
-      ? el("div", { class: "track-near" }, similarCard(context), el("div", { class: "track-side" }, placeCard(context), audienceCard(context)))
+      ? el("div", { class: "track-near" }, similarCard(context), el("div", { class: "track-side" }, placeCard(context, ends), audienceCard(context)))
       : page.card("What is near", el("p", { class: "muted" }, "It has no place in taste space, so no track and no user is near.")),
   );
   return () => ends.forEach((end) => end());
@@ -246,8 +247,13 @@ function similarCard({ path, signal, page }) {
   return card("Similar tracks", body);
 }
 
-function placeCard({ track, page: { el, card } }) {
-  return card("Place on the map", el("a", { href: `#/map?track=${encodeURIComponent(track.track_id)}` }, "Show it on the taste map"));
+function placeCard({ track: { track_id: id }, signal, page }, ends) {
+  const body = page.el("div");
+  const place = async () => (await page.post("/v1/map/tracks/batch", { ids: [id] }, { signal })).tracks[0];
+  const map = smallMap(body, { place, kind: "track", href: `#/map?track=${encodeURIComponent(id)}`, signal, page });
+  map.read();
+  ends.push(() => map.close());
+  return page.card("Place on the map", body);
 }
 
 function audienceCard({ path, signal, page }) {
