@@ -355,8 +355,8 @@ class ServeSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(6068, description="port of the API; 0 takes a free one")
     token: SecretStr | None = Field(
         None,
-        description="bearer token that requests for users, audiences and audio must bring, of at least 16 characters; "
-        "needed where the address is not loopback",
+        description="bearer token that requests for users, audiences, audio, dead letters and changes must bring, of "
+        "at least 16 characters; needed for changes, and where the address is not loopback",
         min_length=16,
     )
     without_token: bool = Field(
@@ -383,6 +383,12 @@ class ServeSettings(Section):
         None,
         description="folder that keeps the files that are uploaded over HTTP, one of the TASTEWAVE_FILE_ROOTS of the "
         "workers; nothing can be uploaded when absent",
+    )
+    redrive: bool = Field(
+        False, description="true to let whoever brings the token redrive dead letters by the API and its page"
+    )
+    corrections: bool = Field(
+        False, description="true to let whoever brings the token correct genres by the API and its page"
     )
 
     @field_validator("token")

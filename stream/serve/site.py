@@ -28,11 +28,13 @@ from stream import metrics, traces
 from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.answers import Format
 from stream.serve.audio import audio_route
+from stream.serve.dead_letters import REDRIVE_BODY, dead_letter_routes
 from stream.serve.documentation import documentation_route
 from stream.serve.explanations import explanation_routes
 from stream.serve.feed import Feed
 from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
+from stream.serve.letters import Letters, Redrives
 from stream.serve.lookups import bearer, lookup_routes
 from stream.serve.map import map_routes
 from stream.serve.nearest import nearest_routes
@@ -42,6 +44,8 @@ from stream.serve.own_release import OwnRelease
 from stream.serve.page_files import page_routes
 from stream.serve.problems import respond
 from stream.serve.recent_listens import recent_listens_route
+from stream.serve.review import CORRECTION_BODY, review_routes
+from stream.serve.runbook import runbook_route
 from stream.serve.streams import event_routes
 from stream.serve.uploaded_audio import UploadedAudio
 from stream.serve.uploads import MEDIA_TYPE, UPLOADS, Uploads, upload_routes
@@ -80,6 +84,14 @@ _IDS = RequestBody(
 _FILE = RequestBody(
     content={MEDIA_TYPE: OpenAPIMediaType(schema=Schema(description="the bytes of the file"))}, required=True
 )
+_BODIES = {
+    "/v1/tracks/batch": _IDS,
+    "/v1/users/batch": _IDS,
+    "/v1/map/tracks/batch": _IDS,
+    "/v1/dead-letters/redrive": REDRIVE_BODY,
+    "/v1/corrections": CORRECTION_BODY,
+    UPLOADS: _FILE,
+}
 _RANKED = Schema(  # without prefixItems, which many tools for OpenAPI do not know
     type=OpenAPIType.ARRAY,
     description="names with their probabilities, best first",
@@ -115,7 +127,7 @@ class Site:
     """
 
     def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed, uploads: Uploads | None = None) -> None:
-        serve, own_release = settings.serve, OwnRelease(settings.worker)
+        serve, own_release, redrives = settings.serve, OwnRelease(settings.worker), Redrives(settings)
         audio = UploadedAudio(settings) if serve.audio_roots else None
         now = Now(reader, feed)
         guard = bearer(serve.token.get_secret_value() if serve.token else None)
@@ -124,6 +136,7 @@ class Site:
         async def followed(_: Litestar) -> AsyncIterator[None]:
             async with feed, now, audio or contextlib.nullcontext():
                 yield
+                await redrives.stop()
 
         self._timed: dict[tuple[str, str, int], Any] = {}
         self.litestar = Litestar(
@@ -138,6 +151,9 @@ class Site:
                 *now_routes(now),
                 *event_routes(feed, guard=guard),
                 *upload_routes(uploads, guard=guard),
+                *dead_letter_routes(Letters(settings), redrives, settings=settings, guard=guard),
+                *review_routes(reader, feed, settings=settings, guard=guard),
+                runbook_route(),
                 documentation_route(schema_path=SCHEMA_PATH),
                 *page_routes(),
             ],
@@ -225,6 +241,6 @@ def _complete_document(litestar: Litestar, *, with_token: bool) -> None:
                 for media_type, told in (_OF_TAGGRAM if path.endswith("/taggram") else _FORMATS).items():
                     answer.content[media_type] = OpenAPIMediaType(schema=Schema(description=told))
             if operation is item.post:
-                operation.request_body = _FILE if path == UPLOADS else _IDS
+                operation.request_body = _BODIES[path]
             if with_token and "401" in responses:
                 operation.security = [{"bearer": []}, {}] if path == "/v1/events" else [{"bearer": []}]

@@ -26,6 +26,8 @@ from models.contract import (
 from models.events import TrackTagged, UserEmbedded, encode_event
 from stream.commands.topics import create_topics
 from stream.settings import PREFIX, load_settings
+from tests.platform.letters import put_letter
+from tests.platform.records import read_all
 
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
 
@@ -103,6 +105,13 @@ class Publisher:
         for track in tracks:
             self._send(TRACKS_TAGGED, f"{track.release}:{track.track_id}", encode_event(track))
         self._producer.flush(60)
+
+    def put_letter(self, offset: int, **letter: Any) -> None:
+        put_letter(self._producer, self.settings, offset, **letter)
+
+    def read(self, topic: str) -> list[Any]:
+        """All records of a topic, by the time they were sent."""
+        return read_all(self.settings, topic)
 
     def forget_user(self, release: str, user_id: str) -> None:
         """Only in Redis, as it is before the empty value has come through Kafka."""
