@@ -217,6 +217,8 @@ def user_answer(user_id: str, release: str, fields: Mapping[bytes, bytes]) -> Us
 
 _TAGGRAM_HEADER = struct.Struct("<4sBBH")  # magic, version, tags, patches
 _TAGGRAM_MAGIC = b"TWTG"
+TAGGRAM_HEADER_BYTES = _TAGGRAM_HEADER.size
+"""Bytes of a taggram before its values."""
 
 
 def encode_taggram(taggram: NDArray[np.float32]) -> bytes:

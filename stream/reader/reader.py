@@ -16,8 +16,18 @@ from typing import Any
 
 import redis.exceptions
 
-from models.contract import KEY_PREFIX, feedback_key, history_key, live_key, track_key, user_key, workers_key
+from models.contract import (
+    KEY_PREFIX,
+    feedback_key,
+    history_key,
+    live_key,
+    taggram_key,
+    track_key,
+    user_key,
+    workers_key,
+)
 from models.errors import TastewaveError
+from models.history import Histories, StoredHistory, read_histories
 from stream.reader.offers import known_of
 from stream.store.away import is_foreign, named
 from stream.store.pipelines import exchange, exchange_with_cluster
@@ -114,8 +124,31 @@ class AnswerReader:
         keys = [user_key(release, user_id, prefix=self._prefix) for user_id in user_ids]
         return await self._rows(keys, names, sign="source")
 
+    async def taggram(self, track_id: str, *, release: str) -> bytes | None:
+        """The taggram that a release holds of a track (models.contract.decode_taggram); None where it holds none."""
+        key = taggram_key(release, track_id, prefix=self._prefix)
+        (taggram,) = await self._ask([("GET", key)], keys=[key])
+        return taggram
+
+    async def has_taggram(self, track_id: str, *, release: str) -> bool:
+        """Whether a release holds a taggram of a track."""
+        key = taggram_key(release, track_id, prefix=self._prefix)
+        (count,) = await self._ask([("EXISTS", key)], keys=[key])
+        return bool(count)
+
     async def known_tracks(self, user_id: str) -> set[str]:
         """The tracks that a user has heard, dislikes or has excluded (stream.reader.offers.known_tracks)."""
+        stored = await self._stored(user_id)
+        with named(history_key(user_id, prefix=self._prefix)):
+            return known_of(stored.members, stored.feedback)
+
+    async def listens(self, user_id: str) -> Histories:
+        """The listens of a user that stand, oldest first (models.history.read_histories of one user)."""
+        stored = await self._stored(user_id)
+        with named(history_key(user_id, prefix=self._prefix)):
+            return read_histories([stored])
+
+    async def _stored(self, user_id: str) -> StoredHistory:
         history, feedback = history_key(user_id, prefix=self._prefix), feedback_key(user_id, prefix=self._prefix)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -125,8 +158,7 @@ class AnswerReader:
                 )
         except (OSError, redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
             raise _told(error, f"{history} or {feedback}") from error
-        with named(f"{history} or {feedback}"):
-            return known_of(members, said)
+        return StoredHistory(members, said)
 
     async def _rows(self, keys: Sequence[str], names: Sequence[str], *, sign: str) -> list[Values | None]:
         """The fields under each key; `sign` is the one without which there is nothing."""

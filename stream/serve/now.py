@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from litestar import Response, get
@@ -18,6 +18,7 @@ from models.errors import TastewaveError
 from stream.reader.reader import AnswerReader
 from stream.serve.feed import Feed
 from stream.serve.lookups import documents
+from stream.serve.reading import end
 from stream.store.workers import WorkerReport
 
 _LOOK_EVERY_S = 1.0
@@ -107,7 +108,7 @@ class NowState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Now:
-    """Follows the workers.
+    """Follows the workers, from entering on until leaving.
 
     Args:
         reader: reads Redis.
@@ -126,9 +127,17 @@ class Now:
         self._reports: Sequence[WorkerReport] = ()
         self._spans = deque[Span](maxlen=_SPANS)
         self._before: tuple[int, dict[str, WorkerReport]] | None = None
+        self._following: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Look again and again, until cancelled."""
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._following:
+            await end(self._following)
+
+    async def _follow(self) -> None:
         while True:
             await self.look()
             await asyncio.sleep(_LOOK_EVERY_S)

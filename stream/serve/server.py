@@ -31,8 +31,8 @@ def run_server(settings: Settings) -> None:
     """Answer until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: the address is not loopback and there is no token; it cannot be listened on; uploads cannot be
-            kept in their folder; the Redis URL cannot be read, or TLS cannot be set up.
+        SettingsError: there is no token, and the address is not loopback or changes are allowed; it cannot be listened
+            on; uploads cannot be kept in their folder; the Redis URL cannot be read, or TLS cannot be set up.
     """
     _check_token(settings)
     uploads = uploads_of(settings)
@@ -53,7 +53,7 @@ async def _serve(settings: Settings, uploads: Uploads | None) -> None:
             cluster=settings.redis.cluster,
             timeout_s=settings.serve.timeout_s,
         )
-        site = Site(settings.serve, reader=reader, feed=Feed(settings, redis=client), uploads=uploads)
+        site = Site(settings, reader=reader, feed=Feed(settings, redis=client), uploads=uploads)
         config = uvicorn.Config(
             site,
             http=connection_of(settings.serve.timeout_s),
@@ -89,8 +89,14 @@ def _listening(settings: Settings) -> socket.socket:
 
 
 def _check_token(settings: Settings) -> None:
-    """User vectors are personal data: nobody else may read them by accident."""
+    """User vectors are personal data: nobody else may read them by accident, nor change anything."""
     serve = settings.serve
+    for allowed, variable in ((serve.redrive, "REDRIVE"), (serve.corrections, "CORRECTIONS")):
+        if allowed and not serve.token:
+            raise SettingsError(
+                f"TASTEWAVE_SERVE_{variable} lets requests change something, and needs TASTEWAVE_SERVE_TOKEN, which "
+                "they must bring; set it"
+            )
     if serve.token or serve.without_token or is_loopback(serve.host):
         return
     raise SettingsError(

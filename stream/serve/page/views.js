@@ -3,5 +3,9 @@
 export const VIEWS = {
   "": { label: "Now", file: "now" },
   map: { label: "Taste map", file: "map" },
+  track: { label: "Track", file: "track" },
+  user: { label: "User", file: "user" },
   try: { label: "Try it", file: "try" },
+  "dead-letters": { label: "Dead letters", file: "dead-letters" },
+  review: { label: "Review", file: "review" },
 };

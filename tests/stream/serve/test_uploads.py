@@ -16,7 +16,7 @@ from stream.broker.operator import KafkaUnusable
 from stream.serve.site import Site
 from stream.serve.upload_folder import UploadFolder
 from stream.serve.uploads import AT_ONCE, Uploads, uploads_of
-from stream.settings import ServeSettings, load_settings
+from stream.settings import load_settings
 from tests.platform.feeds import eventually
 
 LIMIT = 3_000_000
@@ -48,7 +48,8 @@ def files(folder: Path) -> list[Path]:
 def api_of(folder: Path, kafka: Kafka, **serve: Any) -> httpx.AsyncClient:
     uploads = Uploads(UploadFolder(folder), max_bytes=LIMIT, publish=kafka.publish)
     nobody = cast(Any, None)
-    site = Site(ServeSettings(**serve), reader=nobody, feed=nobody, uploads=uploads)
+    settings = load_settings(**{f"serve_{name}": value for name, value in serve.items()})
+    site = Site(settings, reader=nobody, feed=nobody, uploads=uploads)
     return httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://127.0.0.1")
 
 
@@ -151,7 +152,7 @@ async def test_some_come_at_once_and_one_more_is_asked_to_wait(tmp_path: Path, k
 async def test_a_body_that_breaks_off_leaves_nothing(tmp_path: Path, kafka: Kafka) -> None:
     uploads = Uploads(UploadFolder(tmp_path), max_bytes=LIMIT, publish=kafka.publish)
     nobody = cast(Any, None)
-    site = Site(load_settings().serve, reader=nobody, feed=nobody, uploads=uploads)
+    site = Site(load_settings(), reader=nobody, feed=nobody, uploads=uploads)
     messages = iter([
         {"type": "http.request", "body": b"half of it", "more_body": True},
         {"type": "http.disconnect"},
@@ -176,7 +177,7 @@ async def test_a_body_that_breaks_off_leaves_nothing(tmp_path: Path, kafka: Kafk
 async def test_uploads_are_off_unless_a_setting_names_a_folder_and_need_the_token(tmp_path: Path, kafka: Kafka) -> None:
     assert uploads_of(load_settings()) is None
     nobody = cast(Any, None)
-    off = Site(load_settings().serve, reader=nobody, feed=nobody)
+    off = Site(load_settings(), reader=nobody, feed=nobody)
     api = httpx.AsyncClient(transport=httpx.ASGITransport(off), base_url="http://127.0.0.1")
     assert (await api.get("/v1/uploads")).json()["taken"] is False
     assert (await api.post("/v1/uploads?name=a.wav", content=b"sound", headers=BYTES)).status_code == 405
