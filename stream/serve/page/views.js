@@ -2,8 +2,8 @@
 
 export const VIEWS = {
   "": { label: "Now", file: "now" },
-  track: { label: "Track", file: "track" },
   map: { label: "Taste map", file: "map" },
+  track: { label: "Track", file: "track" },
   user: { label: "User", file: "user" },
   try: { label: "Try it", file: "try" },
   "dead-letters": { label: "Dead letters", file: "dead-letters" },

@@ -3,23 +3,22 @@
 import { MapCanvas } from "../map_canvas.js";
 import { readMap } from "../map_data.js";
 import { gestures } from "../map_gestures.js";
+import { followTracks, followUser } from "../map_live.js";
+import { drawGenres, genreCard, genreLabel, listenerCard, searchCard } from "../map_panels.js";
 
 export const title = "Taste map";
 
-const RELOAD_MS = 60_000; // as often as the server draws the map anew
-const SOON_MS = 2500; // and where a tenth of the tracks is new
-const MUCH = 0.1;
-const FLUSH_MS = 250;
-const ASKED_AT_ONCE = 500;
 const HOVER_MS = 40;
-const SEARCH_MS = 150;
-const TRAIL = 30; // places of a listener that are remembered
 
 export async function show(root, { query, signal, page }) {
-  const { el, events } = page;
+  const { el } = page;
   const map = new MapCanvas({ colour: page.colour });
   const view = { map, page, signal, selected: null, hovered: null, user: null, fresh: [] };
   Object.assign(view, {
+    reload: () => reload(view),
+    ofThisMap: (told) => ofThisMap(view, told),
+    choose: (track) => choose(view, track),
+    drawMarks: () => drawMarks(view),
     caption: el("p", { class: "muted" }),
     frame: el("div", { class: "map-frame" }),
     tip: el("div", { class: "map-tip", hidden: true }),
@@ -166,10 +165,6 @@ function choose(view, track) {
   );
 }
 
-function genreLabel({ el, colour }, genre) {
-  return el("span", { class: "genre", style: { "--genre": colour(genre) } }, genre ?? "no genre");
-}
-
 function trackCard({ page: { card, el }, track }) {
   track.append(el("p", { class: "muted" }, "Choose a point, or search."));
   return card("Track", track);
@@ -190,202 +185,6 @@ async function showTrack(view, trackId, { fly = true } = {}) {
   if (fly) map.flyTo(track);
 }
 
-// Search
-
-function searchCard(view) {
-  const { el, card, link } = view.page;
-  const results = el("ul", { class: "map-results" });
-  const told = el("p", { class: "muted small", role: "status" });
-  const input = el("input", { id: "map-search", type: "search", placeholder: "Title, or start of an id", autocomplete: "off", maxlength: 256 });
-  let typed = 0;
-  let found = [];
-  const go = (track) => {
-    view.map.data.put(track);
-    choose(view, track);
-    view.map.flyTo(track, { zoom: Math.max(view.map.zoom, 8) });
-  };
-  const search = async () => {
-    const mine = ++typed;
-    const sought = input.value.trim();
-    await new Promise((wait) => setTimeout(wait, SEARCH_MS));
-    if (mine !== typed) return;
-    const answer = sought ? await view.page.get(`/v1/map/search?q=${encodeURIComponent(sought)}`, { signal: view.signal }) : { tracks: [] };
-    if (mine !== typed) return;
-    if (sought) await ofThisMap(view, answer);
-    found = answer.tracks;
-    told.textContent = !sought ? "" : found.length ? "" : "Nothing is called like this.";
-    results.replaceChildren(
-      ...found.map((track) =>
-        el("li", {}, el("button", { type: "button", onclick: () => go(track) }, el("span", {}, track.title || track.track_id), genreLabel(view.page, track.genre ?? null))),
-      ),
-    );
-  };
-  const form = el(
-    "form",
-    {
-      role: "search",
-      onsubmit: (event) => {
-        event.preventDefault();
-        if (found.length) go(found[0]);
-      },
-    },
-    el("label", { for: "map-search" }, "Search"),
-    input,
-  );
-  input.addEventListener("input", () => search().catch(unlessEnded(view, (error) => (told.textContent = error.detail))));
-  return el("section", { class: "card" }, form, told, results);
-}
-
-function unlessEnded({ page }, tell) {
-  return (error) => {
-    if (error.name === "AbortError") return;
-    if (!(error instanceof page.Problem)) throw error;
-    tell(error);
-  };
-}
-
-// Genres
-
-function genreCard(view) {
-  const { el } = view.page;
-  const all = (isHidden) => () => {
-    view.map.hidden = new Set(isHidden ? view.map.data.counts().map(([genre]) => genre) : []);
-    drawGenres(view);
-    view.map.draw();
-  };
-  return el(
-    "section",
-    { class: "card" },
-    el("div", { class: "map-heading" }, el("h2", {}, "Genres"), el("button", { type: "button", onclick: all(false) }, "All"), el("button", { type: "button", onclick: all(true) }, "None")),
-    view.genres,
-  );
-}
-
-function drawGenres(view) {
-  const { map, page, genres } = view;
-  const { el, fmt } = page;
-  const toggle = (genre) => (event) => {
-    if (!map.hidden.delete(genre)) map.hidden.add(genre);
-    event.currentTarget.ariaPressed = String(!map.hidden.has(genre));
-    map.draw();
-  };
-  genres.replaceChildren(
-    ...map.data.counts().map(([genre, count]) =>
-      el(
-        "li",
-        {},
-        el(
-          "button",
-          { type: "button", "aria-pressed": String(!map.hidden.has(genre)), onclick: toggle(genre) },
-          genreLabel(page, genre),
-          el("span", { class: "muted small" }, fmt.number(count)),
-        ),
-      ),
-    ),
-  );
-}
-
-// What comes while the map is looked at
-
-function followTracks(view) {
-  const { page, map, signal } = view;
-  const coming = new Set();
-  let timer = null;
-  let soon = null;
-  let isOld = false;
-  const renew = () => reload(view).then(() => (isOld = false), unlessEnded(view, () => {}));
-  const renewSoon = () => {
-    soon ??= setTimeout(() => ((soon = null), renew()), SOON_MS);
-  };
-  const flush = async () => {
-    timer = null;
-    const ids = [...coming].slice(0, ASKED_AT_ONCE);
-    isOld ||= coming.size > ids.length;
-    coming.clear();
-    if (!map.data.count) await reload(view); // the first ones make a map
-    const told = await page.post("/v1/map/tracks/batch", { ids }, { signal });
-    if (told.version !== map.data.head.version) return reload(view);
-    const began = performance.now();
-    for (const track of told.tracks) {
-      if (map.data.put(track) === null) isOld = true;
-      else view.fresh.push({ kind: "new", x: track.x, y: track.y, began });
-    }
-    view.fresh = view.fresh.filter((mark) => began - mark.began < 2000);
-    if (map.data.added.size > MUCH * map.data.head.points) renewSoon();
-    drawGenres(view);
-    drawMarks(view);
-  };
-  const offs = [
-    page.events.on("track", ({ id, status }) => {
-      isOld = true;
-      if (status === "failed") return;
-      coming.add(id);
-      timer ??= setTimeout(() => flush().catch(unlessEnded(view, () => {})), FLUSH_MS);
-    }),
-    page.events.on("track_removed", () => (isOld = true)),
-    ...["release", "missed"].map((kind) => page.events.on(kind, renew)),
-  ];
-  const renewing = setInterval(() => {
-    if (isOld && !document.hidden) renew();
-  }, RELOAD_MS);
-  return () => {
-    offs.forEach((off) => off());
-    clearTimeout(timer);
-    clearTimeout(soon);
-    clearInterval(renewing);
-  };
-}
-
-// A listener
-
-function listenerCard(view, id) {
-  const { el, link } = view.page;
-  const input = el("input", { id: "map-user", value: id ?? "", autocomplete: "off", placeholder: "user id", maxlength: 256 });
-  view.listener = el("p", { class: "muted small", "aria-live": "polite" }, id ? "" : "Their dot moves while their listens arrive.");
-  return el(
-    "section",
-    { class: "card" },
-    el(
-      "form",
-      {
-        class: "map-follow",
-        onsubmit: (event) => {
-          event.preventDefault();
-          location.hash = input.value ? `#/map?user=${encodeURIComponent(input.value)}` : link("map");
-        },
-      },
-      el("label", { for: "map-user" }, "Follow a listener"),
-      el("div", { class: "row" }, input, el("button", { type: "submit" }, "Follow")),
-    ),
-    view.listener,
-  );
-}
-
-/** Show where a user stands, and each place that they move to; returns what ends it. */
-async function followUser(view, id) {
-  const { page, signal } = view;
-  const { fmt } = page;
-  view.user = { id, trail: [] };
-  const move = async () => {
-    const place = await page.get(`/v1/map/users/${encodeURIComponent(id)}`, { signal });
-    await ofThisMap(view, place);
-    const { trail } = view.user;
-    const last = trail.at(-1);
-    const isNew = !last || last.x !== place.x || last.y !== place.y;
-    if (isNew) trail.push({ x: place.x, y: place.y, began: performance.now() });
-    if (trail.length > TRAIL) trail.shift();
-    view.listener.replaceChildren(
-      page.el("a", { href: page.link("user", id) }, id),
-      ` at ${fmt.score(place.x)}, ${fmt.score(place.y)}, since ${fmt.clock(place.refreshed_at)}`,
-      place.source === "global" ? ": the place of all who have no history yet" : "",
-    );
-    drawMarks(view);
-  };
-  const failed = unlessEnded(view, (error) => (view.listener.textContent = error.detail));
-  await move().catch(failed);
-  return page.events.on("user", (told) => told.id === id && move().catch(failed));
-}
-
 /**
  * A small map in another view: all tracks, and where one of them stands. Returns what ends it.
  *
@@ -393,7 +192,8 @@ async function followUser(view, id) {
  */
 export async function miniature(root, { track, page, signal }) {
   const { el } = page;
-  const [data, told] = await Promise.all([readMap(page, { signal }), page.post("/v1/map/tracks/batch", { ids: [track] }, { signal })]);
+  const data = await readMap(page, { signal });
+  const told = await page.post("/v1/map/tracks/batch", { ids: [track] }, { signal });
   const [place] = told.tracks;
   if (!place) {
     page.state(root, "empty", "This track has no place in taste space.");
@@ -401,7 +201,6 @@ export async function miniature(root, { track, page, signal }) {
   }
   const map = new MapCanvas({ colour: page.colour });
   map.data = data;
-  data.put(place);
   map.marks = [{ kind: "track", x: place.x, y: place.y }];
   map.element.classList.add("small");
   map.element.setAttribute("role", "img");

@@ -24,7 +24,7 @@ const REASONS = {
 };
 
 export async function show(root, { signal, page }) {
-  const { el, get, fmt } = page;
+  const { el, get } = page;
   const taken = await get("/v1/uploads", { signal });
   root.append(el("h1", {}, title));
   if (!taken.taken) {
@@ -34,10 +34,10 @@ export async function show(root, { signal, page }) {
     return;
   }
   const list = el("div", { class: "try-list" });
-  const view = { page, signal, taken, list, waiting: new Map(), last: Promise.resolve() };
+  const view = { page, signal, taken, list, waiting: new Set(), last: Promise.resolve() };
   root.append(dropZone(view), list);
   const offs = [
-    page.events.on("track", ({ id }) => view.waiting.has(id) && look(view, [id])),
+    page.events.on("track", ({ id }) => [...view.waiting].some((upload) => upload.track_id === id) && look(view)),
     page.events.on("state", (state) => state === "open" && look(view)),
   ];
   const looking = setInterval(() => look(view), LOOK_MS);
@@ -98,8 +98,8 @@ async function upload(view, file) {
     const uploaded = await send(file, { signal, page, progress: (sent) => (bar.value = sent) });
     told.textContent = "Stored; the workers know. Waiting for the answer …";
     bar.removeAttribute("value");
-    view.waiting.set(uploaded.track_id, { ...uploaded, body, told });
-    await look(view, [uploaded.track_id]);
+    view.waiting.add({ ...uploaded, body, told });
+    await look(view); // another upload of the same file may have been answered meanwhile
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof page.Problem)) throw error;
@@ -137,21 +137,22 @@ function sent(file, { signal, page, progress }) {
 }
 
 /** Ask for the answers that are waited for, and show those that have come. */
-async function look(view, ids = [...view.waiting.keys()]) {
-  const { page, waiting, signal } = view;
-  if (!ids.length) return;
+async function look({ page, waiting, signal }) {
+  if (!waiting.size) return;
+  const ids = [...new Set([...waiting].map((upload) => upload.track_id))];
   try {
     const { tracks } = await page.post(`/v1/tracks/batch?fields=${FIELDS}`, { ids }, { signal });
     for (const track of tracks) {
-      const upload = waiting.get(track.track_id);
-      if (!upload || track.event_time < upload.uploaded_at) continue; // the answer to an earlier upload of this file
-      waiting.delete(track.track_id);
-      showAnswer(page, upload, track);
+      for (const upload of waiting) {
+        if (upload.track_id !== track.track_id || track.event_time < upload.uploaded_at) continue; // of an earlier upload
+        waiting.delete(upload);
+        showAnswer(page, upload, track);
+      }
     }
   } catch (error) {
     if (error.name !== "AbortError" && !(error instanceof page.Problem)) throw error;
   }
-  for (const upload of waiting.values()) {
+  for (const upload of waiting) {
     if (Date.now() - upload.uploaded_at > LATE_MS) upload.told.textContent = "No answer yet. Look whether a tracks worker runs and may read the folder of uploads.";
   }
 }
