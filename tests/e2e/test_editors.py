@@ -1,6 +1,8 @@
 """Dead letters and Review: an engineer redrives, an editor corrects."""
 
+import io
 import json
+import wave
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +23,17 @@ def site_settings() -> dict[str, str]:
     return {
         "TASTEWAVE_SERVE_TOKEN": TOKEN, "TASTEWAVE_SERVE_REDRIVE": "true", "TASTEWAVE_SERVE_CORRECTIONS": "true"
     }  # fmt: skip
+
+
+def sound() -> bytes:
+    """Half a second of silence as WAV."""
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(8000))
+    return written.getvalue()
 
 
 def test_a_letter_is_looked_at_and_redriven(site: Site, tab: Callable[..., Watched]) -> None:
@@ -81,11 +94,17 @@ def test_a_correction_by_the_keyboard_shows_at_once_and_after_a_restart(site: Si
     )
     until(lambda: len(site.api.get("/v1/review")[1]["tracks"]) == 3)
     page.goto(f"/#token={TOKEN}")
+    told_why = {"abstained_because": "tags", "has_audio": True}
+    page.route("**/v1/tracks/torn/explanation", lambda route: route.fulfill(json=told_why))
+    page.route("**/v1/tracks/torn/audio", lambda route: route.fulfill(body=sound()))
     page.goto("/#/review")
     queue = page.get_by_role("list", name="Queue").get_by_role("listitem")
     expect(queue).to_have_count(3)
     expect(page.get_by_role("heading", name=HTML)).to_be_visible()
     assert [text.split("\n")[0] for text in queue.all_inner_texts()] == [HTML, "Title of unsure", "Title of sure"]
+    expect(page.get_by_text("the strongest tag names another kind of music")).to_be_visible()
+    page.get_by_role("button", name="Listen").click()
+    expect(page.locator("audio")).to_have_js_property("duration", 0.5)
     page.get_by_label("Your name").fill("ann")
     page.get_by_role("heading", name=HTML).click()
     page.keyboard.press("2")
