@@ -16,8 +16,8 @@ LOCKS := deploy/locks
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: servers .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; your own with AUDIO=folder
-	@$(BIN)/python -m deploy.local.demo $(if $(AUDIO),"$(AUDIO)")
+demo: servers .venv/.worker ## Real Kafka, Redis and worker tag a few tracks; your own with AUDIO=folder, a page with KEEP=1
+	@$(BIN)/python -m deploy.local.demo $(if $(KEEP),--keep) $(if $(AUDIO),"$(AUDIO)")
 
 # Bytecode is kept even where the environment says otherwise: each process would compile all tests again.
 test: servers .venv/.dev ## Run all tests on real servers; some with ARGS="tests/models -k mel"

@@ -97,6 +97,11 @@ def health_key(worker: str, *, prefix: str = KEY_PREFIX) -> str:
     return f"{prefix}:health:{worker}"
 
 
+def workers_key(*, prefix: str = KEY_PREFIX) -> str:
+    """Redis key of what workers say of themselves. It is tastewave's own."""
+    return f"{prefix}:workers"
+
+
 _TEXT = ("status", "event_id", "genre", "genres_from", "content_hash", "reason", "title", "artist_id")
 _NUMBERS = ("event_time", "tagged_at", "duration_ms")
 _REQUIRED_NUMBERS = ("event_time", "tagged_at")
@@ -212,6 +217,8 @@ def user_answer(user_id: str, release: str, fields: Mapping[bytes, bytes]) -> Us
 
 _TAGGRAM_HEADER = struct.Struct("<4sBBH")  # magic, version, tags, patches
 _TAGGRAM_MAGIC = b"TWTG"
+TAGGRAM_HEADER_BYTES = _TAGGRAM_HEADER.size
+"""Bytes of a taggram before its values."""
 
 
 def encode_taggram(taggram: NDArray[np.float32]) -> bytes:

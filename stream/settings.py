@@ -355,8 +355,8 @@ class ServeSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(6068, description="port of the API; 0 takes a free one")
     token: SecretStr | None = Field(
         None,
-        description="bearer token that requests for users and audiences must bring, of at least 16 characters; needed "
-        "where the address is not loopback",
+        description="bearer token that requests for users, audiences, audio, dead letters and changes must bring, of "
+        "at least 16 characters; needed for changes, and where the address is not loopback",
         min_length=16,
     )
     without_token: bool = Field(
@@ -373,6 +373,22 @@ class ServeSettings(Section):
     )
     audience_days: Positive = Field(
         30, description="days after their newest event for which users are held in memory, to be found as an audience"
+    )
+    audio_roots: CommaList = Field(
+        (),
+        description="folders whose files may be played: the audio of tracks that were uploaded from there; none when "
+        "empty",
+    )
+    uploads: Path | None = Field(
+        None,
+        description="folder that keeps the files that are uploaded over HTTP, one of the TASTEWAVE_FILE_ROOTS of the "
+        "workers; nothing can be uploaded when absent",
+    )
+    redrive: bool = Field(
+        False, description="true to let whoever brings the token redrive dead letters by the API and its page"
+    )
+    corrections: bool = Field(
+        False, description="true to let whoever brings the token correct genres by the API and its page"
     )
 
     @field_validator("token")

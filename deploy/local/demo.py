@@ -6,6 +6,7 @@ Whatever can start side by side does: the servers boot while the music is synthe
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from offline.synth.catalogue import draw_catalogue
 from stream.commands.tables import print_table
 
 BIN = Path(sys.executable).parent
-TRACKS = 8
+TRACKS, TRACKS_OF_A_PAGE = 8, 24
 LISTENS = 8
 FOLDER = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 
@@ -80,19 +81,23 @@ class _NothingHere(BaseHTTPRequestHandler):
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("audio", required=False, type=FOLDER)
-def demo(audio: Path | None) -> None:
+@click.option("--keep", is_flag=True, help="Keep running until Ctrl-C, with a page that shows all of it.")
+def demo(audio: Path | None, keep: bool) -> None:
     """Upload AUDIO, a folder of music (synthesised when absent), a broken file and a missing URL; show the answers."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="tastewave-demo-") as name, ExitStack() as stack:
         try:
-            run(stack, Path(name), audio)
+            run(stack, Path(name), audio, keep=keep)
         finally:  # a second Ctrl-C must not interrupt the cleaning up
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if keep:
+        say("\nStopped; everything is cleaned up.")
 
 
-def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
+def run(stack: ExitStack, scratch: Path, audio: Path | None, *, keep: bool) -> None:
     """Run the demo; the stack stops what it starts."""
+    tracks = TRACKS_OF_A_PAGE if keep else TRACKS
     kafka, redis = Kafka(folder=scratch / "kafka"), Redis(folder=scratch / "redis")
     worker, listens_worker = Worker(folder=scratch / "worker"), ListensWorker(folder=scratch / "listens-worker")
     api = Api(folder=scratch / "api")
@@ -100,12 +105,14 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
         stack.callback(server.close)
     music = audio or scratch / "music"
     use_servers(kafka, redis, roots=(music, scratch))
-    say("Starting Kafka and Redis" + ("" if audio else f", synthesising {TRACKS} pieces of music") + " ...")
+    if keep:
+        turn_on_page(uploads=scratch / "uploads", roots=(music, scratch))
+    say("Starting Kafka and Redis" + ("" if audio else f", synthesising {tracks} pieces of music") + " ...")
     redis.launch()
     kafka.launch()
     synthesis = None
     if audio is None:
-        command = program("tastewave-offline", "synth", "audio", music, "--tracks", TRACKS)
+        command = program("tastewave-offline", "synth", "audio", music, "--tracks", tracks)
         synthesis = subprocess.Popen(bound(command), stdout=subprocess.DEVNULL)
         stack.callback(synthesis.kill)
     redis.wait()
@@ -134,6 +141,8 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None) -> None:
             click.echo(f"The last words of {one.name}:\n{tail(one.log)}", err=True)
         raise
     say(NEXT_STEPS)
+    if keep:
+        keep_running(api)
 
 
 def follow_two_people(redis: Redis) -> None:
@@ -205,6 +214,27 @@ def use_servers(kafka: Kafka, redis: Redis, *, roots: tuple[Path, Path]) -> None
     }
 
 
+def turn_on_page(*, uploads: Path, roots: tuple[Path, Path]) -> None:
+    """Have the page show and change all that it can, for whoever has the token."""
+    uploads.mkdir()
+    os.environ |= {
+        "TASTEWAVE_STORE_TAGGRAM": "true",
+        "TASTEWAVE_SERVE_TOKEN": secrets.token_urlsafe(24),
+        "TASTEWAVE_SERVE_AUDIO_ROOTS": ",".join(map(str, roots)),
+        "TASTEWAVE_SERVE_UPLOADS": str(uploads),
+        "TASTEWAVE_SERVE_REDRIVE": "true",
+        "TASTEWAVE_SERVE_CORRECTIONS": "true",
+    }
+
+
+def keep_running(api: Api) -> None:
+    """Until Ctrl-C, or until somebody ends this process."""
+    say(f"\nThe page: http://127.0.0.1:{api.port}/#token={os.environ['TASTEWAVE_SERVE_TOKEN']}")
+    say("All of it runs until Ctrl-C.")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
 def serve_nothing(stack: ExitStack) -> int:
     """Port of a web server on loopback that answers 404."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _NothingHere)
@@ -245,6 +275,7 @@ def say(text: str) -> None:
 NEXT_STEPS = """
 Where to look next
   make demo AUDIO=/path/to/music          the same with your own tracks
+  make demo KEEP=1                        it runs until Ctrl-C, with a page that shows all of it
   .venv/bin/tastewave tag FILE...         genre and tags of files, without any server
   make up                                 Kafka and Redis that stay; then, in a shell with their addresses:
     eval "$(.venv/bin/python -m deploy.local env)"

@@ -120,7 +120,7 @@ def read_dead_letter(record: Record) -> DeadLetter:
     given = {field: texts.get(name, "") for field, name in names.items()}
 
     def number(field: str, default: int = -1) -> int:
-        return int(given[field]) if given[field].isdecimal() else default
+        return int(given[field]) if given[field].isdecimal() and len(given[field]) < 19 else default
 
     return DeadLetter(
         key=record.key,

@@ -103,7 +103,7 @@ def redrive(
         by: who asks for it, for the log.
         rate: the most events a second.
         dry_run: count what would be sent, and send nothing.
-        on_read: is told how many letters were read, and how many there are.
+        on_read: is told how many letters were read, and how many there are. What it raises ends the run.
 
     Raises:
         RedriveFailed: Kafka did not take an event. Those before it may have been sent.
@@ -181,25 +181,27 @@ def _send(
 ) -> None:
     failures: list[BaseException] = []
     started = time.monotonic()
-    for number, letter in enumerate(events):
-        time.sleep(max(0.0, started + number / rate - time.monotonic()))
-        if failures:
-            break
-        # The topic may have been made anew with fewer partitions; then the key decides.
-        source = TopicPartition(letter.source_topic, letter.source_partition)
-        headers = [(name, text or b"") for name, text in letter.headers]  # kafka-python sends none without a value
-        delivery: Any = producer.send(
-            letter.source_topic,
-            key=letter.key,
-            value=letter.value,
-            headers=headers,
-            partition=source.partition if source in sources else None,
-        )
-        delivery.add_callback(partial(_count, redriven, letter.reason)).add_errback(failures.append)
     try:
-        producer.flush(DELIVERY_TIMEOUT_S)
-    except KafkaError as error:
-        failures.append(error)
+        for number, letter in enumerate(events):
+            time.sleep(max(0.0, started + number / rate - time.monotonic()))
+            if failures:
+                break
+            # The topic may have been made anew with fewer partitions; then the key decides.
+            source = TopicPartition(letter.source_topic, letter.source_partition)
+            headers = [(name, text or b"") for name, text in letter.headers]  # kafka-python sends none without a value
+            delivery: Any = producer.send(
+                letter.source_topic,
+                key=letter.key,
+                value=letter.value,
+                headers=headers,
+                partition=source.partition if source in sources else None,
+            )
+            delivery.add_callback(partial(_count, redriven, letter.reason)).add_errback(failures.append)
+    finally:
+        try:
+            producer.flush(DELIVERY_TIMEOUT_S)
+        except KafkaError as error:
+            failures.append(error)
     if failures:
         raise RedriveFailed(
             f"Kafka did not take an event ({failures[0]}); run this again: what was sent before does no harm"

@@ -16,11 +16,22 @@ from typing import Any
 
 import redis.exceptions
 
-from models.contract import KEY_PREFIX, feedback_key, history_key, live_key, track_key, user_key
+from models.contract import (
+    KEY_PREFIX,
+    feedback_key,
+    history_key,
+    live_key,
+    taggram_key,
+    track_key,
+    user_key,
+    workers_key,
+)
 from models.errors import TastewaveError
+from models.history import Histories, StoredHistory, read_histories
 from stream.reader.offers import known_of
 from stream.store.away import is_foreign, named
 from stream.store.pipelines import exchange, exchange_with_cluster
+from stream.store.workers import WorkerReport, reports
 
 IDS_AT_ONCE = 500
 """The most keys of one round trip."""
@@ -88,6 +99,12 @@ class AnswerReader:
         (values,) = await self._ask([("HMGET", key, *names)], keys=[key])
         return values
 
+    async def workers(self) -> list[WorkerReport]:
+        """What workers say of themselves, also those that stopped without a word in the last hour."""
+        key = workers_key(prefix=self._prefix)
+        (held,) = await self._ask([("HGETALL", key)], keys=[key])
+        return reports(held if isinstance(held, dict) else dict(zip(held[::2], held[1::2], strict=True)))
+
     async def tracks(self, track_ids: Sequence[str], names: Sequence[str], *, release: str) -> list[Values | None]:
         """What a release holds of tracks.
 
@@ -107,8 +124,31 @@ class AnswerReader:
         keys = [user_key(release, user_id, prefix=self._prefix) for user_id in user_ids]
         return await self._rows(keys, names, sign="source")
 
+    async def taggram(self, track_id: str, *, release: str) -> bytes | None:
+        """The taggram that a release holds of a track (models.contract.decode_taggram); None where it holds none."""
+        key = taggram_key(release, track_id, prefix=self._prefix)
+        (taggram,) = await self._ask([("GET", key)], keys=[key])
+        return taggram
+
+    async def has_taggram(self, track_id: str, *, release: str) -> bool:
+        """Whether a release holds a taggram of a track."""
+        key = taggram_key(release, track_id, prefix=self._prefix)
+        (count,) = await self._ask([("EXISTS", key)], keys=[key])
+        return bool(count)
+
     async def known_tracks(self, user_id: str) -> set[str]:
         """The tracks that a user has heard, dislikes or has excluded (stream.reader.offers.known_tracks)."""
+        stored = await self._stored(user_id)
+        with named(history_key(user_id, prefix=self._prefix)):
+            return known_of(stored.members, stored.feedback)
+
+    async def listens(self, user_id: str) -> Histories:
+        """The listens of a user that stand, oldest first (models.history.read_histories of one user)."""
+        stored = await self._stored(user_id)
+        with named(history_key(user_id, prefix=self._prefix)):
+            return read_histories([stored])
+
+    async def _stored(self, user_id: str) -> StoredHistory:
         history, feedback = history_key(user_id, prefix=self._prefix), feedback_key(user_id, prefix=self._prefix)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -118,8 +158,7 @@ class AnswerReader:
                 )
         except (OSError, redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as error:
             raise _told(error, f"{history} or {feedback}") from error
-        with named(f"{history} or {feedback}"):
-            return known_of(members, said)
+        return StoredHistory(members, said)
 
     async def _rows(self, keys: Sequence[str], names: Sequence[str], *, sign: str) -> list[Values | None]:
         """The fields under each key; `sign` is the one without which there is nothing."""

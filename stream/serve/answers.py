@@ -103,12 +103,11 @@ def _plain(type_: msgspec.inspect.Type) -> Callable[[bytes], Any]:
     """How a number or a text is read."""
     if isinstance(type_, msgspec.inspect.Metadata):
         return _plain(type_.type)
-    for one in type_.types if isinstance(type_, msgspec.inspect.UnionType) else (type_,):
-        if isinstance(one, msgspec.inspect.IntType):
-            return int
-        if isinstance(one, msgspec.inspect.FloatType):
-            return float
-    return bytes.decode
+    if isinstance(type_, msgspec.inspect.UnionType):
+        return next((read for one in type_.types if (read := _plain(one)) is not bytes.decode), bytes.decode)
+    if isinstance(type_, msgspec.inspect.IntType):
+        return int
+    return float if isinstance(type_, msgspec.inspect.FloatType) else bytes.decode
 
 
 _OPTIONAL: dict[Kind, set[str]] = {

@@ -16,14 +16,22 @@ _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: cl
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 STREAMS = "/v1/events"
 """Path of the answers without an end."""
+UPLOADS = "/v1/uploads"
+"""Path of the requests that may take long to arrive."""
+UPLOAD_BYTES_S = 16_384
+"""The slowest upload, in bytes a second."""
 
 
 def connection_of(timeout_s: float) -> type[HttpToolsProtocol]:
-    """The class of connections whose clients get so many seconds to send a request, and to take an answer."""
+    """The class of connections whose clients get so many seconds to send a request, and to take an answer.
+
+    An upload may take longer, as long as it comes fast enough.
+    """
 
     class Connection(HttpToolsProtocol):
         _arriving = False
         _head_bytes = 0
+        _came_bytes = 0
         _arrives: TimerHandle | None = None
         _leaves: TimerHandle | None = None
 
@@ -39,6 +47,7 @@ def connection_of(timeout_s: float) -> type[HttpToolsProtocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            self._came_bytes += len(data)
             if not self._arriving:
                 self._forget_arrival()
             elif self._arrives is None:
@@ -76,7 +85,19 @@ def connection_of(timeout_s: float) -> type[HttpToolsProtocol]:
                 self.transport.close()
 
         def _too_slow(self) -> None:
-            self._refuse(_TIMEOUT)
+            if self._goes_on():
+                self._came_bytes = 0
+                self._arrives = self.loop.call_later(timeout_s, self._too_slow)
+            else:
+                self._refuse(_TIMEOUT)
+
+        def _goes_on(self) -> bool:
+            """Whether it is an upload that comes fast enough, or as fast as it is taken."""
+            if not self._arriving or self._head_bytes >= 0 or self.scope.get("path") != UPLOADS:
+                return False
+            if self.cycle is None or self.cycle.response_complete:
+                return False
+            return self.flow.read_paused or self._came_bytes >= UPLOAD_BYTES_S * timeout_s
 
         def _refuse(self, answer: bytes) -> None:
             if not self.transport.is_closing():

@@ -16,7 +16,7 @@ from models.contract import TRACKS_TAGGED, USERS_EMBEDDED, live_key
 from models.errors import TastewaveError
 from stream.serve.places import Places
 from stream.serve.reading import Reading, end
-from stream.serve.taste import Taste
+from stream.serve.taste import Change, Taste
 from stream.settings import Settings
 from stream.store.client import unusable
 
@@ -28,6 +28,7 @@ _TOPICS: dict[str, tuple[EventKind, ...]] = {
     USERS_EMBEDDED: ("user", "user_removed"),
 }
 _LOOK_EVERY_S = 1.0
+_LOOKED_AT = 500
 
 
 class NotCaughtUp(TastewaveError):
@@ -156,6 +157,21 @@ class Feed:
             subscribers=self._subscribers,
             memory_bytes=sum(one.reading.taste.nbytes for one in (self._answering, self._loading) if one),
         )
+
+    def newest_tracks(self, count: int) -> list[Change]:
+        """The newest tracks that were answered lately, as far as they stand in memory; newest first, each once."""
+        if self._answering is None:
+            return []
+        reading = self._answering.reading
+        log_of_topic, found = reading.logs[TRACKS_TAGGED], dict[str, Change]()
+        for number in range(log_of_topic.end - 1, max(log_of_topic.begin, log_of_topic.end - _LOOKED_AT) - 1, -1):
+            change = log_of_topic[number].change
+            if change.kind in ("track", "track_removed") and reading.taste.knows(change):
+                found.setdefault(change.id, change)
+            if len(found) == count:
+                break
+        told = [change for change in found.values() if change.kind == "track"]
+        return sorted(told, key=lambda change: -change.at)
 
     def events(
         self, *, after: str | None = None, kinds: Collection[EventKind] = ("track", "track_removed")

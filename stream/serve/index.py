@@ -48,6 +48,20 @@ class Found(NamedTuple):
     scores: Vectors
 
 
+class Sample(NamedTuple):
+    """Rows with what they hold, in their order.
+
+    Attributes:
+        rows: (n,) int64.
+        vectors: (n, dim) float32; rounded to 16 bits a value where they stand in the cells.
+        labels: (n,) int32.
+    """
+
+    rows: Ints
+    vectors: Vectors
+    labels: NDArray[np.int32]
+
+
 class VectorIndex:
     """Vectors by row number, each with a label, for searches that may leave rows out.
 
@@ -165,6 +179,23 @@ class VectorIndex:
         order = order[first[order] & ~np.isin(rows[order], unwanted)][:k]
         return Found(rows[order], scores[order])
 
+    def sample(self, most: int) -> Sample:
+        """All rows, or `most` of them where there are more: the same ones again, but for rows that come and go."""
+        with self._writing:
+            base, tail = self._parts
+            rows = tail.rows[_numbers(tail.alive, tail.used)]
+            if base:
+                rows = np.concatenate([_numbers(base.alive), rows])
+            if len(rows) > most:
+                rows = rows[np.argpartition(_scattered(rows), most)[:most]]
+            rows = np.sort(rows)
+            slots = tail.slots_of(rows)
+            vectors, labels = tail.vectors[slots], tail.labels[slots]
+            if base:
+                in_base = slots < 0
+                vectors[in_base], labels[in_base] = base.vectors[rows[in_base]], base.labels[rows[in_base]]
+            return Sample(rows, vectors, labels)
+
     @property
     def rebuild_due(self) -> bool:
         """Whether searches would be faster after a rebuild."""
@@ -195,7 +226,7 @@ class VectorIndex:
                     for rows in self._touched:
                         built.kill(rows)
                     slots = slots[slots >= used]
-                back = _numbers(base.alive) if base and not built else np.empty(0, np.int64)
+                back = _numbers(base.alive) if base and not built else _NO_ROWS
                 fresh = _Tail(self.dim, capacity=max(256, 2 * (len(slots) + len(back))), rows=len(tail.slots))
                 if base and len(back):
                     fresh.append(back, base.vectors[back].astype(np.float32), base.labels[back])
@@ -359,13 +390,18 @@ class _Base:
 
 
 _NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32))
-_NO_BITS = np.empty(0, np.uint64)
+_NO_BITS, _NO_ROWS = np.empty(0, np.uint64), np.empty(0, np.int64)
 
 
 def _exact(query: Vectors, k: int, rows: Ints, vectors: NDArray[np.float16]) -> Found:
     scores = vectors[rows].astype(np.float32) @ query[0]
     best = np.argpartition(-scores, k)[:k] if len(rows) > k else np.arange(len(rows))
     return Found(rows[best], scores[best])
+
+
+def _scattered(rows: Ints) -> Ints:
+    """A number for each row, as if drawn by lot (Knuth's multiplicative hash)."""
+    return rows * 2_654_435_761 & 0xFFFF_FFFF
 
 
 def _no_bits(size: int) -> Bits:

@@ -107,7 +107,7 @@ def lookup_routes(reader: AnswerReader, *, guard: Guard) -> list[Any]:
     )
     async def tracks(request: AnyRequest, only: Only = None) -> ASGIApp:
         """What the live release says of up to 500 tracks."""
-        ids, asked, release = _ids(await request.body()), _Asked(request, _TRACKS, only), await live(reader)
+        ids, asked, release = read_ids(await request.body()), _Asked(request, _TRACKS, only), await live(reader)
         found = await reader.tracks(ids, asked.reading.names, release=release)
         return asked.many(ids, found, release=release)
 
@@ -134,7 +134,7 @@ def lookup_routes(reader: AnswerReader, *, guard: Guard) -> list[Any]:
     )
     async def users(request: AnyRequest, only: Only = None) -> ASGIApp:
         """Where up to 500 users stand."""
-        ids, asked, release = _ids(await request.body()), _Asked(request, _USERS, only), await live(reader)
+        ids, asked, release = read_ids(await request.body()), _Asked(request, _USERS, only), await live(reader)
         found = await reader.users(ids, asked.reading.names, release=release)
         return asked.many(ids, found, release=release)
 
@@ -153,7 +153,7 @@ def unknown(kind: type[Refusal], id_: str, release: str) -> Refusal:
     return kind(f"release {release} knows nothing of {id_!r}")
 
 
-def _ids(body: bytes) -> list[str]:
+def read_ids(body: bytes) -> list[str]:
     """The ids that a batch asks for. Raises BadRequest.
 
     Litestar would decode the body twice, first without its type.
@@ -182,7 +182,7 @@ class _Asked:
         tag = etag_of(body)
         headers = [*self._common(release), (b"etag", tag), (b"cache-control", _CACHING[self._answers])]
         for name, value in self._headers:
-            if name == b"if-none-match" and _matches(value, tag):
+            if name == b"if-none-match" and matches(value, tag):
                 return _Answer(b"", headers, status=304)
         return _Answer(body, headers)
 
@@ -213,5 +213,6 @@ class _Answer:
         await send({"type": "http.response.body", "body": self._body})
 
 
-def _matches(none_match: bytes, tag: bytes) -> bool:
+def matches(none_match: bytes, tag: bytes) -> bool:
+    """Whether If-None-Match names an entity tag."""
     return none_match.strip() == b"*" or tag in [one.strip().removeprefix(b"W/") for one in none_match.split(b",")]

@@ -11,9 +11,13 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 
 from models.errors import TastewaveError
+from stream.broker.operator import KafkaUnusable
+from stream.broker.redrive import RedriveFailed
 from stream.reader.reader import RedisAway
 from stream.serve.feed import NotCaughtUp
 from stream.store.away import ForeignValue
+from stream.store.client import RedisUnusable
+from stream.tracks.editor import CorrectionFailed
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +63,18 @@ class NoToken(Refusal):
     headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
+class SwitchedOff(Refusal):
+    """A setting does not allow it."""
+
+    kind, title, status = "switched-off", "A setting does not allow this", 403
+
+
+class ForeignHost(Refusal):
+    """A server on loopback is called by a name that is not of loopback."""
+
+    kind, title, status = "foreign-host", "The Host header names another server", 421
+
+
 class UnknownTrack(Refusal):
     """The live release knows no such track."""
 
@@ -77,10 +93,78 @@ class NoEmbedding(Refusal):
     kind, title, status = "no-embedding", "There is no embedding", 404
 
 
+class NoTaggram(Refusal):
+    """The track is known, and Redis holds no taggram of it."""
+
+    kind, title, status = "no-taggram", "There is no taggram", 404
+
+
+class NoAudio(Refusal):
+    """The audio of the track is not served."""
+
+    kind, title, status = "no-audio", "The audio is not served", 404
+
+
+class NoSuchRange(Refusal):
+    """The bytes that were asked for lie behind the end of the file."""
+
+    kind, title, status = "no-such-range", "The file is shorter", 416
+
+
+class UnknownPoint(Refusal):
+    """The point is of a map that was replaced, or its track has left."""
+
+    kind, title, status = "unknown-point", "The point is unknown", 404
+
+
 class NotAcceptable(Refusal):
     """The client takes none of the formats."""
 
     kind, title, status = "not-acceptable", "There is no such format", 406
+
+
+class UploadTooLarge(Refusal):
+    """A file has too many bytes."""
+
+    kind, title, status = "too-large", "The file is too large", 413
+
+
+class UnsupportedMedia(Refusal):
+    """A body is no audio, by the name or the type that it was given."""
+
+    kind, title, status = "unsupported-media", "This is not taken as audio", 415
+
+
+class UploadsFull(Refusal):
+    """A file finds no room."""
+
+    kind, title, status = "uploads-full", "No upload is taken now", 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "60"}
+
+
+class KafkaAway(Refusal):
+    """Kafka does not take an event."""
+
+    kind, title, status = "kafka-away", "Kafka does not answer", 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": str(_RETRY_AFTER_S)}
+
+
+class AlreadyRunning(Refusal):
+    """Only one at a time."""
+
+    kind, title, status = "already-running", "Another one is running", 409
+
+
+class RedriveStopped(Refusal):
+    """The process ends while a redrive runs."""
+
+    kind, title, status = "stopping", "The process of the API ends", 503
+
+
+class NotJson(Refusal):
+    """The body is of another media type, such as a form of a foreign page could send."""
+
+    kind, title, status = "not-json", "The body is not JSON", 415
 
 
 class NothingLive(Refusal):
@@ -94,6 +178,10 @@ _NOT_NOW: dict[type[Exception], tuple[str, str]] = {
     RedisAway: ("redis-away", "Redis does not answer"),
     ForeignValue: ("foreign-value", "Redis holds what tastewave did not write"),
     NotCaughtUp: ("not-caught-up", "The live release is still being read"),
+    KafkaUnusable: ("kafka-away", "Kafka does not answer"),
+    RedriveFailed: ("kafka-away", "Kafka does not answer"),
+    CorrectionFailed: ("kafka-away", "Kafka does not answer"),
+    RedisUnusable: ("redis-away", "Redis does not answer"),
 }
 
 
@@ -129,10 +217,14 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
 _STATUSES = {
     400: "The request cannot be read.",
     401: "The bearer token is missing, or another one.",
+    403: "A setting does not allow it.",
     404: "The live release does not know it, or it was forgotten; `type` says what is missing.",
     406: "None of the formats is acceptable.",
+    409: "Another one is running: try again when it has ended.",
     413: "The body is too large.",
-    503: "Redis does not answer, no release is live, or the live release is still being read: try again.",
+    415: "The body has another type, or the name of the file no suffix of audio.",
+    416: "The range begins behind the end of the file.",
+    503: "Redis or Kafka does not answer, no release is live, it is still being read, or there is no room: try again.",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 
 import structlog
@@ -16,7 +15,9 @@ from stream.logs import configure_logs
 from stream.reader.reader import AnswerReader
 from stream.serve.connection import connection_of
 from stream.serve.feed import Feed
+from stream.serve.hosts import is_loopback
 from stream.serve.site import Site
+from stream.serve.uploads import Uploads, uploads_of
 from stream.settings import Settings
 from stream.store.client import async_client
 
@@ -30,19 +31,20 @@ def run_server(settings: Settings) -> None:
     """Answer until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: the address is not loopback and there is no token; it cannot be listened on; the Redis URL cannot
-            be read, or TLS cannot be set up.
+        SettingsError: there is no token, and the address is not loopback or changes are allowed; it cannot be listened
+            on; uploads cannot be kept in their folder; the Redis URL cannot be read, or TLS cannot be set up.
     """
     _check_token(settings)
+    uploads = uploads_of(settings)
     configure_logs(settings)
     with (
         traces.exported(settings.traces, service="tastewave-serve"),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, uploads))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, uploads: Uploads | None) -> None:
     client = async_client(settings.redis)
     try:
         reader = AnswerReader(
@@ -51,7 +53,7 @@ async def _serve(settings: Settings) -> None:
             cluster=settings.redis.cluster,
             timeout_s=settings.serve.timeout_s,
         )
-        site = Site(settings.serve, reader=reader, feed=Feed(settings, redis=client))
+        site = Site(settings, reader=reader, feed=Feed(settings, redis=client), uploads=uploads)
         config = uvicorn.Config(
             site,
             http=connection_of(settings.serve.timeout_s),
@@ -87,20 +89,17 @@ def _listening(settings: Settings) -> socket.socket:
 
 
 def _check_token(settings: Settings) -> None:
-    """User vectors are personal data: nobody else may read them by accident."""
+    """User vectors are personal data: nobody else may read them by accident, nor change anything."""
     serve = settings.serve
-    if serve.token or serve.without_token or _is_loopback(serve.host):
+    for allowed, variable in ((serve.redrive, "REDRIVE"), (serve.corrections, "CORRECTIONS")):
+        if allowed and not serve.token:
+            raise SettingsError(
+                f"TASTEWAVE_SERVE_{variable} lets requests change something, and needs TASTEWAVE_SERVE_TOKEN, which "
+                "they must bring; set it"
+            )
+    if serve.token or serve.without_token or is_loopback(serve.host):
         return
     raise SettingsError(
         f"the API would serve users at {serve.host} to everybody who reaches it; set TASTEWAVE_SERVE_TOKEN, or "
         "TASTEWAVE_SERVE_WITHOUT_TOKEN=true where a gateway guards it"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

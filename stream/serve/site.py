@@ -27,15 +27,29 @@ from models.events import MAX_ID_BYTES
 from stream import metrics, traces
 from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.answers import Format
+from stream.serve.audio import audio_route
+from stream.serve.dead_letters import REDRIVE_BODY, dead_letter_routes
 from stream.serve.documentation import documentation_route
+from stream.serve.explanations import explanation_routes
 from stream.serve.feed import Feed
+from stream.serve.hosts import is_loopback, only_loopback
 from stream.serve.ids import routed
+from stream.serve.letters import Letters, Redrives
 from stream.serve.lookups import bearer, lookup_routes
+from stream.serve.map import map_routes
 from stream.serve.nearest import nearest_routes
+from stream.serve.now import Now, now_routes
 from stream.serve.operations import operation_routes
+from stream.serve.own_release import OwnRelease
+from stream.serve.page_files import page_routes
 from stream.serve.problems import respond
+from stream.serve.recent_listens import recent_listens_route
+from stream.serve.review import CORRECTION_BODY, review_routes
+from stream.serve.runbook import runbook_route
 from stream.serve.streams import event_routes
-from stream.settings import ServeSettings
+from stream.serve.uploaded_audio import UploadedAudio
+from stream.serve.uploads import MEDIA_TYPE, UPLOADS, Uploads, upload_routes
+from stream.settings import ServeSettings, Settings
 
 SCHEMA_PATH = "/v1/openapi.json"
 _MOST_BODY_BYTES = 1_048_576  # 500 ids of 256 bytes, each byte of which JSON may write as six
@@ -67,6 +81,17 @@ _IDS = RequestBody(
     },
     required=True,
 )
+_FILE = RequestBody(
+    content={MEDIA_TYPE: OpenAPIMediaType(schema=Schema(description="the bytes of the file"))}, required=True
+)
+_BODIES = {
+    "/v1/tracks/batch": _IDS,
+    "/v1/users/batch": _IDS,
+    "/v1/map/tracks/batch": _IDS,
+    "/v1/dead-letters/redrive": REDRIVE_BODY,
+    "/v1/corrections": CORRECTION_BODY,
+    UPLOADS: _FILE,
+}
 _RANKED = Schema(  # without prefixItems, which many tools for OpenAPI do not know
     type=OpenAPIType.ARRAY,
     description="names with their probabilities, best first",
@@ -83,6 +108,11 @@ _FORMATS = {
     "of NaN where it is unknown or has none.",
 }
 
+_OF_TAGGRAM = {
+    Format.MSGPACK.value: "The same as msgpack.",
+    Format.FLOATS.value: "As Redis holds it: a header of 8 bytes, then a byte for each patch and tag.",
+}
+
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -90,33 +120,49 @@ class Site:
     """The application. Calls of unknown routes, of all kinds, are answered too.
 
     Args:
-        settings: of the API.
+        settings: of the API, and how to reach Kafka and Redis for what changes something.
         reader: reads Redis.
         feed: the live release in memory; it is entered before the first request, and left after the last.
+        uploads: takes files; None where none are taken.
     """
 
-    def __init__(self, settings: ServeSettings, *, reader: AnswerReader, feed: Feed) -> None:
-        guard = bearer(settings.token.get_secret_value() if settings.token else None)
+    def __init__(self, settings: Settings, *, reader: AnswerReader, feed: Feed, uploads: Uploads | None = None) -> None:
+        serve, own_release, redrives = settings.serve, OwnRelease(settings.worker), Redrives(settings)
+        audio = UploadedAudio(settings) if serve.audio_roots else None
+        now = Now(reader, feed)
+        guard = bearer(serve.token.get_secret_value() if serve.token else None)
 
         @contextlib.asynccontextmanager
-        async def following(_: Litestar) -> AsyncIterator[None]:
-            async with feed:
+        async def followed(_: Litestar) -> AsyncIterator[None]:
+            async with feed, now, audio or contextlib.nullcontext():
                 yield
+                await redrives.stop()
 
         self._timed: dict[tuple[str, str, int], Any] = {}
         self.litestar = Litestar(
             [
                 *lookup_routes(reader, guard=guard),
+                *explanation_routes(reader, own_release, audio),
+                audio_route(reader, audio, guard=guard),
+                recent_listens_route(reader, own_release, guard=guard),
                 *nearest_routes(reader, feed, guard=guard),
+                *map_routes(reader, feed, guard=guard),
                 *operation_routes(reader, feed),
+                *now_routes(now),
                 *event_routes(feed, guard=guard),
+                *upload_routes(uploads, guard=guard),
+                *dead_letter_routes(Letters(settings), redrives, settings=settings, guard=guard),
+                *review_routes(reader, feed, settings=settings, guard=guard),
+                runbook_route(),
                 documentation_route(schema_path=SCHEMA_PATH),
+                *page_routes(),
             ],
-            lifespan=[following],
+            guards=[only_loopback] if is_loopback(serve.host) else [],
+            lifespan=[followed],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,
             logging_config=None,
-            cors_config=_cors(settings),
+            cors_config=_cors(serve),
             openapi_config=OpenAPIConfig(
                 title="tastewave",
                 version=str(CONTRACT),
@@ -128,7 +174,7 @@ class Site:
                 components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             ),
         )
-        _complete_document(self.litestar, with_token=settings.token is not None)
+        _complete_document(self.litestar, with_token=serve.token is not None)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Answer one request, or follow the life of the server."""
@@ -192,9 +238,9 @@ def _complete_document(litestar: Litestar, *, with_token: bool) -> None:
                 continue
             responses = operation.responses or {}
             if "406" in responses and isinstance(answer := responses["200"], OpenAPIResponse) and answer.content:
-                for media_type, told in _FORMATS.items():
+                for media_type, told in (_OF_TAGGRAM if path.endswith("/taggram") else _FORMATS).items():
                     answer.content[media_type] = OpenAPIMediaType(schema=Schema(description=told))
             if operation is item.post:
-                operation.request_body = _IDS
+                operation.request_body = _BODIES[path]
             if with_token and "401" in responses:
                 operation.security = [{"bearer": []}, {}] if path == "/v1/events" else [{"bearer": []}]

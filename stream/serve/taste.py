@@ -6,6 +6,7 @@ Everything is called from one event loop. Only searches and rebuilds run in thre
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,7 @@ from models.errors import EventError
 from models.events import Forgotten, Status, decode_event
 from stream.serve.genre_lists import GenreLists
 from stream.serve.held import Held, Hit
-from stream.serve.index import NO_LABEL, Found
+from stream.serve.index import NO_LABEL, Found, Sample
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class _Track(msgspec.Struct, gc=False):
     event_time: int
     tagged_at: int
     genre: str | None = None
+    confidence: float | None = None
     embedding: list[float] | None = None
     content_hash: str | None = None
     duration_ms: int = _UNKNOWN
@@ -78,8 +80,18 @@ class _User(msgspec.Struct, gc=False):
 
 
 _track, _user = msgspec.json.Decoder(_Track), msgspec.json.Decoder(_User)
-_TRACK_FACTS = np.dtype([("event_time", "i8"), ("content", "i8"), ("duration_ms", "i8"), ("genre", "i4")])
+_TRACK_FACTS = np.dtype(
+    [("event_time", "i8"), ("content", "i8"), ("duration_ms", "i8"), ("genre", "i4"), ("rank", "f4")]
+)
 _USER_FACTS = np.dtype([("event_time", "i8"), ("refreshed_at", "i8")])
+
+
+class Doubtful(NamedTuple):
+    """A track that an editor should look at, and its place in the queue of these: the pair of rank and row."""
+
+    id: str
+    rank: float
+    row: int
 
 
 class Taste:
@@ -97,6 +109,9 @@ class Taste:
         release: release_id.
         audience_days: users are held for so many days after their newest event.
         now_ms: the clock.
+
+    Attributes:
+        track_changes: how many records have changed tracks.
     """
 
     def __init__(
@@ -115,6 +130,7 @@ class Taste:
         self._genre_names: list[str] = []
         self._of_genre = GenreLists()
         self._forgotten: dict[Literal["user", "track"], dict[str, int]] = {"user": {}, "track": {}}
+        self.track_changes = 0
 
     # Questions
 
@@ -193,6 +209,41 @@ class Taste:
         """How many tracks each genre has."""
         return self._of_genre.counts()
 
+    def place_of(self, track_id: str) -> tuple[int, NDArray[np.float32]] | None:
+        """The row of a track and its embedding, (dim,); None where no embedding is held."""
+        row = self._tracks.rows.row(track_id)
+        return None if row is None or (vector := self._tracks.vector(row)) is None else (row, vector)
+
+    def sample(self, most: int) -> Sample | None:
+        """The embeddings of all tracks, or of a part that stays the same, with their genres as `genre_names` counts.
+
+        It takes tens of milliseconds of a million tracks, and may be called in a thread. None where there is none.
+        """
+        return self._tracks.index.sample(most) if self._tracks.index else None
+
+    def track_id(self, row: int) -> str | None:
+        """The track of a row, or None where it has left."""
+        return self._tracks.rows.id(row)
+
+    def genre_names(self) -> list[str]:
+        """The genres that tracks of this release have had, by their numbers."""
+        return list(self._genre_names)
+
+    async def doubtful(self, *, after: tuple[float, int] = (-math.inf, 0), limit: int) -> list[Doubtful]:
+        """The tracks that need an editor most: those without a genre since the release abstained, then those with one.
+
+        Of both, the least confident come first. What failed, and what an editor has corrected, is not among them.
+
+        Args:
+            after: rank and row of the last track of the page before. Tracks that come later are told on a page of their
+                rank.
+            limit: the most tracks.
+        """
+        ranks = self._tracks.facts["rank"][: self._tracks.rows.size].copy()
+        rows = await asyncio.to_thread(_least, ranks, after=after, limit=limit)
+        named = ((self._tracks.rows.id(row), float(ranks[row]), row) for row in rows.tolist())
+        return [Doubtful(id_, rank, row) for id_, rank, row in named if id_ is not None]
+
     def knows(self, change: Change) -> bool:
         """Whether a change may still be told: its track or user was not forgotten since."""
         kind = "user" if change.kind.startswith("user") else "track"
@@ -213,7 +264,9 @@ class Taste:
     def take_tracks(self, records: Sequence[ConsumerRecord]) -> list[Change | None]:
         """Take records of tastewave.tracks.tagged, in their order; returns what each has changed."""
         with self._tracks.writing():
-            return [self._take_track(name, record.value) if name else None for name, record in self._named(records)]
+            taken = [self._take_track(name, record.value) if name else None for name, record in self._named(records)]
+        self.track_changes += len(taken) - taken.count(None)
+        return taken
 
     def take_users(self, records: Sequence[ConsumerRecord]) -> list[Change | None]:
         """Take records of tastewave.users.embedded, in their order; returns what each has changed."""
@@ -260,7 +313,7 @@ class Taste:
         if track is None or track.event_time <= self._forgotten["track"].get(track_id, -1):
             return None
         genre = track.genre
-        if genre is None and track.embedding is None:
+        if genre is None and track.embedding is None and track.status != "abstained":
             self._drop_track(track_id)
         else:
             self._hold_track(track_id, track, genre)
@@ -277,7 +330,7 @@ class Taste:
                 self._of_genre.remove(self._genre_names[before], track_id)
             if genre:
                 self._of_genre.add(genre, track_id)
-        held.facts[row] = (track.event_time, hash(track.content_hash or ""), track.duration_ms, code)
+        held.facts[row] = (track.event_time, hash(track.content_hash or ""), track.duration_ms, code, _rank(track))
         held.put(row, track.embedding, code)
 
     def _drop_track(self, track_id: str) -> None:
@@ -286,6 +339,7 @@ class Taste:
             return
         if (code := int(self._tracks.facts["genre"][row])) != NO_LABEL:
             self._of_genre.remove(self._genre_names[code], track_id)
+        self._tracks.facts["rank"][row] = math.nan
         self._tracks.drop(track_id)
 
     def _take_user(self, user_id: str, record: ConsumerRecord, *, oldest_ms: int) -> Change | None:
@@ -342,6 +396,25 @@ class Taste:
         near = np.abs(facts["duration_ms"] - own["duration_ms"]) <= SAME_DURATION_MS
         same_sound = np.where(both_known, near & (found.scores >= SAME_SCORE), found.scores >= SAME_SCORE_ALONE)
         return same_content | same_sound
+
+
+def _rank(track: _Track) -> float:
+    """Where a track stands in the queue of an editor; NaN where it does not."""
+    if track.status not in ("tagged", "abstained"):
+        return math.nan
+    return (track.confidence or 0.0) - (track.status == "abstained")
+
+
+def _least(ranks: NDArray[np.float32], *, after: tuple[float, int], limit: int) -> NDArray[np.intp]:
+    """The rows of the least ranks after a pair of rank and row, in the order of these pairs; NaN is no rank."""
+    rank, row = after
+    rows = np.flatnonzero(ranks >= rank)
+    rows = rows[(ranks[rows] > rank) | (rows > row)]
+    if len(rows) > limit:
+        greatest = np.partition(ranks[rows], limit - 1)[limit - 1]
+        less, same = rows[ranks[rows] < greatest], rows[ranks[rows] == greatest]
+        rows = np.concatenate([less, same[: limit - len(less)]])
+    return rows[np.lexsort((rows, ranks[rows]))]
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes, what: str, name: str) -> Any:

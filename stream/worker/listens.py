@@ -66,6 +66,7 @@ class ListensRole:
     topics: tuple[str, ...] = (LISTENS, USERS_EMBEDDED, DEAD_LETTER)
     records_per_fetch = _RECORDS_PER_FETCH
     turns = 1  # which nothing takes
+    processes = 0
 
     def __init__(self, settings: Settings, release: Release) -> None:
         self._settings = settings

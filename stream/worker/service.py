@@ -37,7 +37,9 @@ from stream.store.away import is_redis_away, needs_another_setting
 from stream.store.client import async_client, unusable
 from stream.store.heartbeat import Heartbeat
 from stream.store.live import LiveRelease
+from stream.store.workers import Workers
 from stream.worker.health import Check, Health
+from stream.worker.report import Reporter
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +74,8 @@ class Role(Protocol):
     """The most records of a batch that an agent gets."""
     turns: int
     """How many records may take a turn at a time (BatchApp.turn)."""
+    processes: int
+    """How many processes hear tracks."""
 
     async def load(self) -> None:
         """Return when the role can handle records."""
@@ -141,7 +145,9 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
             return
         log.info("worker.loaded")
         heartbeat = Heartbeat(client, live, key_prefix=settings.redis.key_prefix)
-        redis_check = _redis_check(heartbeat, role.name, checks["redis"])
+        reporter = Reporter(Workers(client, key_prefix=settings.redis.key_prefix), health, processes=role.processes)
+        stack.push_async_callback(reporter.leave)
+        redis_check = _redis_check(heartbeat, reporter, role.name, checks["redis"])
         watch = asyncio.create_task(health.watch(app, {**checks, "redis": redis_check}))
         try:
             await _run(app, stopping, settings)
@@ -189,10 +195,11 @@ def _crashed(reason: BaseException | None, settings: Settings) -> WorkerCrashed:
     return WorkerCrashed(f"the consumer gave up ({settings.redacted(repr(reason))}); {advice}")
 
 
-def _redis_check(heartbeat: Heartbeat, role: str, check_role: Check) -> Check:
+def _redis_check(heartbeat: Heartbeat, reporter: Reporter, role: str, check_role: Check) -> Check:
     async def check() -> None:
         await check_role()
         lost = await heartbeat.beat()
+        await reporter.tell()
         if lost is None:
             return
         metrics.REDIS_LOST_WRITES.inc()

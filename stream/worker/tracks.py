@@ -75,6 +75,7 @@ class TracksRole:
         self._settings = settings
         self._release = release
         self._pool = pool
+        self.processes = pool.processes
         self.turns = settings.worker.tracks_in_hand or _TRACKS_IN_HAND_PER_PROCESS * pool.processes
 
     async def load(self) -> None:

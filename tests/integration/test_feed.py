@@ -74,6 +74,41 @@ async def test_tracks_that_are_tagged_are_found_until_they_are_taken_back(topics
         assert await ids(taste.similar("mine", k=5)) == ["last", "near", "far"]
 
 
+async def test_an_editor_is_asked_about_tracks_without_a_genre_first_and_then_the_least_confident(
+    topics: Topics,
+) -> None:
+    ranks = {f"t{number}": 0.5 + number % 20 / 40 for number in range(40)}  # two of each
+    for track_id, confidence in ranks.items():
+        topics.tag(track_id, place(0.5), confidence=confidence)
+    for number in range(3):
+        topics.tag(f"unsure {number}", None, status="abstained", genre=None, confidence=0.75 - number / 4)
+    ranks |= {"unsure 2": -0.75, "unsure 1": -0.5, "unsure 0": -0.25}
+    topics.tag("broken", None, status="failed", genre=None, reason="not_audio")
+    topics.tag("corrected", place(0.5), status="corrected", confidence=0.1)
+    async with topics.feed() as feed:
+        taste = feed.taste
+
+        async def queue() -> list[str]:
+            told = await taste.doubtful(limit=7)
+            while len(more := await taste.doubtful(after=told[-1][1:], limit=7)) == 7:
+                told += more
+            return [track.id for track in told + more]
+
+        told = await queue()
+        assert (sorted(told), [ranks[track_id] for track_id in told]) == (sorted(ranks), sorted(ranks.values()))
+        assert await taste.similar("unsure 1", k=5) is None
+        topics.tag("unsure 2", None, status="corrected", genre="dub", confidence=0.25)
+        topics.forget("track", "unsure 1")
+        topics.take_back(TRACKS_TAGGED, "t0")
+        topics.tag("t20", place(0.5), confidence=1.0)
+        topics.flush()
+        gone = {"unsure 1", "unsure 2", "t0"}
+        await eventually(lambda: taste.genres() == {"dub": 1, "jazz": 40} and feed.state().lag == 0)
+        left = await queue()
+        assert (left[0], left[-1]) == ("unsure 0", "t20")
+        assert left[:-1] == [track_id for track_id in told if track_id not in {*gone, "t20"}]
+
+
 async def test_similar_tracks_are_other_recordings(topics: Topics) -> None:
     topics.tag("mine", place(1.0), content_hash="00" * 32, duration_ms=200_000)
     topics.tag("same file", place(0.2), content_hash="00" * 32, duration_ms=200_000)

@@ -5,13 +5,12 @@ import subprocess
 from typing import Any
 
 import pytest
-from kafka.consumer.fetcher import ConsumerRecord
 
 from models.contract import DEAD_LETTER, FORGOTTEN, LISTENS, TRACKS_UPLOADED
 from models.events import TrackUploaded, encode_event
-from stream.broker.dead_letters import dead_letter
 from stream.broker.redrive import Choice, Source, redrive
 from tests.platform.clock import until
+from tests.platform.letters import put_letter, upload
 from tests.platform.music import write_music
 from tests.platform.tracks import TASTEWAVE, Platform
 
@@ -20,35 +19,8 @@ pytestmark = pytest.mark.servers
 HEADERS = [("trace", b"\x00\xff"), ("empty", b""), ("tastewave.reason", b"of its producer"), ("trace", b"2")]
 
 
-def upload(track_id: str) -> bytes:
-    return encode_event(
-        TrackUploaded(event_id="e", track_id=track_id, uri="file:///a.mp3", uploaded_at=1_700_000_000_000)
-    )
-
-
-def put(
-    platform: Platform,
-    offset: int,
-    *,
-    key: bytes | None = None,
-    value: bytes | None = b"",
-    topic: str = TRACKS_UPLOADED,
-    partition: int = 0,
-    reason: str = "not_found",
-    at: int = 1_700_000_000_000,
-    max_bytes: int = 100_000,
-) -> None:
-    """Write a letter as a worker does. Its event is the upload of a track of this number, unless a value is given."""
-    key = f"t{offset}".encode() if key is None else key
-    value = upload(f"t{offset}") if value == b"" else value
-    source: Any = ConsumerRecord(
-        platform.settings.topics.named(topic), partition, None, offset, 0, 0, key, value, [], None, -1, -1, -1
-    )
-    key, value, headers = dead_letter(
-        source, reason=reason, message="m", attempts=1, release="r", max_bytes=max_bytes, now_ms=at
-    )
-    send: Any = platform.producer.send
-    send(platform.settings.topics.named(DEAD_LETTER), key=key, value=value, headers=headers).get(30)
+def put(platform: Platform, offset: int, **letter: Any) -> None:
+    put_letter(platform.producer, platform.settings, offset, **letter)
 
 
 def keys(platform: Platform, topic: str = TRACKS_UPLOADED) -> list[str]:

@@ -10,10 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from models.contract import history_key
-from models.events import Listen, TrackTagged, UserEmbedded
+from models.contract import TRACKS_UPLOADED, history_key
+from models.events import Listen, TrackTagged, TrackUploaded, UserEmbedded, encode_event
 from models.history import history_member
 from tests.platform.clock import now_ms, until
 from tests.platform.serve import Api, Publisher, publisher
@@ -198,6 +199,24 @@ def test_no_answer_mixes_two_releases_while_another_becomes_live(platform: Publi
             thread.join(30)
     assert wrong == []
     assert seen == {OLD, NEW}
+
+
+def test_the_audio_of_an_upload_is_served_soon_after_its_event(platform: Publisher, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF....")
+    upload = TrackUploaded(
+        event_id="e", track_id="near", uri=(tmp_path / "a.wav").as_uri(), uploaded_at=now_ms(), title="Near"
+    )
+    platform.publish(TRACKS_UPLOADED, "near", encode_event(upload))
+    with Api(platform.environment | {"TASTEWAVE_SERVE_AUDIO_ROOTS": str(tmp_path)}) as api:
+        until(lambda: api.get("/v1/tracks/near/explanation")[1]["has_audio"])
+        with urllib.request.urlopen(f"http://127.0.0.1:{api.port}/v1/tracks/near/audio") as answer:
+            told = {name: answer.headers[name] for name in ("content-type", "x-content-type-options", "cache-control")}
+            assert answer.read() == b"RIFF...."
+        assert told == {"content-type": "audio/wav", "x-content-type-options": "nosniff", "cache-control": "no-store"}
+        (tmp_path / "b.wav").write_bytes(b"RIFF....")
+        later = msgspec.structs.replace(upload, track_id="far", uri=(tmp_path / "b.wav").as_uri())
+        platform.publish(TRACKS_UPLOADED, "far", encode_event(later))
+        until(lambda: api.get("/v1/tracks/far/explanation")[1]["has_audio"])
 
 
 ROOT = Path(__file__).parents[2]

@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +24,10 @@ def retry_after(api: Api, path: str) -> str | None:
 
 
 def test_without_redis_the_answer_is_to_try_again_and_without_kafka_reads_go_on(
-    kafka: Kafka, redis_server: Redis
+    kafka: Kafka, redis_server: Redis, tmp_path: Path
 ) -> None:
     environment = {
+        "TASTEWAVE_SERVE_UPLOADS": str(tmp_path),
         "TASTEWAVE_KAFKA_BROKERS": kafka.brokers,
         "TASTEWAVE_REDIS_URL": redis_server.url,
         "TASTEWAVE_SERVE_TIMEOUT_S": "1",
@@ -66,6 +68,10 @@ def test_without_redis_the_answer_is_to_try_again_and_without_kafka_reads_go_on(
             status, report = api.get("/ready")
             assert (status, report["ready"]) == (200, True)
             assert "afka" in report["problems"]["feed"]
+            sound = {"Content-Type": "application/octet-stream"}
+            status, told = api.get("/v1/uploads?name=a.wav", body="sound", **sound)
+            assert (status, told["type"]) == (503, "urn:tastewave:problem:kafka-away")
+            assert list(tmp_path.iterdir()) == []
             kafka.start()
             until(lambda: api.get("/ready")[1]["problems"] == {})
             until(lambda: problem() is None)

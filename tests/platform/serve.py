@@ -5,7 +5,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,8 @@ from models.contract import (
 from models.events import TrackTagged, UserEmbedded, encode_event
 from stream.commands.topics import create_topics
 from stream.settings import PREFIX, load_settings
+from tests.platform.letters import put_letter
+from tests.platform.records import read_all
 
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
 
@@ -98,9 +100,27 @@ class Publisher:
             self._send(topic, f"{answer.release}:{id_}", encode_event(answer))
         self._producer.flush(30)
 
+    def put_many(self, tracks: Iterable[TrackTagged]) -> None:
+        """Tracks onto the topic alone, where there are too many for Redis."""
+        for track in tracks:
+            self._send(TRACKS_TAGGED, f"{track.release}:{track.track_id}", encode_event(track))
+        self._producer.flush(60)
+
+    def put_letter(self, offset: int, **letter: Any) -> None:
+        put_letter(self._producer, self.settings, offset, **letter)
+
+    def read(self, topic: str) -> list[Any]:
+        """All records of a topic, by the time they were sent."""
+        return read_all(self.settings, topic)
+
     def forget_user(self, release: str, user_id: str) -> None:
         """Only in Redis, as it is before the empty value has come through Kafka."""
         self.redis.delete(user_key(release, user_id))
+
+    def publish(self, topic: str, key: str, value: bytes | None) -> None:
+        """What others publish, such as uploads."""
+        self._send(topic, key, value)
+        self._producer.flush(30)
 
     def _send(self, topic: str, key: str, value: bytes | None) -> None:
         self._producer.send(self.settings.topics.named(topic), key=key.encode(), value=value)

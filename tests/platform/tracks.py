@@ -23,6 +23,7 @@ from models.release import load_release
 from stream.commands.topics import create_topics
 from stream.settings import PREFIX, Settings, load_settings
 from tests.platform.clock import now_ms, until
+from tests.platform.records import read_all
 
 TASTEWAVE = Path(sys.executable).with_name("tastewave")
 DELIVERY_TIMEOUT_S = 150.0  # longer than the producer itself tries
@@ -137,18 +138,7 @@ class Platform:
 
     def read(self, topic: str) -> list[Any]:
         """All records of a topic, by the time they were sent."""
-        consumer = KafkaConsumer(bootstrap_servers=list(self.settings.kafka.brokers), enable_auto_commit=False)
-        name = self.settings.topics.named(topic)
-        partitions = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name)]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        records = []
-        while any(consumer.position(place) < end for place, end in ends.items()):
-            for batch in consumer.poll(timeout_ms=500).values():
-                records += batch
-        consumer.close()
-        return sorted(records, key=lambda record: (record.timestamp, record.partition, record.offset))
+        return read_all(self.settings, topic)
 
     def tracks_held(self) -> set[str]:
         """The tracks that have an answer in Redis."""

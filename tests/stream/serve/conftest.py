@@ -12,7 +12,7 @@ from models.contract import LIVE_KEY, track_fields, track_key, user_fields, user
 from models.events import TrackTagged, UserEmbedded
 from stream.reader.reader import AnswerReader
 from stream.serve.site import Site
-from stream.settings import ServeSettings
+from stream.settings import load_settings
 
 RELEASE = "0123456789ab"
 
@@ -43,12 +43,17 @@ def held(environment: dict[str, str]) -> Held:
 
 @pytest.fixture
 async def api(held: Held, environment: dict[str, str]) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
-    """Makes a client of the API; keyword arguments are settings of the section serve."""
+    """Makes a client of the API; keyword arguments are settings, without serve_ those of that section."""
     client = redis.asyncio.Redis.from_url(held.url, protocol=2)
 
-    def of(**serve: Any) -> httpx.AsyncClient:
-        site = Site(ServeSettings(**serve), reader=AnswerReader(client), feed=cast(Any, None))
-        return httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://api")
+    given = {name.removeprefix("TASTEWAVE_").lower(): value for name, value in environment.items()}
+
+    def of(**values: Any) -> httpx.AsyncClient:
+        settings = load_settings(
+            **given | {name if name in given else f"serve_{name}": value for name, value in values.items()}
+        )
+        site = Site(settings, reader=AnswerReader(client), feed=cast(Any, None))
+        return httpx.AsyncClient(transport=httpx.ASGITransport(site), base_url="http://127.0.0.1")
 
     yield of
     await client.aclose()

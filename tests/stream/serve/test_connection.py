@@ -75,6 +75,18 @@ async def test_a_client_that_sends_a_byte_now_and_then_gains_no_time(port):
     assert (await sent(port, *dripping, every_s=0.05)).startswith(b"HTTP/1.1 408")
 
 
+UPLOAD = b"POST /v1/uploads?name=a.wav HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 30000\r\n\r\n"
+
+
+async def test_an_upload_may_take_longer_as_long_as_it_comes(port):
+    assert (await sent(port, UPLOAD, *[b"x" * 1000] * 30, every_s=0.03)).startswith(b"HTTP/1.1 200")
+
+
+async def test_an_upload_that_hangs_or_drips_is_answered_408(port):
+    assert (await sent(port, UPLOAD, b"x" * 20000)).startswith(b"HTTP/1.1 408")
+    assert (await sent(port, UPLOAD, *[b"x" * 10] * 40, every_s=0.03)).startswith(b"HTTP/1.1 408")
+
+
 async def test_headers_without_end_are_refused(port):
     answer = await sent(port, b"GET / HTTP/1.1\r\n", *[b"A: " + b"b" * 1000 + b"\r\n"] * 40)
     assert answer == b"reset" or answer.startswith(b"HTTP/1.1 431")

@@ -79,6 +79,12 @@ def test_a_search_finds_what_numpy_finds(steps, seed: int) -> None:
         assert sorted(found.scores, reverse=True) == list(found.scores)
         np.testing.assert_allclose(found.scores, sorted(wanted.values(), reverse=True)[:k], atol=3e-3)
         np.testing.assert_allclose(found.scores, [wanted[row] for row in found.rows.tolist()], atol=3e-3)
+    sample = index.sample(1000)
+    assert sample.rows.tolist() == sorted(model.held)
+    assert sample.labels.tolist() == [model.held[row][1] for row in sorted(model.held)]
+    assert set(index.sample(5).rows.tolist()) <= set(model.held)
+    for row, vector in zip(sample.rows.tolist(), sample.vectors, strict=True):
+        np.testing.assert_allclose(vector, model.held[row][0], atol=1e-3)
     for row in range(310):
         held, vector = model.held.get(row), index.vector(row)
         assert (vector is None) == (held is None)
