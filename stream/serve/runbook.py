@@ -15,8 +15,9 @@ from litestar import Response, get
 
 _STYLE = """
 body { font: 14px/1.6 ui-monospace, monospace; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-pre { font: inherit; white-space: pre-wrap; overflow-wrap: anywhere } :target { border-left: 3px solid #2563eb;
-padding-left: 1rem } @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } }
+pre { font: inherit; white-space: pre-wrap; overflow-wrap: anywhere } h1, h2, h3 { font: inherit; font-weight: bold }
+:target { border-left: 3px solid #2563eb; padding-left: 1rem }
+@media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } }
 """
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -48,13 +49,10 @@ def runbook_route() -> Any:
     @get("/runbook", include_in_schema=False)
     async def runbook() -> Response[bytes]:
         """The runbook as it is written, each section with the anchor that links name."""
-        sections = "".join(
-            f'<section id="{escape(_anchor(section))}"><pre>{escape(section)}</pre></section>'
-            for section in re.split(r"^(?=##+ )", _text(), flags=re.MULTILINE)
-        )
+        sections = "".join(map(_section, re.split(r"^(?=##+ )", _text(), flags=re.MULTILINE)))
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>Runbook of tastewave</title><style>{_STYLE}</style>{sections}"
+            f"<title>Runbook of tastewave</title><style>{_STYLE}</style><main>{sections}</main>"
         )
         return Response(
             page.encode(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY}
@@ -63,6 +61,10 @@ def runbook_route() -> Any:
     return runbook
 
 
-def _anchor(section: str) -> str:
-    heading = section.partition("\n")[0].lstrip("# ")
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+def _section(markdown: str) -> str:
+    """A section from its heading on; its anchor is the one that GitHub gives it."""
+    heading, _, body = markdown.partition("\n")
+    signs, _, words = heading.partition(" ")
+    anchor = re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-")
+    level = len(signs)
+    return f'<h{level} id="{escape(anchor)}">{escape(words)}</h{level}><pre>{escape(body)}</pre>'

@@ -1,5 +1,6 @@
 """`make demo`, as a person runs it: answers and reasons on the screen, and nothing left behind."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -38,13 +40,21 @@ def left_behind(scratch: Path) -> list[object]:
     return [*scratch.iterdir(), *(words for words in processes if words and str(scratch) in " ".join(words))]
 
 
-def test_the_demo_answers_every_track_says_what_failed_and_cleans_up(tmp_path: Path):
+def test_a_demo_that_is_kept_answers_every_track_says_what_failed_has_a_page_and_cleans_up(tmp_path: Path):
     music, scratch = tmp_path / "music of mine", tmp_path / "scratch"
     scratch.mkdir()
     names = [path.stem for path in write_tracks(music, tracks=2, duration_s=5.0)]
-    with demo(scratch, music) as process:
-        output, _ = process.communicate(timeout=120)
+    with demo(scratch, "--keep", music) as process:
+        lines = list(itertools.takewhile(lambda line: line != "All of it runs until Ctrl-C.\n", process.stdout))
+        address, _, token = lines[-1].removeprefix("The page: ").strip().partition("/#token=")
+        assert "<title>tastewave" in httpx.get(f"{address}/").text
+        user = httpx.get(f"{address}/v1/users/ann", headers={"Authorization": f"Bearer {token}"})
+        assert user.json()["listens"] == 8
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    output = "".join(lines) + rest
     assert process.returncode == 0, output
+    assert output.endswith("Stopped; everything is cleaned up.\n")
     assert all(name in output for name in names)
     assert "not_audio" in output
     assert "not_found" in output

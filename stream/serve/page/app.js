@@ -26,6 +26,7 @@ async function show() {
   const [name, ...rest] = path.split("/");
   const view = Object.hasOwn(VIEWS, name) ? VIEWS[name] : null;
   for (const one of nav.children) one.ariaCurrent = one.dataset.view === name ? "page" : null;
+  nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const left = new AbortController();
   let cleanUp = null;
   leave = () => {

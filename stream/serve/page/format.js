@@ -16,7 +16,7 @@ export const compact = (value) => short.format(value);
 export const percent = (share) => `${Math.round(share * 100)}\u202f%`;
 
 /** A dot product of two embeddings: 0.8345 -> "0.83" */
-export const score = (value) => value.toFixed(2);
+export const score = (value) => value.toFixed(2).replace("-", "\u2212");
 
 /** How long: 340 -> "340 ms", 2345 -> "2.3 s", 134000 -> "2 min 14 s", 7400000 -> "2 h 3 min" */
 export function duration(ms) {

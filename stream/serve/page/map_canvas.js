@@ -183,7 +183,7 @@ export class MapCanvas {
   /** Radius of a point in px of the screen: smaller where there are many, larger where the map is near. */
   get radius() {
     const count = this.data?.count ?? 0;
-    const alone = count > 20_000 ? 1.4 : count > 4000 ? 2 : count > 500 ? 2.8 : 4;
+    const alone = count > 20_000 ? 1.4 : count > 4000 ? 2 : count > 500 ? 2.8 : count > 100 ? 4 : 5.5;
     return Math.min(6, alone * Math.max(1, this.zoom) ** 0.35);
   }
 

@@ -3,6 +3,7 @@
 import { token } from "../api.js";
 import { HeatMap, readTaggram } from "../heat_map.js";
 import { askForId, fill, foundColumns, genreOf, SCORE, showProblem } from "../pieces.js";
+import { smallMap } from "../small_map.js";
 
 export const title = "Track";
 
@@ -54,7 +55,7 @@ function draw(root, context) {
     el("div", { class: "track-top" }, answerCard(context), genresCard(context)),
     ...(track.status === "failed" ? [] : [tagsCard(context, ends)]),
     track.embedding
-      ? el("div", { class: "track-near" }, similarCard(context), el("div", { class: "track-side" }, placeCard(context), audienceCard(context)))
+      ? el("div", { class: "track-near" }, similarCard(context), el("div", { class: "track-side" }, placeCard(context, ends), audienceCard(context)))
       : page.card("What is near", el("p", { class: "muted" }, "It has no place in taste space, so no track and no user is near.")),
   );
   return () => ends.forEach((end) => end());
@@ -184,12 +185,13 @@ function topTags(track, { el, fmt }) {
 /**
  * Plays the audio, and says where it is as long as it plays.
  *
- * A player cannot send a token. With one, the file is fetched as a whole when it is first played.
+ * A player cannot send a token. Where one is needed, the file is fetched as a whole when it is first played.
  */
 class Player {
   #audio;
   #context;
-  #url = null;
+  #wanted = 0; // s
+  #url = null; // of the fetched file
   #frame = 0;
 
   constructor(context, onmove) {
@@ -199,31 +201,44 @@ class Player {
       onmove(1000 * this.#audio.currentTime);
       this.#frame = this.#audio.paused ? 0 : requestAnimationFrame(follow);
     };
-    this.#audio = el("audio", { controls: true, preload: "none", onplay: follow, onseeked: () => this.#frame || follow() });
+    this.#audio = el("audio", { controls: true, preload: "none", onplay: follow, onseeked: () => this.#frame || follow(), onerror: () => this.#fail() });
     this.element = el("div", { class: "player" });
-    if (token()) this.element.append(el("button", { type: "button", onclick: () => this.play(0) }, "Play"));
+    if (token()) this.element.append(el("button", { type: "button", onclick: () => this.#fetch() }, "Play"));
     else this.#open(`${context.path}/audio`);
   }
 
   /** Play from a moment of the track on. */
   async play(ms) {
-    const { path, signal, page } = this.#context;
-    try {
-      if (!this.#audio.src) {
-        page.state(this.element, "loading", "Loading the audio …");
-        this.#url = URL.createObjectURL(new Blob([await page.get(`${path}/audio`, { signal, as: "buffer" })]));
-        this.#open(this.#url);
-      }
-      this.#audio.currentTime = ms / 1000;
-      await this.#audio.play();
-    } catch (error) {
-      if (error.name !== "AbortError") page.state(this.element, "error", error.message); // else paused, or the view was left
-    }
+    this.#wanted = ms / 1000;
+    if (this.#audio.src) await this.#start();
+    else await this.#fetch();
   }
 
   #open(url) {
     this.#audio.src = url;
     this.element.replaceChildren(this.#audio);
+  }
+
+  async #start() {
+    this.#audio.currentTime = this.#wanted;
+    await this.#audio.play().catch(() => {}); // it was paused again, the view was left, or #fail tells it
+  }
+
+  async #fetch() {
+    const { path, signal, page } = this.#context;
+    page.state(this.element, "loading", "Loading the audio …");
+    try {
+      this.#url = URL.createObjectURL(new Blob([await page.get(`${path}/audio`, { signal, as: "buffer" })]));
+      this.#open(this.#url);
+      await this.#start();
+    } catch (error) {
+      if (!signal.aborted) page.state(this.element, "error", error.message, { retry: () => this.#fetch() });
+    }
+  }
+
+  #fail() {
+    if (this.#url) this.#context.page.state(this.element, "error", "This browser cannot play the file.");
+    else this.#fetch(); // maybe it needs a token; else this says what is wrong
   }
 
   close() {
@@ -246,8 +261,13 @@ function similarCard({ path, signal, page }) {
   return card("Similar tracks", body);
 }
 
-function placeCard({ track, page: { el, card } }) {
-  return card("Place on the map", el("a", { href: `#/map?track=${encodeURIComponent(track.track_id)}` }, "Show it on the taste map"));
+function placeCard({ track: { track_id: id }, signal, page }, ends) {
+  const body = page.el("div");
+  const place = async () => (await page.post("/v1/map/tracks/batch", { ids: [id] }, { signal })).tracks[0];
+  const map = smallMap(body, { place, kind: "track", href: `#/map?track=${encodeURIComponent(id)}`, signal, page });
+  map.read();
+  ends.push(() => map.close());
+  return page.card("Place on the map", body);
 }
 
 function audienceCard({ path, signal, page }) {

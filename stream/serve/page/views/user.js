@@ -1,6 +1,7 @@
 // A user: what they listened to of late, where that puts them, and what they would be offered.
 
 import { askForId, fill, foundColumns, showProblem, trackOf } from "../pieces.js";
+import { smallMap } from "../small_map.js";
 
 export const title = "User";
 
@@ -24,6 +25,7 @@ export async function show(root, { id, signal, page }) {
   return () => {
     clearInterval(timer);
     for (const end of ends) end();
+    view.close();
   };
 }
 
@@ -35,6 +37,7 @@ class View {
   #page;
   #user = null;
   #place;
+  #map;
   #listens;
   #offers;
   #choice;
@@ -46,6 +49,9 @@ class View {
     this.#path = `/v1/users/${encodeURIComponent(id)}`;
     this.#signal = signal;
     this.#page = page;
+    const mapBody = el("div");
+    const place = () => page.get(`/v1/map/users/${encodeURIComponent(id)}`, { signal });
+    this.#map = { body: mapBody, ...smallMap(mapBody, { place, kind: "user", href: `#/map?user=${encodeURIComponent(id)}`, signal, page }) };
     [this.#place, this.#listens, this.#offers] = [el("div"), el("div", { class: "listens" }), el("div")];
     this.#choice = el("select", { "aria-label": "Genre of what is offered", onchange: () => this.#readOffers() }, el("option", { value: "" }, "All genres"));
   }
@@ -57,7 +63,7 @@ class View {
       this.#user = await this.#page.get(`${this.#path}?fields=`, { signal: this.#signal });
       if (!isShown) this.#draw();
       this.tellPlace();
-      await Promise.all([this.#readListens(), this.#readOffers()]);
+      await Promise.all([this.#map.read(), this.#readListens(), this.#readOffers()]);
     } catch (error) {
       if (this.#signal.aborted) return;
       this.#user = null;
@@ -69,13 +75,8 @@ class View {
   #draw() {
     const { el, card } = this.#page;
     this.#root.replaceChildren(
-      el(
-        "div",
-        { class: "row" },
-        el("h1", {}, this.#id),
-        el("a", { class: "on-map", href: `#/map?user=${encodeURIComponent(this.#id)}` }, "Show on the taste map"),
-      ),
-      card("Place in taste space", this.#place),
+      el("h1", {}, this.#id),
+      el("section", { class: "card where" }, el("div", {}, el("h2", {}, "Place in taste space"), this.#place), this.#map.body),
       el(
         "div",
         { class: "columns" },
@@ -102,6 +103,10 @@ class View {
         fact("Release", el("span", { class: "id" }, release)),
       ),
     );
+  }
+
+  close() {
+    this.#map.close();
   }
 
   #readListens() {
