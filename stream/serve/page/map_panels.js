@@ -86,6 +86,7 @@ export function drawGenres(view) {
     event.currentTarget.ariaPressed = String(!map.hidden.has(genre));
     map.draw();
   };
+  genres.parentElement.hidden = !map.data.count;
   genres.replaceChildren(
     ...map.data.counts().map(([genre, count]) =>
       el(

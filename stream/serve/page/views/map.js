@@ -184,27 +184,3 @@ async function showTrack(view, trackId, { fly = true } = {}) {
   choose(view, track);
   if (fly) map.flyTo(track);
 }
-
-/**
- * A small map in another view: all tracks, and where one of them stands. Returns what ends it.
- *
- *     const end = await miniature(root, { track: "t1", page, signal });
- */
-export async function miniature(root, { track, page, signal }) {
-  const { el } = page;
-  const data = await readMap(page, { signal });
-  const told = await page.post("/v1/map/tracks/batch", { ids: [track] }, { signal });
-  const [place] = told.tracks;
-  if (!place) {
-    page.state(root, "empty", "This track has no place in taste space.");
-    return null;
-  }
-  const map = new MapCanvas({ colour: page.colour });
-  map.data = data;
-  map.marks = [{ kind: "track", x: place.x, y: place.y }];
-  map.element.classList.add("small");
-  map.element.setAttribute("role", "img");
-  map.element.setAttribute("aria-label", `Where the track stands among ${page.fmt.plural(data.count, "track")}`);
-  root.replaceChildren(map.element, el("a", { href: `#/map?track=${encodeURIComponent(track)}` }, "Open in the taste map"));
-  return () => map.close();
-}

@@ -89,7 +89,7 @@ async function upload(view, file) {
   view.list.prepend(card);
   const failed = (text) => body.replaceChildren(el("p", { class: "bad", role: "alert" }, text));
   const suffix = /\.[^.]+$/.exec(file.name.toLowerCase())?.[0];
-  if (!taken.suffixes.includes(suffix)) return failed("This is no audio file by its name.");
+  if (!taken.suffixes.includes(suffix)) return failed("The name does not end like that of an audio file, such as .mp3.");
   if (file.size > taken.max_bytes) return failed(`The file has ${fmt.bytes(file.size)}, and ${fmt.bytes(taken.max_bytes)} are allowed.`);
   const bar = el("progress", { max: file.size || 1, value: 0, "aria-label": `Upload of ${file.name}` });
   const told = el("p", { class: "muted", role: "status" }, "Uploading …");
@@ -174,7 +174,7 @@ function showAnswer({ el, fmt, colour, link }, { body, uploaded_at }, track) {
       track.genre
         ? el("strong", { class: "genre", style: { "--genre": colour(track.genre) } }, track.genre)
         : el("strong", {}, guess ? `Not sure: ${guess}?` : "Not sure"),
-      el("span", { class: "muted" }, `${track.status}${track.confidence === undefined ? "" : `, ${fmt.percent(track.confidence)} sure`}`),
+      el("span", { class: "muted" }, track.confidence === undefined ? track.status : `${track.status} at ${fmt.percent(track.confidence)}`),
     ),
     el("p", { class: "try-tags" }, (track.tags ?? []).slice(0, 8).map(([tag, share]) => el("span", { class: "tag" }, `${tag} ${fmt.percent(share)}`))),
     el("p", {}, el("a", { href: link("track", track.track_id) }, "See what was heard"), " · ", el("a", { href: `#/map?track=${encodeURIComponent(track.track_id)}` }, "on the map")),
