@@ -26,6 +26,23 @@ export async function fill(body, ask, { empty, drawn, signal }) {
   }
 }
 
+/** A function that calls `read`; calls while it runs become one more call after it. */
+export function oneAtATime(read) {
+  let running = null;
+  let again = false;
+  const run = async () => {
+    do {
+      again = false;
+      await read();
+    } while (again);
+  };
+  return () => {
+    again = true;
+    running ??= run().finally(() => (running = null));
+    return running;
+  };
+}
+
 /** Show that something is not known, or could not be read. */
 export function showProblem(root, error, { name, unknown, retry }) {
   const isUnknown = error.status === 404;

@@ -2,7 +2,7 @@
 
 import { token } from "../api.js";
 import { HeatMap, readTaggram } from "../heat_map.js";
-import { askForId, fill, foundColumns, genreOf, SCORE, showProblem } from "../pieces.js";
+import { askForId, fill, foundColumns, genreOf, oneAtATime, SCORE, showProblem } from "../pieces.js";
 import { Player } from "../player.js";
 import { smallMap } from "../small_map.js";
 
@@ -23,7 +23,7 @@ export async function show(root, { id, signal, page }) {
   }
   const path = `/v1/tracks/${encodeURIComponent(id)}`;
   let leave = null;
-  const read = async () => {
+  const read = oneAtATime(async () => {
     try {
       const [track, explanation] = await Promise.all([get(path, { signal }), get(`${path}/explanation`, { signal })]);
       leave?.();
@@ -35,7 +35,7 @@ export async function show(root, { id, signal, page }) {
       const unknown = "The live release knows no such track. It appears here when it is answered.";
       showProblem(root, error, { name: id, unknown, retry: read });
     }
-  };
+  });
   state(root, "loading", "Loading the track …");
   await read();
   const mine = (event) => event.id === id && read();

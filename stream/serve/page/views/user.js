@@ -1,6 +1,6 @@
 // A user: what they listened to of late, where that puts them, and what they would be offered.
 
-import { askForId, fill, foundColumns, showProblem, trackOf } from "../pieces.js";
+import { askForId, fill, foundColumns, oneAtATime, showProblem, trackOf } from "../pieces.js";
 import { smallMap } from "../small_map.js";
 
 export const title = "User";
@@ -18,9 +18,10 @@ export async function show(root, { id, signal, page }) {
   }
   const view = new View(root, { id, signal, page });
   state(root, "loading", "Loading the user …");
-  await view.read();
-  const mine = (event) => event.id === id && view.read();
-  const ends = [events.on("user", mine), events.on("user_removed", mine), events.on("release", () => view.read())];
+  const read = oneAtATime(() => view.read());
+  await read();
+  const mine = (event) => event.id === id && read();
+  const ends = [events.on("user", mine), events.on("user_removed", mine), events.on("release", read)];
   const timer = setInterval(() => view.tellPlace(), TICK_MS);
   return () => {
     clearInterval(timer);
