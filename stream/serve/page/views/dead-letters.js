@@ -25,6 +25,7 @@ export function show(root, { signal, query, page }) {
   let older = []; // letters of further pages
   let next = null;
   let shown = ""; // what the list was made of
+  let turn = 0; // of the newest request: an answer to an earlier one comes too late
 
   const chips = el("div", { class: "chips", role: "group", "aria-label": "Reason" });
   const within = el(
@@ -44,7 +45,7 @@ export function show(root, { signal, query, page }) {
       { class: "row heading" },
       el("h1", {}, title),
       el("a", { href: RUNBOOK, target: "_blank", rel: "noopener" }, "Runbook"),
-      el("button", { type: "button", onclick: () => load() }, "Reload"),
+      el("button", { type: "button", onclick: () => go({}) }, "Reload"),
     ),
     el("div", { class: "filters" }, chips, within),
     explained,
@@ -60,25 +61,38 @@ export function show(root, { signal, query, page }) {
   };
 
   async function load() {
+    const mine = ++turn;
     try {
-      told = await get(path(), { signal });
+      const answer = await get(path(), { signal });
+      if (mine !== turn) return;
+      told = answer;
       older = older.filter((letter) => letter.time < Math.min(...told.letters.map((one) => one.time)));
       if (!older.length) next = told.next;
       draw();
     } catch (error) {
-      if (error.name === "AbortError") return;
-      if (!(error instanceof Problem)) throw error;
-      shown = "";
-      told = null;
-      state(list, "error", error.detail, { retry: load });
+      if (mine === turn) fail(error);
     }
   }
 
   async function loadOlder() {
-    const more = await get(path({ after: next }), { signal });
-    older.push(...more.letters);
-    next = more.next;
-    draw();
+    const mine = ++turn;
+    try {
+      const more = await get(path({ after: next }), { signal });
+      if (mine !== turn) return;
+      older.push(...more.letters);
+      next = more.next;
+      draw();
+    } catch (error) {
+      if (mine === turn) fail(error);
+    }
+  }
+
+  function fail(error) {
+    if (error.name === "AbortError") return;
+    if (!(error instanceof Problem)) throw error;
+    shown = "";
+    told = null;
+    state(list, "error", error.detail, { retry: load });
   }
 
   function go(change) {
@@ -311,7 +325,7 @@ export function show(root, { signal, query, page }) {
   }
 
   async function tellProgress(said) {
-    const { running } = await get("/v1/dead-letters?limit=1", { signal });
+    const { running } = await get("/v1/dead-letters?limit=1", { signal }).catch(() => ({}));
     if (running?.of) said.textContent = `Read ${fmt.number(running.read)} of ${fmt.plural(running.of, "letter")} …`;
   }
 

@@ -19,6 +19,7 @@ export function show(root, { signal, page }) {
   let at = 0;
   let next = null;
   let loading = false;
+  let heard = null; // URL of the audio that is played
   const corrected = []; // items, the last one at the end
 
   const name = nameField();
@@ -56,6 +57,8 @@ export function show(root, { signal, page }) {
       items.push(...come);
       next = more.next;
       drawQueue();
+    } catch (error) {
+      if (error.name !== "AbortError" && !(error instanceof Problem)) throw error; // there is a button to try again
     } finally {
       loading = false;
     }
@@ -93,6 +96,7 @@ export function show(root, { signal, page }) {
   function drawTrack() {
     const item = items[at];
     const { track } = item;
+    silence();
     const why = el(
       "p",
       { class: "muted" },
@@ -181,14 +185,20 @@ export function show(root, { signal, page }) {
       listen.disabled = true;
       try {
         const bytes = await get(`/v1/tracks/${encodeURIComponent(track.track_id)}/audio`, { signal, as: "buffer" });
-        const src = URL.createObjectURL(new Blob([bytes]));
-        signal.addEventListener("abort", () => URL.revokeObjectURL(src));
-        player.replaceChildren(el("audio", { src, controls: true, autoplay: true }));
+        if (items[at]?.track !== track) return;
+        heard = URL.createObjectURL(new Blob([bytes]));
+        player.replaceChildren(el("audio", { src: heard, controls: true, autoplay: true }));
       } catch (error) {
+        if (error.name === "AbortError") return;
         if (!(error instanceof Problem)) throw error;
         player.replaceChildren(el("p", { class: "bad" }, error.detail));
       }
     }
+  }
+
+  function silence() {
+    if (heard) URL.revokeObjectURL(heard);
+    heard = null;
   }
 
   function drawChoice() {
@@ -277,5 +287,8 @@ export function show(root, { signal, page }) {
   document.addEventListener("keydown", onKey, { signal });
   const offs = [events.on("track", onTrack), events.on("track_removed", onRemoved), events.on("release", load), events.on("missed", load)];
   load();
-  return () => offs.forEach((off) => off());
+  return () => {
+    silence();
+    offs.forEach((off) => off());
+  };
 }
