@@ -20,10 +20,12 @@ from models.contract import (
     TRACKS_TAGGED,
     TRACKS_UPLOADED,
     track_key,
+    workers_key,
 )
 from models.events import TrackFeatures, TrackUploaded, encode_event
 from models.release import MANIFEST, Release, load_release, release_id
 from stream.audio.sandbox import GUARDS
+from stream.store.workers import WorkerReport, reports
 from tests.platform.clock import now_ms, until
 from tests.platform.music import write_music
 from tests.platform.tracks import Platform, worker_environment
@@ -85,6 +87,17 @@ def test_every_format_reaches_the_cache_and_the_topics(platform: Platform, web: 
     assert f'release="{platform.release}"' in scraped
     for guard in GUARDS:
         assert f'tastewave_guard{{guard="{guard}"}} 1.0' in scraped
+
+    def told() -> list[WorkerReport]:
+        held = reports(platform.redis.hgetall(workers_key()))
+        return [one for one in held if sum(one.done.values()) == len(events) and not one.problems and not one.lag]
+
+    (report,) = until(told)
+    assert (report.role, report.release, report.dead_letters) == ("tracks", platform.release, {})
+    assert report.processes > 0
+    platform.workers[0].terminate()
+    platform.workers[0].wait(30)
+    assert not platform.redis.exists(workers_key())
 
 
 def test_damage_is_told_in_the_log_and_in_a_metric_and_a_file_that_is_mostly_damaged_fails(platform: Platform) -> None:
