@@ -19,7 +19,7 @@ def send_at(port: int, requests: Sequence[bytes], *, connections: int, rate: flo
     It took so long since it was due: a request waits where all connections wait for an answer.
     """
     sockets = {made.fileno(): made for made in (_connected(port) for _ in range(connections))}
-    free, waiting, due_of = list(sockets), deque[float](), dict[int, float]()
+    free, waiting, due_of = deque(sockets), deque[float](), dict[int, float]()
     received, took = dict.fromkeys(sockets, b""), list[float]()
     begin, number, sent = time.perf_counter() + 0.01, 0, 0
     while len(took) < len(requests):
@@ -28,7 +28,7 @@ def send_at(port: int, requests: Sequence[bytes], *, connections: int, rate: flo
             waiting.append(begin + number / rate)
             number += 1
         while waiting and free:
-            place = free.pop()
+            place = free.popleft()  # the server ends a connection that sends nothing for some seconds
             sockets[place].sendall(requests[sent])
             due_of[place] = waiting.popleft()
             sent += 1

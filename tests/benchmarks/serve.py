@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import redis
 from load import send_at
+from streams import streams
 from tracks_path import TASTEWAVE, Figures
 
 from deploy.local import Kafka, Redis
@@ -64,6 +65,7 @@ def serve(folder: Path) -> Figures:
         with _pinned([str(TASTEWAVE), "serve"], cores[0], environment, folder) as (port, process):
             for name, made in kinds.items():
                 figures[name] = _measured(name, port, process, made, requests=SINGLE if name == "single read" else MANY)
+            figures["event streams"] = streams(port, process, brokers=kafka.brokers, release=RELEASE)
         port = free_port()
         command = [sys.executable, "-c", BARE, str(port)]
         with _pinned(command, cores[0], environment, folder, port=port) as (_, process):
