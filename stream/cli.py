@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,8 @@ def serve() -> None:
     from stream.worker.stop import end_at_signals
 
     end_at_signals()
+    # Read when numpy is imported. An index is built in one thread, and those of OpenBLAS would compete for the cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from stream.serve.server import run_server
     from stream.settings import load_settings
 

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from hashlib import blake2b
+from itertools import compress, repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -38,6 +39,7 @@ class Format(Enum):
     FLOATS = "application/octet-stream"
 
 
+_ALWAYS = {"event_id"}  # an answer of an earlier version has none
 _MOST_READINGS = 256
 _TYPES = [one.value for one in Format]
 
@@ -128,7 +130,9 @@ class Answers:
         self._kind = kind
         self._id_name = id_name
         self._plural = plural
-        self._always = {"event_id": ""} if kind is TrackTagged else {}  # an answer of an earlier version has none
+        self._names = [name for name, _ in _reading(kind, Format.JSON).parts]
+        fields = [id_name, "release", *((name, Any, None) for name in self._names)]
+        self._told: Any = msgspec.defstruct(kind.__name__, fields, omit_defaults=True)
         self._readings: dict[tuple[Format, str | None], Reading] = {
             (format_, None): _reading(kind, format_) for format_ in Format
         }
@@ -166,7 +170,13 @@ class Answers:
             if (embedding := values[reading.names.index("embedding")]) is None:
                 raise NoEmbedding(f"{id_!r} has no place in the taste space of release {release}")
             return embedding
-        return _written(self._told(id_, values, release, reading.parts), format_)
+        told: dict[str, Any] = {self._id_name: id_, "release": release}
+        for (name, read), value in zip(reading.parts, values, strict=True):
+            if value is not None:
+                told[name] = read(value)
+            elif name in _ALWAYS:
+                told[name] = ""
+        return _written(told, format_)
 
     def many(
         self, ids: Sequence[str], found: Sequence[Values | None], reading: Reading, *, release: str, format_: Format
@@ -178,23 +188,26 @@ class Answers:
         if format_ is Format.FLOATS:
             place = reading.names.index("embedding")
             return _rows([values[place] or b"" if values else b"" for values in found])
-        parts = reading.parts
-        told, unknown = list[dict[str, Any]](), list[str]()
-        for id_, values in zip(ids, found, strict=True):
-            if values is None:
-                unknown.append(id_)
-            else:
-                told.append(self._told(id_, values, release, parts))
+        known = [values is not None for values in found]
+        told = self._all_told(compress(ids, known), list(compress(found, known)), release, reading)  # type: ignore[arg-type]
+        unknown = [id_ for id_, is_known in zip(ids, known, strict=True) if not is_known]
         return _written({"release": release, self._plural: told, "unknown": unknown}, format_)
 
-    def _told(
-        self, id_: str, values: Values, release: str, parts: tuple[tuple[str, Callable[[bytes], Any]], ...]
-    ) -> dict[str, Any]:
-        told: dict[str, Any] = {self._id_name: id_, "release": release, **self._always}
-        for (name, read), value in zip(parts, values, strict=True):
-            if value is not None:
-                told[name] = read(value)
-        return told
+    def _all_told(self, ids: Iterable[str], rows: Sequence[Values], release: str, reading: Reading) -> list[Any]:
+        """What is told of each row: field by field, which is faster than row by row."""
+        told: dict[str, Iterable[Any]] = {
+            name: _column(name, read, values)
+            for (name, read), values in zip(reading.parts, zip(*rows, strict=True), strict=bool(rows))
+        }
+        columns = [told.get(name) or repeat(None) for name in self._names]
+        return list(map(self._told, ids, repeat(release), *columns))
+
+
+def _column(name: str, read: Callable[[bytes], Any], values: Sequence[bytes | None]) -> list[Any]:
+    if None not in values:
+        return list(map(read, values))  # type: ignore[arg-type]
+    missing = "" if name in _ALWAYS else None
+    return [missing if value is None else read(value) for value in values]
 
 
 def _rows(embeddings: Sequence[bytes]) -> bytes:
@@ -206,7 +219,7 @@ def _rows(embeddings: Sequence[bytes]) -> bytes:
 _json, _msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
-def _written(document: dict[str, Any], format_: Format) -> bytes:
+def _written(document: Any, format_: Format) -> bytes:
     return _json(document) if format_ is Format.JSON else _msgpack(document)
 
 

@@ -1,8 +1,8 @@
 """Vectors of a taste space, searched by inner product while they change.
 
-Few vectors are searched one by one, which is exact. Many are divided into cells (faiss IVF, 16-bit scalars), of which a
-search visits those nearest to the query. What is put after the cells were built stands in a tail that is searched one
-by one, until `rebuild` builds the cells anew beside the old ones.
+Few vectors are searched one by one, which is exact. Many are divided into cells, of which a search visits those nearest
+to the query. It scores the best of them anew, by the vectors in 16 bits a value. What is put after the cells were built
+stands in a tail that is searched one by one, until `rebuild` builds the cells anew beside the old ones.
 """
 
 # faiss's constructors take other arguments than those that SWIG declares.
@@ -17,13 +17,11 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Vectors = NDArray[np.float32]
-Ints = NDArray[np.int64]
-Bits = NDArray[np.uint64]
+from stream.serve.cells import Bits, Cells, Ints, Vectors
 
 FLAT_UP_TO = 200_000
 CELLS = 1024
-VISITED = ((1 / 2, 128), (1 / 20, 192), (0.0, 384))
+VISITED = ((1 / 2, 160), (1 / 20, 192), (0.0, 384))
 """Cells that a search visits, by the least share of the vectors that its filter leaves.
 
 The fewer are left, the farther away they are. `bench.py index` measures the recall that they give.
@@ -31,9 +29,8 @@ The fewer are left, the farther away they are. `bench.py index` measures the rec
 
 NO_LABEL = -1
 _LEAST_TAIL = 65_536
-_FEW = 4096  # so many vectors that a filter leaves are searched one by one: they may be in cells that are not visited
-_TRAINING_VECTORS = 64 * CELLS
-_CODE_BYTES = 2  # of a 16-bit scalar
+_FEW = 8192  # so many vectors that a filter leaves are searched one by one: they may be in cells that are not visited
+_SCORED_ANEW = 64, 8  # rows of a search, and more for each that is wanted
 
 
 class Found(NamedTuple):
@@ -75,8 +72,8 @@ class VectorIndex:
     for nobody. faiss runs in the thread of the caller alone, without the GIL. A search that runs while a vector is
     replaced finds the old one or the new one.
 
-    It takes 4 bytes a dimension and 16 more for each vector up to `flat_up_to`; beyond, 4 bytes a dimension and 20 more
-    (180 MB for a million of 40 dimensions) after a rebuild, and twice that while one runs. The greatest row number
+    It takes 4 bytes a dimension and 16 more for each vector up to `flat_up_to`; beyond, 2.5 bytes a dimension and 16
+    more (120 MB for a million of 40 dimensions) after a rebuild, and twice that while one runs. The greatest row number
     counts, not how many there are.
 
     Args:
@@ -331,13 +328,7 @@ class _Base:
         self.alive = _no_bits(len(vectors))
         _set(self.alive, rows)
         self._of_label: dict[int, Bits] = {}
-        dim = vectors.shape[1]
-        self._index: Any = faiss.index_factory(dim, f"IVF{CELLS},SQfp16", faiss.METRIC_INNER_PRODUCT)
-        step = max(1, len(rows) // _TRAINING_VECTORS)
-        self._index.train(vectors[rows[::step]].astype(np.float32))
-        for at in range(0, len(rows), _TRAINING_VECTORS):
-            part = rows[at : at + _TRAINING_VECTORS]
-            self._index.add_with_ids(vectors[part].astype(np.float32), part)
+        self._cells = Cells(rows, vectors, count=CELLS)
 
     @classmethod
     def of(cls, base: _Base | None, in_base: Ints, tail: _Tail, slots: Ints) -> _Base:
@@ -356,10 +347,9 @@ class _Base:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays and of the cells, which hold a row number and a code for each vector."""
-        cells = self.built * (8 + _CODE_BYTES * self.vectors.shape[1])
+        """Bytes of the arrays and of the cells."""
         marks = sum(array.nbytes for array in (self.alive, *self._of_label.values()))
-        return self.vectors.nbytes + self.labels.nbytes + marks + cells
+        return self.vectors.nbytes + self.labels.nbytes + marks + self._cells.nbytes
 
     def has(self, rows: Ints) -> NDArray[np.bool_]:
         """Whether each row is alive here."""
@@ -378,10 +368,9 @@ class _Base:
         if (left := _ones(alive)) <= _FEW:
             return _exact(query, k, _numbers(alive), self.vectors)
         visited = next(cells for share, cells in VISITED if left >= share * self.built)
-        parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(alive.view(np.uint8)), nprobe=visited)
-        scores, rows = self._index.search(query, k, params=parameters)
-        there = rows[0] >= 0
-        return Found(rows[0, there], scores[0, there])
+        some, each = _SCORED_ANEW
+        rows = self._cells.search(query, some + each * k, wanted=alive, visited=visited)
+        return _exact(query, k, rows, self.vectors)
 
     def _with_label(self, label: int) -> Bits:
         if label not in self._of_label:
@@ -418,7 +407,7 @@ def _bits(marks: NDArray[np.bool_]) -> Bits:
 
 def _numbers(bits: Bits, size: int | None = None) -> Ints:
     """The places of the ones among the first `size` bits."""
-    return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")[:size])
+    return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")[:size].view(np.bool_))
 
 
 def _ones(bits: Bits) -> int:

@@ -70,6 +70,7 @@ _IDS = RequestBody(
                 properties={
                     "ids": Schema(
                         type=OpenAPIType.ARRAY,
+                        description=f"1 to {IDS_AT_ONCE} ids",
                         items=Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_ID_BYTES),
                         min_items=1,
                         max_items=IDS_AT_ONCE,

@@ -33,7 +33,8 @@ async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ..
             packed = [one if isinstance(one, bytes) else hiredis.pack_command(one) for one in commands]
             await connection.send_packed_command(b"".join(packed))
             answers = await _answers(connection, len(commands))
-        if any(isinstance(answer, redis.exceptions.ReadOnlyError) for answer in answers):
+        refusals = [answer for answer in answers if isinstance(answer, Exception)]
+        if any(isinstance(refusal, redis.exceptions.ReadOnlyError) for refusal in refusals):
             await connection.disconnect()  # the next connection to this address may reach the new primary
     except BaseException as error:
         await connection.disconnect(nowait=True)  # answers may be left on it
@@ -52,8 +53,9 @@ async def _answers(connection: Any, count: int) -> list[Any]:
     hiredis does.
     """
     parser, answers = connection._parser, list[Any]()
+    next_answer = parser._reader.gets
     while len(answers) < count:
-        answer = parser._reader.gets()
+        answer = next_answer()
         if answer is NOT_ENOUGH_DATA:
             await parser.read_from_socket()
         elif isinstance(answer, redis.exceptions.ConnectionError):

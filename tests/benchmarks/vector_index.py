@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from stream.serve.feed import Feed
@@ -59,7 +60,11 @@ def timed(search: Callable[[Vectors], object], queries: Vectors) -> dict[str, fl
 def index(_: Path) -> Figures:
     """A million clustered vectors; the truth is each inner product, computed by numpy."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with threadpool_limits(1):  # as OPENBLAS_NUM_THREADS does in `tastewave serve`
+        return _index()
+
+
+def _index() -> Figures:
     from stream.serve.index import VectorIndex
 
     chance = np.random.default_rng(1)
