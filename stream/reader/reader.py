@@ -20,7 +20,7 @@ from models.contract import KEY_PREFIX, feedback_key, history_key, live_key, tra
 from models.errors import TastewaveError
 from stream.reader.offers import known_of
 from stream.store.away import is_foreign, named
-from stream.store.pipelines import exchange, exchange_with_cluster
+from stream.store.pipelines import exchange, exchange_with_cluster, packed_word
 
 IDS_AT_ONCE = 500
 """The most keys of one round trip."""
@@ -182,13 +182,8 @@ class AnswerReader:
 
 def _packed(keys: Sequence[str], names: tuple[str, ...]) -> list[bytes]:
     """HMGET commands as Redis reads them. hiredis packs the names anew for each key, in five times the time."""
-    head, tail = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(names)), b"".join(map(_word, names))
-    return [b"%s%s%s" % (head, _word(key), tail) for key in keys]
-
-
-def _word(text: str) -> bytes:
-    encoded = text.encode()
-    return b"$%d\r\n%s\r\n" % (len(encoded), encoded)
+    head, tail = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(names)), b"".join(map(packed_word, names))
+    return [b"%s%s%s" % (head, packed_word(key), tail) for key in keys]
 
 
 def _told(error: Exception, key: str) -> Exception:
