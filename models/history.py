@@ -289,7 +289,7 @@ def read_histories(stored: Sequence[StoredHistory]) -> Histories:
     depend on the order in which events arrive.
     """
     members = list(itertools.chain.from_iterable([user.members for user in stored]))
-    packed, begins = _joined(members, head=_HEAD)
+    packed, begins, ends = _joined(members, head=_HEAD)
     first, second = _numbers(packed, ">u8")[begins], _numbers(packed, ">u4")[begins + 8]  # of the 96 bits
     first, second = first.astype(np.int64), second.astype(np.int64)
     at, kind = first >> 22 & LATEST_MS, (first >> 18 & 15).astype(np.uint8)
@@ -302,7 +302,7 @@ def read_histories(stored: Sequence[StoredHistory]) -> Histories:
     if any(user.feedback for user in stored):
         said = _read_said(stored)
         np.maximum(event_time, _newest(said.at, said.offsets), out=event_time)
-        _take_back_said(histories, said, stands)
+        _take_back_said(histories, said, stands, tails=_tails(packed, begins + _HEAD, ends))
     before = np.concatenate([[0], np.cumsum(stands)])
     return Histories(
         offsets=before[offsets],
@@ -316,25 +316,32 @@ def read_histories(stored: Sequence[StoredHistory]) -> Histories:
 
 
 class _Said(NamedTuple):
-    """Feedback of users, laid end to end. That of user u is offsets[u] to offsets[u + 1], oldest first."""
+    """Feedback of users, laid end to end. That of user u is offsets[u] to offsets[u + 1], oldest first.
+
+    Attributes:
+        tails: (n,) as _tails gives them of the track_ids.
+        members: as Redis holds them.
+    """
 
     offsets: NDArray[np.int64]
     at: NDArray[np.int64]
     kind: NDArray[np.uint8]
-    track_ids: list[bytes]
+    tails: NDArray[np.int64]
+    members: list[bytes]
 
 
 def _read_said(stored: Sequence[StoredHistory]) -> _Said:
     pairs = list(itertools.chain.from_iterable([user.feedback for user in stored]))
     members = [member for member, _ in pairs]
-    packed, begins = _joined(members, head=_SAID_HEAD)
+    packed, begins, ends = _joined(members, head=_SAID_HEAD)
     numbers = _numbers(packed, ">u4")[begins].astype(np.int64) << 8 | _numbers(packed, "u1")[begins + 4]
     high = np.array([score for _, score in pairs]).astype(np.int64)
     return _Said(
         offsets=_offsets([len(user.feedback) for user in stored]),
         at=high << 35 | numbers >> 5,
         kind=(numbers & 31).astype(np.uint8),
-        track_ids=[member[_SAID_HEAD:] for member in members],
+        tails=_tails(packed, begins + _SAID_HEAD, ends),
+        members=members,
     )
 
 
@@ -349,35 +356,56 @@ def _take_back_removed(histories: Histories, stands: NDArray[np.bool_]) -> None:
             stands[other] &= track_ids[other] != track_ids[place]
 
 
-def _take_back_said(histories: Histories, said: _Said, stands: NDArray[np.bool_]) -> None:
-    """Mark the listens that the feedback of their users takes back."""
+def _take_back_said(histories: Histories, said: _Said, stands: NDArray[np.bool_], *, tails: NDArray[np.int64]) -> None:
+    """Mark the listens that the feedback of their users takes back.
+
+    tails: (listens,) as _tails gives them of their track_ids.
+    """
     offsets, at, kind, track_ids = histories.offsets, histories.at, histories.kind, histories.track_ids
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(said.offsets))
-    keys, excludes = list(zip(users.tolist(), said.track_ids, strict=True)), said.kind == _EXCLUDE
-    last = dict(itertools.compress(zip(keys, itertools.count()), (~excludes).tolist()))  # later ones replace earlier
     places = np.flatnonzero(_IS_SAID[kind])
     users = np.searchsorted(offsets, places, side="right") - 1
+    of_users, excludes = np.repeat(np.arange(len(offsets) - 1), np.diff(said.offsets)), said.kind == _EXCLUDE
+    # Most was said of tracks of which the history has no like or dislike, and numbers tell that sooner than bytes.
+    may_be = np.zeros(2**16, bool)
+    may_be[_slots(users, tails[places])] = True
+    few = np.flatnonzero(excludes | may_be[_slots(of_users, said.tails)])
+    keys = list(zip(of_users[few].tolist(), (said.members[place][_SAID_HEAD:] for place in few.tolist()), strict=True))
+    last = dict(itertools.compress(zip(keys, few.tolist(), strict=True), (~excludes[few]).tolist()))  # the later stays
     wanted = zip(users.tolist(), map(track_ids.__getitem__, places.tolist()), strict=True)
     found = np.fromiter((last.get(key, -1) for key in wanted), np.int64, len(places))
     is_last = (said.at[found] == at[places]) & (said.kind[found] == kind[places])
     stands[places] &= is_last | (found < 0)
-    excluded = {keys[place]: int(said.at[place]) for place in np.flatnonzero(excludes)}
+    excluded = {key: int(said.at[place]) for key, place in zip(keys, few.tolist(), strict=True) if excludes[place]}
     for user in {user for user, _ in excluded}:
         for place in range(*offsets[user : user + 2]):
             stands[place] &= at[place] > excluded.get((user, track_ids[place]), -1)
 
 
-def _joined(members: Sequence[bytes], *, head: int) -> tuple[bytes, NDArray[np.int64]]:
-    """Members behind each other, and where each begins."""
+def _joined(members: Sequence[bytes], *, head: int) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
+    """Members behind each other, and where each begins and ends."""
     lengths = np.fromiter(map(len, members), np.int64, len(members))
     if np.any(lengths < head):
         raise ValueError(f"a member of {lengths.min()} bytes, which must have {head} before the track_id")
-    return b"".join([*members, bytes(8)]), _offsets(lengths)[:-1]  # so that each number of _numbers ends inside
+    offsets = _offsets(lengths)
+    return b"".join([*members, bytes(8)]), offsets[:-1], offsets[1:]  # so that each number of _numbers ends inside
 
 
 def _numbers(packed: bytes, dtype: str) -> NDArray[Any]:
     """The numbers that begin at each byte."""
     return np.ndarray(len(packed) + 1 - np.dtype(dtype).itemsize, dtype, packed, strides=(1,))
+
+
+_MASKS = np.array([0, 2**8 - 1, 2**16 - 1, 2**24 - 1, 2**32 - 1])  # of the last bytes of a number
+
+
+def _tails(packed: bytes, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The last four bytes of pieces as numbers, fewer of a shorter piece. Equal pieces have equal ones."""
+    return _numbers(packed, ">u4")[ends - 4].astype(np.int64) & _MASKS[np.minimum(ends - begins, 4)]
+
+
+def _slots(users: NDArray[np.int64], tails: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers of 16 bits; equal pairs have equal ones."""
+    return (users * 40_503 + tails * 2_654_435_761) >> 16 & (2**16 - 1)
 
 
 def _offsets(counts: ArrayLike) -> NDArray[np.int64]:

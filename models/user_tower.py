@@ -13,6 +13,7 @@ listen, never from the clock.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ TOWER_MANIFEST = "tower.json"
 NETWORK, ITEM_IDS, ITEM_VECTORS = "tower.onnx", "item_ids.npy", "item_vectors.npy"
 _ADVICE = "train it again with `tastewave-offline train-user-tower`"
 _ROWS_REMEMBERED = 100_000  # 13 MiB
+_USERS_KEPT = 256  # of 50 listens, 2 MiB for each thread
 _NEW = -2  # where the row of a track is not remembered
 _END = b"\x01"  # after each id: numpy's byte strings lose zeros at their end
 
@@ -127,6 +129,7 @@ class UserTower:
         self.manifest = manifest
         self.items = items
         self._session = session
+        self._of_thread = threading.local()
 
     def embed(
         self, rows: ArrayLike, signals: ArrayLike, at_ms: ArrayLike, *, more: NDArray[np.float32] | None = None
@@ -147,14 +150,27 @@ class UserTower:
         embeddings = np.tile(np.asarray(self.manifest.global_embedding, np.float32), (len(rows), 1))
         if usable.any():
             rows, signals = rows[usable], signals[usable]
-            inside = rows if more is None else np.minimum(rows, len(self.items) - 1)
-            vectors = np.asarray(self.items.vectors[inside])
+            vectors = self._buffer(len(rows))
+            # "clip" writes without a copy between; what it clips are the rows of `more`
+            np.take(self.items.vectors, rows, axis=0, out=vectors, mode="clip")
             if more is not None:
-                vectors[rows > inside] = more[(rows - len(self.items))[rows > inside]]
+                behind = rows >= len(self.items)
+                vectors[behind] = more[rows[behind] - len(self.items)]
             vectors[signals == 0] = 0.0
             inputs = {"vectors": vectors, "signals": signals, "ages_s": ages_s[usable]}
             (embeddings[usable],) = self._session.run(None, inputs)
         return embeddings
+
+    def _buffer(self, users: int) -> NDArray[np.float32]:
+        """(users, history, dim), whatever is in it. That of few users is kept: to get it from the kernel anew each time
+        costs as much as to fill it.
+        """
+        buffer = getattr(self._of_thread, "buffer", None)
+        if buffer is None or len(buffer) < users:
+            buffer = np.empty((users, self.manifest.history, self.manifest.dim), np.float32)
+            if users <= _USERS_KEPT:
+                self._of_thread.buffer = buffer
+        return buffer[:users]
 
 
 def newest_known(

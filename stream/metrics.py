@@ -20,7 +20,7 @@ STAGE_SECONDS = Histogram(
     "tastewave_stage_seconds",
     "Time of a stage. Of an upload: fetch, queue, decode, log_mel, network, encoder, genre, "
     "store. Of a batch of listens: "
-    "events, and of up to 256 of its users: histories, embed, users, publish.",
+    "events, and of a part of its users: histories, embed, users, publish.",
     ("stage",), registry=REGISTRY, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 EVENT_TO_CACHE_SECONDS = Histogram(

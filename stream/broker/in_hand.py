@@ -366,19 +366,25 @@ class BatchesInHand(InHand):
             await self._until_done(piece)
 
     def _take(self) -> list[Part]:
-        """The batches that have waited longest, as many as fit into a piece, of partitions that are not worked on."""
-        parts, left, count, stay = list[Part](), list[Batch](), 0, set(self._worked)
+        """What waits of partitions that are not worked on, as much as fits into a piece.
+
+        First all of the partition that has waited longest, then all of the next one. The more records of a partition
+        are handled together, the more of them share a key, so a handler that lags becomes faster. Of records in the
+        order in which they came, no more would share a key however many wait.
+        """
+        waiting = dict[TP, list[Batch]]()
         for batch in self._queue:
-            if batch.revoked:
-                continue
-            if batch.tp in stay or (parts and count + len(batch.records) > self._records):
-                left.append(batch)
-                stay.add(batch.tp)  # what follows of its partition does not overtake it
-            else:
+            if batch.tp not in self._worked and not batch.revoked:
+                waiting.setdefault(batch.tp, []).append(batch)
+        parts, count = list[Part](), 0
+        for batches in waiting.values():
+            for batch in batches:
+                if parts and count + len(batch.records) > self._records:
+                    break  # what follows of its partition does not overtake it
                 parts.append(Part(batch, batch.records))
                 count += len(batch.records)
                 batch.records = ()  # the piece has them
-        self._queue = left
+        self._queue = [batch for batch in self._queue if batch.records and not batch.revoked]
         return parts
 
     async def _handle(self, records: Sequence[ConsumerRecord]) -> None:

@@ -28,7 +28,10 @@ from stream.store.histories import Change, HistoryStore, UserState
 from stream.store.users import UserStore
 
 AGENT = "listens"
-_USERS_AT_ONCE = 1024  # what is fixed in three trips to Redis and a publish costs each of them little
+# The users of a batch go their way in a few parts: while one is embedded, Redis has another, and Kafka a third. In
+# smaller parts, what is fixed in three trips to Redis and a publish costs each user more; in larger ones, all wait.
+_PARTS = 4
+_LEAST_USERS, _MOST_USERS = 256, 1024  # of a part, where the batch has as many
 _EMBEDDED_AT_ONCE = 256  # what a forward pass needs stays in the processor's cache
 
 Result_ = TypeVar("Result_")
@@ -94,7 +97,7 @@ class ListenHandler:
             changes = await read_changes(
                 records, now_ms=self._now_ms(), future_tolerance_ms=self._future_tolerance_ms, cluster=self._cluster
             )
-        states = await _all(self.refresh(part) for part in _parts(changes.of_user, _USERS_AT_ONCE))
+        states = await _all(self.refresh(part) for part in _parts(changes.of_user))
         await _all(self._publisher.dead_letter(record, error) for record, error in changes.refused)  # once, if it waits
         forgotten = sum(state.forgotten for part in states for state in part)
         outdated = sum(state.outdated for part in states for state in part)
@@ -151,10 +154,10 @@ class ListenHandler:
         return list(states.values())
 
     async def _embed(self, stored: Sequence[StoredHistory]) -> Refreshed:
+        if not self._cold:
+            return await self._in_thread(lambda: self._place(self._read(stored), {}))
         newest = await self._in_thread(self._read, stored)
-        of_unknown = dict[bytes, Any]()
-        if self._cold:
-            of_unknown = await self._cold.embeddings(list({track_id for part in newest for track_id in part.unknown}))
+        of_unknown = await self._cold.embeddings(list({track_id for part in newest for track_id in part.unknown}))
         return await self._in_thread(self._place, newest, of_unknown)
 
     def _read(self, stored: Sequence[StoredHistory]) -> list[Newest]:
@@ -197,8 +200,9 @@ async def _all(work: Iterable[Awaitable[Result_]]) -> list[Result_]:
     return cast("list[Result_]", outcomes)
 
 
-def _parts(changes: Mapping[str, Change], size: int) -> Iterator[dict[str, Change]]:
-    """The users in parts of at most so many."""
+def _parts(changes: Mapping[str, Change]) -> Iterator[dict[str, Change]]:
+    """The users in parts."""
+    size = min(max(-(-len(changes) // _PARTS), _LEAST_USERS), _MOST_USERS)
     users = iter(changes.items())
     while part := dict(islice(users, size)):
         yield part

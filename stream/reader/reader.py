@@ -31,7 +31,7 @@ from models.errors import TastewaveError
 from models.history import Histories, StoredHistory, read_histories
 from stream.reader.offers import known_of
 from stream.store.away import is_foreign, named
-from stream.store.pipelines import exchange, exchange_with_cluster
+from stream.store.pipelines import exchange, exchange_with_cluster, packed_word
 from stream.store.workers import WorkerReport, reports
 
 IDS_AT_ONCE = 500
@@ -223,19 +223,13 @@ class AnswerReader:
 def _packed(keys: Sequence[str], names: tuple[str, ...]) -> list[bytes]:
     """HMGET commands as Redis reads them. hiredis packs the names anew for each key, in five times the time."""
     head, tail = _around_key(names)
-    encoded = [key.encode() for key in keys]
-    return [b"%s$%d\r\n%s\r\n%s" % (head, len(key), key, tail) for key in encoded]
+    return [b"%s%s%s" % (head, packed_word(key), tail) for key in keys]
 
 
 @functools.lru_cache(maxsize=256)
 def _around_key(names: tuple[str, ...]) -> tuple[bytes, bytes]:
     """What stands before and after the key in an HMGET of fields."""
-    return b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(names)), b"".join(map(_word, names))
-
-
-def _word(text: str) -> bytes:
-    encoded = text.encode()
-    return b"$%d\r\n%s\r\n" % (len(encoded), encoded)
+    return b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(names)), b"".join(map(packed_word, names))
 
 
 def _told(error: Exception, key: str) -> Exception:

@@ -16,9 +16,13 @@ from models.errors import EventError
 from models.events import Listen
 from models.history import StoredHistory, feedback_member, feedback_score, history_member, statement
 from stream.settings import UserSettings
+from stream.store.pipelines import packed_word
 from stream.store.scripts import UserCall, UsersScript, as_text, packed_args, rehearsal
 
 DAY_S = 86_400
+# ZRANGE of all but the revision, and of all with scores, as Redis reads them: what is the same for all is packed once.
+_READ_HISTORY = b"*4\r\n$6\r\nZRANGE\r\n%b$1\r\n1\r\n$2\r\n-1\r\n"
+_READ_FEEDBACK = b"*5\r\n$6\r\nZRANGE\r\n%b$1\r\n0\r\n$2\r\n-1\r\n$10\r\nWITHSCORES\r\n"
 
 
 class Change(NamedTuple):
@@ -115,7 +119,7 @@ class HistoryStore:
             return UserCall(keys, self._arguments(change))
         history, feedback, _ = keys
         # Read after the revision was taken, they are of that revision or of a later one, whose owner writes again.
-        reads = (("ZRANGE", history, 1, -1), ("ZRANGE", feedback, 0, -1, "WITHSCORES"))
+        reads = (_READ_HISTORY % packed_word(history), _READ_FEEDBACK % packed_word(feedback))
         return UserCall(keys, self._arguments(change), reads)
 
     def _keys(self, user_id: str) -> list[str]:

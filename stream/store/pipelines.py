@@ -46,6 +46,12 @@ async def exchange(client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ..
     return answers
 
 
+def packed_word(text: str) -> bytes:
+    """A word of a command as Redis reads it."""
+    encoded = text.encode()
+    return b"$%d\r\n%s\r\n" % (len(encoded), encoded)
+
+
 async def _answers(connection: Any, count: int) -> list[Any]:
     """The next answers on a connection.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,13 +22,13 @@ class UserCall(NamedTuple):
     Attributes:
         keys: of the user, as many of each.
         args: of the user: numbers, texts, what `as_text` gives of bytes, and lists of these.
-        reads: commands that follow the script, as many of each user. Not for a Cluster: while a slot moves, it may
-            answer them before the script.
+        reads: packed commands that follow the script, as many of each user. Not for a Cluster: while a slot moves, it
+            may answer them before the script.
     """
 
     keys: Sequence[str]
     args: Sequence[Any] = ()
-    reads: Sequence[tuple[Any, ...]] = ()
+    reads: Sequence[bytes] = ()
 
 
 _REHEARSAL = """
@@ -75,7 +75,7 @@ class UsersScript:
     def __init__(self, client: Any, name: str, *, cluster: bool) -> None:
         self._client = client
         self._script = script(client, name)
-        self._exchange = exchange_with_cluster if cluster else exchange
+        self._exchange: Callable[..., Awaitable[list[Any]]] = exchange_with_cluster if cluster else exchange
         self._users_at_once = 1 if cluster else USERS_AT_ONCE
 
     async def __call__(self, users: Sequence[UserCall], *, shared: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -87,7 +87,7 @@ class UsersScript:
         """
         size = self._users_at_once
         chunks = [users[at : at + size] for at in range(0, len(users), size)]
-        commands: list[tuple[Any, ...]] = []
+        commands: list[tuple[Any, ...] | bytes] = []
         for chunk in chunks:
             commands.append(_call(self._script.sha, chunk, shared))
             commands += [read for user in chunk for read in user.reads]

@@ -31,7 +31,7 @@ from stream.worker.listens import _GC_THRESHOLD
 if TYPE_CHECKING:
     from listens_path import Rig
 
-BATCHES, RECORDS, USERS_AT_ONCE = 6, 12_000, 1024  # of as many records and users as the worker takes at a time
+BATCHES, RECORDS, USERS_AT_ONCE = 6, 12_000, 420  # of as many records and users as the worker takes at a time
 
 
 class Meter:

@@ -340,7 +340,7 @@ async def test_what_waits_is_handled_together_and_a_partition_that_is_worked_on_
     assert handler.calls == [(1, 2, 3), (5,)]
     handler.opened.release()
     await until(lambda: len(handler.calls) == 3)
-    assert handler.calls[2] == (4, 6, 7, 8)
+    assert handler.calls[2] == (4, 7, 6, 8)  # all of a partition, then the next one
     for _ in range(2):
         handler.opened.release()
     await work.finish(timeout_s=10)
@@ -355,6 +355,18 @@ async def test_a_piece_is_bounded_and_only_a_batch_that_is_larger_by_itself_exce
     await work.run(fetches(batches))
     await until(lambda: all(batch.done for batch in batches))
     assert [sorted({value // 10 for value in call}) for call in handler.calls] == [[0, 1], [2, 4], [3]]
+
+
+async def test_a_handler_that_lags_gets_all_of_a_partition_before_it_gets_any_of_the_next_one() -> None:
+    handler = Gate()
+    work = joined(handler, records=6, size=1, on_away=print, on_done=lambda records: None)
+    rounds = [[batch_of(10 * number + at, partition=number, offset=at) for number in (1, 2)] for at in range(5)]
+    await work.run(fetches([batch_of(0)], *rounds))
+    for _ in range(4):
+        handler.opened.release()
+    await work.finish(timeout_s=10)
+    await until(lambda: all(batch.done for batches in rounds for batch in batches))
+    assert handler.calls == [(0,), (10, 11, 12, 13, 14, 20), (21, 22, 23, 24)]
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=5), max_size=6), st.integers(1, 9))
