@@ -64,7 +64,7 @@ def test_topics_and_keys_are_those_of_contract_1() -> None:
 
 def test_every_key_takes_a_prefix() -> None:
     keys = {name: value for name, value in vars(contract).items() if name.endswith("_key")}
-    assert len(keys) == 13
+    assert len(keys) == 14
     for name, key in keys.items():
         given = ["0123456789ab", "t1"][: len(inspect.signature(key).parameters) - 1]
         default, other = key(*given), key(*given, prefix="eu:music")
