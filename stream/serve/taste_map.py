@@ -1,7 +1,4 @@
-"""The tracks of a release in two dimensions: principal components of their embeddings (PCA).
-
-The tracks that are drawn are those whose spread the two axes show best: they are fitted to what the map shows.
-"""
+"""The tracks of a release in two dimensions: principal components (PCA) of the embeddings that a map shows."""
 
 from __future__ import annotations
 
