@@ -352,6 +352,7 @@ def test_every_key_of_a_platform_takes_its_prefix(environment: dict[str, str], t
         assert keys - {health} == {
             "eu.music:live",
             "eu.music:releases",
+            "eu.music:workers",
             f"eu.music:{platform.release}:track:{{t1}}",
             f"eu.music:{platform.release}:taggram:{{t1}}",
             "eu.music:features:{t1}",

@@ -58,7 +58,7 @@ def test_pool_processes_killed_in_mid_decode_cost_nothing(platform: Platform, un
         except psutil.NoSuchProcess:
             return False
 
-    with uploading(platform, write_catalogue(platform.folder), every_s=0.1):
+    with uploading(platform, write_catalogue(platform.folder), every_s=0.2):
         for number in range(4):
             event = platform.upload(long.as_uri(), track_id=f"long-{number}")
             until(lambda: next(filter(hears_it, worker.children()), None)).kill()
@@ -99,7 +99,7 @@ def test_sigterm_in_mid_batch_again_and_again_leaves_no_duplicates_and_exits_in_
     platform: Platform, undisturbed: Platform
 ) -> None:
     uris = write_catalogue(platform.folder)
-    for number in range(300):
+    for number in range(180):
         platform.upload(uris[number % len(uris)], track_id=f"t{number}")
     for number in range(3):
         before = answered(platform)
@@ -110,17 +110,17 @@ def test_sigterm_in_mid_batch_again_and_again_leaves_no_duplicates_and_exits_in_
         assert worker.wait(60) == 0
         assert time.monotonic() - began < platform.settings.worker.drain_timeout_s
         assert "Traceback" not in platform.worker_log(number)
-    assert answered(platform) < 300
+    assert answered(platform) < 180
     platform.start_worker()
     platform.assert_ended_like(undisturbed)
-    assert len(platform.read(TRACKS_TAGGED)) == 300
-    assert len(platform.dead_letters()) == 100
+    assert len(platform.read(TRACKS_TAGGED)) == 180
+    assert len(platform.dead_letters()) == 60
 
 
 def test_workers_that_join_and_leave_in_mid_batch_end_like_one_that_stays(
     platform: Platform, undisturbed: Platform
 ) -> None:
-    with uploading(platform, write_catalogue(platform.folder), every_s=0.05):
+    with uploading(platform, write_catalogue(platform.folder), every_s=0.1):
         platform.start_worker()
         platform.until_ready(0)
         for number in (1, 2):
