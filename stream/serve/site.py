@@ -158,7 +158,7 @@ class Site:
                 documentation_route(schema_path=SCHEMA_PATH),
                 *page_routes(),
             ],
-            guards=[only_loopback] if is_loopback(serve.host) else [],
+            middleware=[only_loopback] if is_loopback(serve.host) else [],
             lifespan=[followed],
             exception_handlers={HTTPException: respond, Exception: respond},
             request_max_body_size=_MOST_BODY_BYTES,

@@ -105,7 +105,7 @@ def _pinned(
         deadline = time.monotonic() + 60
         while True:
             try:
-                send_at(port, [b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"], connections=1)
+                send_at(port, [b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"], connections=1)
                 break
             except OSError:
                 if started.poll() is not None or time.monotonic() > deadline:
@@ -119,12 +119,12 @@ def _pinned(
 
 
 def _single(track: int) -> bytes:
-    return b"GET /v1/tracks/track-%06d HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n" % track
+    return b"GET /v1/tracks/track-%06d HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n" % track
 
 
 def _batch(tracks: list[int], accept: bytes) -> bytes:
     body = json.dumps({"ids": [f"track-{track:06d}" for track in tracks]}).encode()
-    head = b"POST /v1/tracks/batch HTTP/1.1\r\nHost: x\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /v1/tracks/batch HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n"
     return head % (accept, len(body)) + body
 
 

@@ -48,7 +48,7 @@ def streams(port: int, process: psutil.Process, *, brokers: str, release: str) -
 def _following(port: int) -> socket.socket:
     """A connection on which the stream has begun."""
     client = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
-    client.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     begun = b""
     while b": events of the live release" not in begun:
         begun += _received(client)
