@@ -45,8 +45,8 @@ def test_a_redriven_upload_is_answered_after_its_cause_was_mended(platform: Plat
     done = platform.try_to_run("dead-letters", "redrive", "--reason", "not_found")
     assert done.returncode == 0, done.stderr
     assert lines(done.stdout) == ["events sent again 1 (1 not_found)", "further letters of these events 1"]
-    answer = platform.wait_for(event)
-    assert (answer.status in ("tagged", "abstained"), answer.title) == (True, "x")
+    until(lambda: platform.wait_for(event).status in ("tagged", "abstained"))  # it was failed before
+    assert platform.wait_for(event).title == "x"
     assert len(platform.read(DEAD_LETTER)) == 2
     first, second, third = platform.read(TRACKS_UPLOADED)
     for record in (first, second, third):
