@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from deploy.local import Kafka, Redis
@@ -15,6 +16,8 @@ from deploy.local.process import locked
 
 pytest.register_assert_rewrite("tests.platform")  # its assertions show what they compared, as those of test modules do
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests of all processes share the cores: more threads only wait
+hypothesis.settings.register_profile("shared cores", deadline=None)  # and an example may wait for one
+hypothesis.settings.load_profile("shared cores")
 
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
