@@ -126,7 +126,7 @@ def run(stack: ExitStack, scratch: Path, audio: Path | None, *, keep: bool) -> N
     worker.wait()
     listens_worker.wait()
     api.wait()
-    say(f"The HTTP API answers at http://127.0.0.1:{api.port} (/docs describes it) until the demo ends.")
+    say(f"The HTTP API answers at http://127.0.0.1:{api.port} (/docs describes it, / is its page) until the demo ends.")
 
     (scratch / "broken.mp3").write_text("This was an mp3 once.\n" * 1000)
     missing = f"http://127.0.0.1:{serve_nothing(stack)}/missing.mp3"
