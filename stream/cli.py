@@ -77,10 +77,10 @@ def worker_listens() -> None:
 
 @cli.command("serve")
 def serve() -> None:
-    """Serve answers over HTTP until SIGTERM: tracks, users, similar tracks, audiences, events.
+    """Serve answers over HTTP until SIGTERM: tracks, users, similar tracks, audiences, events, and a page for people.
 
     Listens on loopback, at TASTEWAVE_SERVE_PORT. At another address (TASTEWAVE_SERVE_HOST) requests for users need the
-    token of TASTEWAVE_SERVE_TOKEN. Needs Redis and Kafka with the topics. /docs describes the routes.
+    token of TASTEWAVE_SERVE_TOKEN. Needs Redis and Kafka with the topics. / is the page, /docs describes the routes.
 
     \b
     Examples:

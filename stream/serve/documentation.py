@@ -21,9 +21,20 @@ a code { color: inherit } table { border-collapse: collapse; margin: 1rem 0 }
 caption { text-align: left; font-weight: 600 } td { padding: .15rem 1rem .15rem 0; vertical-align: top }
 td:first-child { min-width: 5rem; white-space: nowrap }
 """
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""Content-Security-Policy of the page: it loads and runs nothing."""
+
+
+def plain_page(page: str, *, style: str) -> Response[bytes]:
+    """A page that loads and runs nothing, and says so to the browser (Content-Security-Policy).
+
+    Args:
+        page: HTML, with this style in it and no other.
+        style: what stands in its style element.
+    """
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return Response(page.encode(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
 
 
 def documentation_route(*, schema_path: str) -> Any:
@@ -32,10 +43,7 @@ def documentation_route(*, schema_path: str) -> Any:
     @get("/docs", include_in_schema=False)
     async def docs(request: Request[Any, Any, Any]) -> Response[bytes]:
         """The page."""
-        page = _page(request.app.openapi_schema.to_schema(), schema_path)
-        return Response(
-            page.encode(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY}
-        )
+        return plain_page(_page(request.app.openapi_schema.to_schema(), schema_path), style=_STYLE)
 
     return docs
 

@@ -207,7 +207,7 @@ class VectorIndex:
     def rebuild(self) -> None:
         """Build anew what is searched, beside what is searched meanwhile, and swap.
 
-        A million vectors take some 2 s of one core. Puts and removals go on.
+        A million vectors take some 3 s of one core. Puts and removals go on.
         """
         with self._rebuilding:
             faiss.omp_set_num_threads(1)

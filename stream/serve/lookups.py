@@ -148,6 +148,11 @@ async def live(reader: AnswerReader) -> str:
     raise NothingLive("start a worker, or run `tastewave release activate`")
 
 
+def text(value: bytes | None) -> str | None:
+    """A field of Redis that is text; None where it is not there."""
+    return None if value is None else value.decode()
+
+
 def unknown(kind: type[Refusal], id_: str, release: str) -> Refusal:
     """A track or user of whom a release knows nothing."""
     return kind(f"release {release} knows nothing of {id_!r}")

@@ -15,7 +15,7 @@ from litestar.params import PathParameter, QueryParameter
 from stream.reader.reader import IDS_AT_ONCE, AnswerReader
 from stream.serve.feed import Feed
 from stream.serve.ids import PathId, decoded
-from stream.serve.lookups import Guard, documents, matches, read_ids, unknown
+from stream.serve.lookups import Guard, documents, matches, read_ids, text, unknown
 from stream.serve.problems import UnknownPoint, UnknownUser, documented
 from stream.serve.taste import Taste
 from stream.serve.taste_map import MOST_POINTS, TasteMap, TasteMaps
@@ -206,9 +206,9 @@ async def _told(
             x=x,
             y=y,
             point=point,
-            genre=_text(values[1]) if values else None,
-            title=_text(values[2]) if values else None,
-            artist_id=_text(values[3]) if values else None,
+            genre=text(values[1]) if values else None,
+            title=text(values[2]) if values else None,
+            artist_id=text(values[3]) if values else None,
         )
         for (track_id, point, (x, y)), values in zip(tracks, found, strict=True)
     ]
@@ -218,10 +218,6 @@ def _of_points(drawn: TasteMap, points: Sequence[int]) -> list[tuple[str, int | 
     """The tracks of points, but for those that have left."""
     named = ((drawn.track_ids[point], point) for point in points)
     return [(track_id, point, drawn.places[point].tolist()) for track_id, point in named if track_id is not None]
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
 
 
 class _Titles:
@@ -247,7 +243,7 @@ class _Titles:
         for begin in range(0, len(drawn.track_ids), IDS_AT_ONCE):
             ids = [track_id or "" for track_id in drawn.track_ids[begin : begin + IDS_AT_ONCE]]
             found = await self._reader.tracks(ids, ("status", "title"), release=drawn.head.release)
-            titles += [(_text(values[1]) or "")[:_LONGEST_TITLE].casefold() if values else "" for values in found]
+            titles += [(text(values[1]) or "")[:_LONGEST_TITLE].casefold() if values else "" for values in found]
         return titles
 
 

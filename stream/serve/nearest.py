@@ -17,7 +17,7 @@ from models.errors import TastewaveError
 from stream.reader.reader import AnswerReader
 from stream.serve.feed import Feed
 from stream.serve.ids import PathId, decoded
-from stream.serve.lookups import Guard, documents, unknown
+from stream.serve.lookups import Guard, documents, text, unknown
 from stream.serve.problems import NoEmbedding, UnknownTrack, UnknownUser, documented
 from stream.serve.taste import Hit
 
@@ -155,18 +155,14 @@ async def _tracks(reader: AnswerReader, hits: list[Hit], *, release: str, scored
         FoundTrack(
             track_id=hit.id,
             score=hit.score if scored else None,
-            genre=_text(values[1]),
+            genre=text(values[1]),
             confidence=None if values[2] is None else float(values[2]),
-            title=_text(values[3]),
-            artist_id=_text(values[4]),
+            title=text(values[3]),
+            artist_id=text(values[4]),
         )
         for hit, values in zip(hits, found, strict=True)
         if values
     ]
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
 
 
 async def _no_place(reader: AnswerReader, track_id: str, release: str) -> TastewaveError:
@@ -174,5 +170,5 @@ async def _no_place(reader: AnswerReader, track_id: str, release: str) -> Tastew
     (values,) = await reader.tracks([track_id], ("status", "reason"), release=release)
     if values is None:
         return unknown(UnknownTrack, track_id, release)
-    status, reason = _text(values[0]), f" ({_text(values[1])})" if values[1] else ""
+    status, reason = text(values[0]), f" ({text(values[1])})" if values[1] else ""
     return NoEmbedding(f"{track_id!r} is {status}{reason}, and has no place in the taste space of release {release}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from functools import cache
 from html import escape
@@ -13,14 +11,14 @@ from typing import Any
 import msgspec
 from litestar import Response, get
 
+from stream.serve.documentation import plain_page
+
 _STYLE = """
 body { font: 14px/1.6 ui-monospace, monospace; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 pre { font: inherit; white-space: pre-wrap; overflow-wrap: anywhere } h1, h2, h3 { font: inherit; font-weight: bold }
 :target { border-left: 3px solid #2563eb; padding-left: 1rem }
 @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd } }
 """
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 class Advice(msgspec.Struct, frozen=True):
@@ -54,9 +52,7 @@ def runbook_route() -> Any:
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>Runbook of tastewave</title><style>{_STYLE}</style><main>{sections}</main>"
         )
-        return Response(
-            page.encode(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY}
-        )
+        return plain_page(page, style=_STYLE)
 
     return runbook
 

@@ -217,7 +217,7 @@ class Taste:
     def sample(self, most: int) -> Sample | None:
         """The embeddings of all tracks, or of a part that stays the same, with their genres as `genre_names` counts.
 
-        It takes tens of milliseconds of a million tracks, and may be called in a thread. None where there is none.
+        It may be called in a thread. None where there is none.
         """
         return self._tracks.index.sample(most) if self._tracks.index else None
 
