@@ -58,7 +58,7 @@ def test_answers_and_corrections_of_two_releases_in_any_order_end_the_same(envir
     corrections = st.builds(correction, st.sampled_from(["rock", "röck", "a", "\x00", "\uffff"]), st.integers(1, 3))
     events = st.lists(answers | corrections, min_size=1, max_size=7, unique_by=encode_event)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(events=events, seed=st.integers(0, 2**16), at_once=st.booleans())
     def ends_the_same(events: list[Any], seed: int, *, at_once: bool) -> None:
         # Of two answers to one event the first stands, and which one that is depends on the order.

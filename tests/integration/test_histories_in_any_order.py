@@ -244,7 +244,7 @@ def test_any_order_number_and_timing_of_events_ends_the_same(redis_settings: Red
     with asyncio.Runner() as runner:
         client = async_client(redis_settings)
 
-        @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
         @given(
             events=courses(),
             seed=st.integers(0, 2**32),

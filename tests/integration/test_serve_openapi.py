@@ -50,7 +50,6 @@ def statuses_of(operation: schemathesis.APIOperation) -> set[int]:
     @hypothesis.given(case=operation.as_strategy() | negative)
     @hypothesis.settings(
         max_examples=EXAMPLES,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),

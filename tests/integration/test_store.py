@@ -126,7 +126,7 @@ def test_answers_in_any_order_end_the_same(environment) -> None:
         st.tuples(statuses, st.integers(1, 3), ids), min_size=1, max_size=8, unique_by=lambda event: event[1:]
     )
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(events=events, seed=st.integers(0, 2**16))
     def ends_the_same(events: list[tuple[str, int, str]], seed: int) -> None:
         async def ending(order: list[tuple[str, int, str]]) -> TrackTagged:

@@ -425,7 +425,7 @@ class TestWhatCannotBeHeard:
         with pytest.raises(NotAudio):
             windows_of(wav_bytes(music(5), rate=rate))
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=40, derandomize=True)
     @given(
         name=st.sampled_from(["wav-16", "flac-16", "vorbis", "mp3", "aac-m4a", "opus-webm", "aac-adts"]),
         damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=40),

@@ -13,7 +13,7 @@ from offline.interactions.log import InteractionLog
 from tests.offline.audio_encoder.tones import IDS
 from tests.offline.small_logs import log_of
 
-MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIGNALS = [signal for signal in Signal if signal != Signal.NONE]
 TRACKS = 20
 

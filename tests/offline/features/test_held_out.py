@@ -27,7 +27,7 @@ def track(number: int, artist: str | None, content: str) -> StoredTrack:
     st.floats(0.01, 0.49),
     st.integers(0, 9),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_artist_and_no_content_is_in_two_parts_and_no_part_is_larger_than_asked(rows, share, seed):
     tracks = [track(number, artist, str(content)) for number, (artist, content) in enumerate(rows)]
     parts = hold_out(tracks, share=share, seed=seed)

@@ -70,7 +70,7 @@ def kill(folder: Path, file: LogFile, left: str) -> None:
         (folder / f"listens-{file.stem}.parquet").unlink()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.sets(st.integers(0, 51)), st.sets(st.integers(0, 51)), st.integers(1, 60), st.lists(runs, max_size=8))
 def test_any_runs_and_kills_cover_each_offset_once(good: set[int], bad: set[int], batch: int, runs: list[Run]):
     good = good - bad

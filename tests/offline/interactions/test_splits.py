@@ -26,7 +26,7 @@ def built(users):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(logs)
 def test_the_temporal_split_never_learns_from_what_it_is_judged_by(users):
     log = built(users)
@@ -43,7 +43,7 @@ def test_the_temporal_split_never_learns_from_what_it_is_judged_by(users):
     assert set(judged) == {p for p in range(len(log.track)) if IS_TARGET[log.signal[p]] and p not in set(learned)}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(logs)
 def test_leave_last_judges_the_last_target_validates_by_the_one_before_and_learns_from_before_its_moment(users):
     log = built(users)

@@ -35,7 +35,7 @@ def standing(listens) -> list[tuple[str, bytes, int, int]]:
     return rows
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(random_listens)
 def test_a_log_holds_what_a_history_without_limits_holds(tmp_path_factory, listens):
     path = write_log(tmp_path_factory.mktemp("log") / "log.parquet", listens)
@@ -51,7 +51,7 @@ def test_a_log_holds_what_a_history_without_limits_holds(tmp_path_factory, liste
     assert log.taken_back == len(told) - len(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_listens, st.integers(0, 8), st.integers(0, 8))
 def test_what_was_forgotten_is_no_part_of_a_log(tmp_path_factory, listens, ann, note):
     folder = tmp_path_factory.mktemp("log")

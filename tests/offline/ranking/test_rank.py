@@ -10,7 +10,7 @@ from tests.offline.small_logs import log_of, split_of
 from tests.offline.small_scores import INF, NAN, Table, cases, one, ranked_by_a_loop
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_ranks_and_lists_are_those_of_a_loop_over_tracks(case):
     log, split, table = case

@@ -17,7 +17,7 @@ USERS = ["ann", "bob", "c", "nobody"]
 moments_of = st.lists(st.tuples(st.sampled_from(USERS), st.integers(-1, 9)), min_size=1, max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(random_listens, moments_of, st.integers(1, 6), st.integers(1, 4))
 def test_what_redis_held_then_is_what_the_events_up_to_then_leave(tmp_path_factory, listens, found, history, feedback):
     path = write_log(tmp_path_factory.mktemp("log") / "log.parquet", listens)

@@ -53,7 +53,7 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FEW", 20)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps, seed=st.integers(0, 1000))
 def test_a_search_finds_what_numpy_finds(steps, seed: int) -> None:
     index, model = VectorIndex(DIM, flat_up_to=25), Model()
