@@ -190,13 +190,17 @@ def newest_known(
     """
     rows, signals, at_ms = (np.asarray(array, np.int64) for array in (rows, signals, at_ms))
     listens = signals > 0
-    newest = np.cumsum(listens[:, ::-1], axis=1)[:, ::-1] <= history
-    known = listens & newest & (rows >= 0)
-    order = np.argsort(known, axis=1, kind="stable")[:, -history:]
-    rows, signals, at_ms, known = (np.take_along_axis(array, order, axis=1) for array in (rows, signals, at_ms, known))
+    if rows.shape[1] > history:
+        listens &= np.cumsum(listens[:, ::-1], axis=1)[:, ::-1] <= history
+    known = listens & (rows >= 0)
+    if rows.shape[1] != history or np.any(known[:, :-1] > known[:, 1:]):  # else they stand at the end already
+        order = np.argsort(known, axis=1, kind="stable")[:, -history:]
+        pad = ((0, 0), (history - order.shape[1], 0))
+        rows, signals, at_ms, known = (
+            np.pad(np.take_along_axis(array, order, axis=1), pad) for array in (rows, signals, at_ms, known)
+        )
     ages_s = (at_ms[:, -1:] - at_ms) / 1000.0
-    pad = ((0, 0), (history - rows.shape[1], 0))
-    rows, signals, ages_s = (np.pad(np.where(known, array, 0), pad) for array in (rows, signals, ages_s))
+    rows, signals, ages_s = (np.where(known, array, 0) for array in (rows, signals, ages_s))
     return rows, signals, ages_s, np.asarray(IS_USABLE[signals].any(axis=1))
 
 
