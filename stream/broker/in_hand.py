@@ -32,6 +32,9 @@ _AWAY_WAIT_S, _LONGEST_AWAY_WAIT_S = 0.2, 5.0  # doubles from the one to the oth
 _ASIDE_BYTES = 64 << 20
 _ASIDE_TASK_BYTES = 16 << 10  # what a task takes beyond the values of its records, generously
 _ASIDE_TRIES_PER_S = 100
+# A piece of so many records takes no further partition. What a piece costs beyond its records then matters little, and
+# in smaller pieces a record waits less: for what is in hand, not for all that came before it.
+_ENOUGH_RECORDS = 1000
 
 
 class UnexpectedBaseException(Exception):
@@ -328,7 +331,7 @@ class RecordsInHand(InHand):
 
 
 class BatchesInHand(InHand):
-    """A task for each piece: all batches that wait, of whatever partitions. So what waits together costs little.
+    """A task for each piece: batches that wait, of as many partitions as make enough records.
 
     The batches of a partition follow each other. The consumer bounds how many wait.
 
@@ -368,9 +371,9 @@ class BatchesInHand(InHand):
     def _take(self) -> list[Part]:
         """What waits of partitions that are not worked on, as much as fits into a piece.
 
-        First all of the partition that has waited longest, then all of the next one. The more records of a partition
-        are handled together, the more of them share a key, so a handler that lags becomes faster. Of records in the
-        order in which they came, no more would share a key however many wait.
+        First all of the partition that has waited longest, then all of the next one, until it is enough. The more
+        records of a partition are handled together, the more of them share a key, so a handler that lags becomes
+        faster. Of records in the order in which they came, no more would share a key however many wait.
         """
         waiting = dict[TP, list[Batch]]()
         for batch in self._queue:
@@ -378,6 +381,8 @@ class BatchesInHand(InHand):
                 waiting.setdefault(batch.tp, []).append(batch)
         parts, count = list[Part](), 0
         for batches in waiting.values():
+            if count >= _ENOUGH_RECORDS:
+                break
             for batch in batches:
                 if parts and count + len(batch.records) > self._records:
                     break  # what follows of its partition does not overtake it

@@ -6,9 +6,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 from aiokafka.structs import ConsumerRecord
@@ -17,7 +16,7 @@ from models.contract import USERS_EMBEDDED
 from models.errors import TastewaveError
 from models.events import UserEmbedded, encode_event
 from models.history import StoredHistory
-from models.refresh import Newest, Refreshed, embed_newest, read_newest
+from models.refresh import Refreshed, embed_newest, read_newest
 from models.user_tower import UserTower
 from stream import metrics
 from stream.broker.publish import Publisher, is_kafka_away
@@ -28,11 +27,10 @@ from stream.store.histories import Change, HistoryStore, UserState
 from stream.store.users import UserStore
 
 AGENT = "listens"
-# The users of a batch go their way in a few parts: while one is embedded, Redis has another, and Kafka a third. In
-# smaller parts, what is fixed in three trips to Redis and a publish costs each user more; in larger ones, all wait.
-_PARTS = 4
-_LEAST_USERS, _MOST_USERS = 256, 1024  # of a part, where the batch has as many
-_EMBEDDED_AT_ONCE = 256  # what a forward pass needs stays in the processor's cache
+# The users of a large batch go their way in parts: while one is embedded, Redis has another, and Kafka a third. In
+# smaller parts, what is fixed in three trips to Redis and a publish costs each user more.
+_USERS_OF_A_PART = 1024
+_EMBEDDED_AT_ONCE = 256  # some 10 ms; and what a forward pass needs stays in the processor's cache
 
 Result_ = TypeVar("Result_")
 
@@ -85,7 +83,6 @@ class ListenHandler:
         self._future_tolerance_ms = future_tolerance_ms
         self._cluster = cluster
         self._now_ms = now_ms
-        self._thread = ThreadPoolExecutor(1, "tower")  # a forward pass does not hold up the event loop
 
     def is_away(self, error: BaseException) -> bool:
         """Whether Redis or Kafka is not there now."""
@@ -154,22 +151,14 @@ class ListenHandler:
         return list(states.values())
 
     async def _embed(self, stored: Sequence[StoredHistory]) -> Refreshed:
-        if not self._cold:
-            return await self._in_thread(lambda: self._place(self._read(stored), {}))
-        newest = await self._in_thread(self._read, stored)
-        of_unknown = await self._cold.embeddings(list({track_id for part in newest for track_id in part.unknown}))
-        return await self._in_thread(self._place, newest, of_unknown)
-
-    def _read(self, stored: Sequence[StoredHistory]) -> list[Newest]:
-        begins = range(0, max(1, len(stored)), _EMBEDDED_AT_ONCE)
-        return [read_newest(self._tower, stored[begin : begin + _EMBEDDED_AT_ONCE]) for begin in begins]
-
-    def _place(self, newest: Sequence[Newest], of_unknown: Mapping[bytes, Any]) -> Refreshed:
-        parts = [embed_newest(self._tower, part, of_unknown) for part in newest]
+        """In the event loop: a thread would wait for Python's lock most of the time."""
+        parts = list[Refreshed]()
+        for begin in range(0, max(1, len(stored)), _EMBEDDED_AT_ONCE):
+            newest = read_newest(self._tower, stored[begin : begin + _EMBEDDED_AT_ONCE])
+            of_unknown = await self._cold.embeddings(newest.unknown) if self._cold else {}
+            parts.append(embed_newest(self._tower, newest, of_unknown))
+            await asyncio.sleep(0)
         return Refreshed(*map(np.concatenate, zip(*parts, strict=True)))
-
-    async def _in_thread(self, function: Callable[..., Result_], *arguments: Any) -> Result_:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def _publish(self, held: Mapping[str, UserEmbedded | None]) -> None:
         """Publish until what was published is what Redis holds: another worker may have written in between.
@@ -202,7 +191,6 @@ async def _all(work: Iterable[Awaitable[Result_]]) -> list[Result_]:
 
 def _parts(changes: Mapping[str, Change]) -> Iterator[dict[str, Change]]:
     """The users in parts."""
-    size = min(max(-(-len(changes) // _PARTS), _LEAST_USERS), _MOST_USERS)
     users = iter(changes.items())
-    while part := dict(islice(users, size)):
+    while part := dict(islice(users, _USERS_OF_A_PART)):
         yield part

@@ -23,7 +23,7 @@ from stream.worker.health import Check
 from stream.worker.service import serve
 
 _RECORDS_PER_FETCH = 12_000  # the more listens of a user are in a batch, the less each of them costs
-_PIECES_IN_HAND = 2  # one is decoded and written while another waits for Redis or Kafka
+_PIECES_IN_HAND = 3  # one is decoded or embedded while others wait for Redis and Kafka
 # A batch is tens of thousands of objects, none of them part of a cycle. Looking for cycles among them as often as
 # Python does by itself takes a sixth of the worker's time.
 _GC_THRESHOLD = (200_000, 5, 5)

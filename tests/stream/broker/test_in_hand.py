@@ -369,6 +369,16 @@ async def test_a_handler_that_lags_gets_all_of_a_partition_before_it_gets_any_of
     assert handler.calls == [(0,), (10, 11, 12, 13, 14, 20), (21, 22, 23, 24)]
 
 
+async def test_a_piece_that_is_large_enough_takes_no_further_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_hand, "_ENOUGH_RECORDS", 3)
+    handler = Handler()
+    work = joined(handler, size=1, on_away=print, on_done=lambda records: None)
+    rounds = [[batch_of(10 * number + at, partition=number, offset=at) for number in (1, 2, 3, 4)] for at in range(2)]
+    await work.run(fetches([batch_of(0)], *rounds))
+    await until(lambda: all(batch.done for batches in rounds for batch in batches))
+    assert handler.calls == [(0,), (10, 11, 20, 21), (30, 31, 40, 41)]
+
+
 @given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=5), max_size=6), st.integers(1, 9))
 def test_records_of_a_partition_keep_their_order_whatever_is_joined(fetched: list, most: int) -> None:
     ends = Counter[int]()
