@@ -35,6 +35,7 @@ from stream.broker.dead_letters import dead_letter
 from stream.broker.operator import kafka_client, partitions_of, records_between
 from stream.commands.dead_letters import latest_dead_letters
 from stream.commands.release import ReleaseCoversTooLittle, activate_release
+from stream.commands.topics import create_topics
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client, sync_client
 from stream.store.coverage import coverage
@@ -84,6 +85,7 @@ def settings(environment: dict[str, str]) -> Settings:
         kafka_brokers=environment["TASTEWAVE_KAFKA_BROKERS"],
         redis_url=environment["TASTEWAVE_REDIS_URL"],
         topic_prefix=environment["TASTEWAVE_TOPIC_PREFIX"],
+        topic_partitions=3,
     )
 
 
@@ -203,7 +205,7 @@ def send(
 def test_the_latest_dead_letters_over_all_partitions_are_listed_by_time(
     tastewave: Shell, settings: Settings, producer: KafkaProducer
 ) -> None:
-    tastewave("topics", "create")
+    create_topics(settings)
     assert "No dead letters" in tastewave("dead-letters")
     now_ms = time.time_ns() // 1_000_000
     for number in range(9):
@@ -234,7 +236,7 @@ def test_the_latest_dead_letters_over_all_partitions_are_listed_by_time(
 def test_dead_letters_of_tombstones_and_of_strangers_are_listed(
     tastewave: Shell, settings: Settings, producer: KafkaProducer
 ) -> None:
-    tastewave("topics", "create")
+    create_topics(settings)
     record = consumed(settings, key=b"\xff", value=None)
     key, value, headers = dead_letter(
         record, reason="malformed_event", message="empty", attempts=1, release=RELEASE, max_bytes=10_000
@@ -250,7 +252,7 @@ def test_dead_letters_of_tombstones_and_of_strangers_are_listed(
 def test_a_dead_letter_of_the_largest_event_fits_its_topic(
     tastewave: Shell, settings: Settings, producer: KafkaProducer
 ) -> None:
-    tastewave("topics", "create")
+    create_topics(settings)
     record = consumed(settings, key=b"k" * 100_000, value=os.urandom(2_000_000))
     key, value, headers = dead_letter(
         record,
@@ -332,7 +334,7 @@ def start_worker(tastewave: Shell, settings: Settings) -> Iterator[Callable[...,
         workers[-1].start()
         return workers[-1]
 
-    tastewave("topics", "create")
+    create_topics(settings)
     yield start
     for worker in workers:
         worker.stopping.set()
@@ -420,7 +422,7 @@ def test_a_wait_follows_the_live_release_or_the_one_that_is_named(
 
 
 def test_an_event_that_kafka_does_not_take_is_reported(tastewave: Shell, settings: Settings, music: Path) -> None:
-    tastewave("topics", "create")
+    create_topics(settings)
     with_admin(
         settings,
         lambda admin: admin.alter_configs(
@@ -578,7 +580,7 @@ MINUTE_MS = 60_000
 @pytest.fixture
 def uploads(tastewave: Shell, settings: Settings, producer: KafkaProducer) -> str:
     """The topic of uploads: 60, 30 and 5 minutes old in partition 0, 60 in 1, 1 in 2; all but the last are answered."""
-    tastewave("topics", "create")
+    create_topics(settings)
     now_ms = time.time_ns() // 1_000_000
     for partition, minutes in ((0, 60), (0, 30), (0, 5), (1, 60), (2, 1)):
         at = {"partition": partition, "timestamp_ms": now_ms - minutes * MINUTE_MS}
@@ -621,7 +623,7 @@ def test_a_rewind_takes_uploads_along_whose_kafka_times_are_odd(
     tastewave: Shell, settings: Settings, producer: KafkaProducer
 ) -> None:
     """Partition 0: uploads of the last days, then a backfill that has the dates of its tracks, and one of now."""
-    tastewave("topics", "create")
+    create_topics(settings)
     now_ms = time.time_ns() // 1_000_000
     ago = [now_ms - minutes * MINUTE_MS for minutes in (3000, 90, 60)]
     backfill = [now_ms - days * 1440 * MINUTE_MS for days in (3, 1000, 2, 5000)]
@@ -674,10 +676,10 @@ def test_a_rewind_is_refused_while_workers_run_and_shown_all_the_same(
     assert committed(settings) == [2, 1, 0]
 
 
-def test_a_rewind_of_workers_that_never_were_is_refused(tastewave: Shell) -> None:
+def test_a_rewind_of_workers_that_never_were_is_refused(tastewave: Shell, settings: Settings) -> None:
     tastewave("rewind", "tracks", "--minutes", "5", rc=1)
     assert "tastewave topics create" in tastewave.error
-    tastewave("topics", "create")
+    create_topics(settings)
     tastewave("rewind", "tracks", "--minutes", "5", "--release", "ffffffffffff", rc=1)
     assert (
         "tastewave.tracks.ffffffffffff has committed nothing, so there is nothing to go back over; check --release"
@@ -691,7 +693,7 @@ def test_a_rewind_of_workers_that_never_were_is_refused(tastewave: Shell) -> Non
 def test_listens_are_published_a_millisecond_apart_and_checked_before(tastewave: Shell, settings: Settings) -> None:
     tastewave("listen", "ann", "t1", rc=1)
     assert "tastewave topics create" in tastewave.error
-    tastewave("topics", "create")
+    create_topics(settings)
     tastewave("listen", "ann", "t1", "--at", "1767225600", rc=1)
     assert "looks like seconds" in tastewave.error
     assert "2 listens (play) of ann published" in tastewave("listen", "ann", "t1", "t2", "--at", "1767225600000")
@@ -714,7 +716,7 @@ def test_listens_are_published_a_millisecond_apart_and_checked_before(tastewave:
 def test_a_rewind_of_listens_moves_the_group_of_the_listens_workers(
     tastewave: Shell, settings: Settings, producer: KafkaProducer
 ) -> None:
-    tastewave("topics", "create")
+    create_topics(settings)
     send(producer, settings, LISTENS, b"u", b"{}", partition=0)
     group = settings.topics.named(f"tastewave.listens.{RELEASE}")
     offsets = {TopicPartition(settings.topics.named(LISTENS), 0): OffsetAndMetadata(1, "", -1)}
@@ -735,7 +737,7 @@ def test_a_platform_is_published_in_the_order_of_its_times_at_the_rate_that_was_
     assert f"{tmp_path} is no synthetic platform" in tastewave.error
     make = ["synth", "platform", platform, "--tracks", "16", "--users", "20", "--listens", "1000", "--no-audio"]
     subprocess.run([TASTEWAVE.with_name("tastewave-offline"), *make], check=True, capture_output=True)
-    tastewave("topics", "create")
+    create_topics(settings)
     started = time.monotonic()
     told = tastewave("simulate", platform, "--rate", "1000")
     took_s = time.monotonic() - started
