@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import random
 import shutil
@@ -11,8 +12,8 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
 
@@ -20,6 +21,7 @@ from models.errors import TastewaveError
 
 BUILD = Path(__file__).parents[2] / "build"
 LOG_LINES = 15
+_HELD = deque[socket.socket](maxlen=50)  # by then a server listens at the oldest
 INSTALL = "run deploy/local/system.sh, which installs it or says how"
 
 
@@ -27,7 +29,7 @@ class LaunchError(TastewaveError):
     """A server, or something it needs, cannot be started."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file (made where missing), across processes; freed when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,11 +53,17 @@ def free_port() -> int:
     """A free loopback port below the range that outgoing connections take theirs from.
 
     Inside that range a client that retries while its server is down can connect to itself, and keep
-    the server from coming back.
+    the server from coming back. Until a server listens there, no other process that asks gets the same port: the UDP
+    port of that number is held.
     """
-    while not is_free(port := random.SystemRandom().randrange(10_000, 32_000)):
-        pass
-    return port
+    while True:
+        port, held = random.SystemRandom().randrange(10_000, 32_000), socket.socket(type=socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):  # another process holds it
+            held.bind(("127.0.0.1", port))
+            if is_free(port):
+                _HELD.append(held)
+                return port
+        held.close()
 
 
 def tail(log: Path, *, lines: int = LOG_LINES) -> str:

@@ -238,6 +238,14 @@ def test_a_free_port_lies_below_those_of_outgoing_connections():
     assert all(is_free(port) and 1024 <= port < lowest for port in ports)
 
 
+def test_a_free_port_is_given_to_nobody_else_before_a_server_listens_there(monkeypatch):
+    held = free_port()
+    drawn = iter([held, held, held + 1, held + 2, held + 3, held + 4])
+    monkeypatch.setattr("random.SystemRandom.randrange", lambda *_: next(drawn))
+    assert is_free(held)
+    assert free_port() > held
+
+
 @pytest.mark.servers
 def test_up_starts_both_once_and_down_stops_only_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_server: Redis

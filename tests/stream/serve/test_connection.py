@@ -8,6 +8,7 @@ import pytest
 import uvicorn
 
 from stream.serve.connection import connection_of
+from tests.platform.clock import until
 
 TIMEOUT_S = 0.3
 LARGE = 50_000_000
@@ -23,7 +24,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
+async def server() -> AsyncIterator[uvicorn.Server]:
     config = uvicorn.Config(
         app, port=0, http=connection_of(TIMEOUT_S), ws="none", lifespan="off", log_config=None, access_log=False
     )
@@ -31,8 +32,13 @@ async def port() -> AsyncIterator[int]:
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
-    yield server.servers[0].sockets[0].getsockname()[1]
+    yield server
     await server.shutdown()
+
+
+@pytest.fixture
+def port(server: uvicorn.Server) -> int:
+    return server.servers[0].sockets[0].getsockname()[1]
 
 
 async def sent(port: int, *pieces: bytes, every_s: float = 0.0) -> bytes:
@@ -102,10 +108,12 @@ async def test_a_connection_that_is_kept_alive_may_rest_longer_than_a_request_ma
     writer.close()
 
 
-async def test_a_client_that_does_not_take_its_answer_loses_the_connection(port):
+async def test_a_client_that_does_not_take_its_answer_loses_the_connection(server, port):
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(CLOSE.replace(b"/ ", b"/large "))
-    await asyncio.sleep(3 * TIMEOUT_S)
+    connections = server.server_state.connections
+    await asyncio.to_thread(until, lambda: connections)
+    await asyncio.to_thread(until, lambda: not connections)
     received = 0
     try:
         while piece := await asyncio.wait_for(reader.read(65536), 10):
