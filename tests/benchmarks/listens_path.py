@@ -307,13 +307,10 @@ def measured(rig: Rig, release: Path, processes: Sequence[psutil.Process], *, gr
 
 
 def _by_thread(spent: dict[int, float], processes: Sequence[psutil.Process]) -> dict[str, float]:
-    """Of workers: beside the first thread, that of the consumer and that of the tower take most."""
-    reads = embeds = 0.0
-    for process in processes:
-        threads = sorted((spent[one.id] for one in process.threads()[1:] if one.id in spent), reverse=True)
-        reads, embeds = reads + min(threads[:2]), embeds + max(threads[:2])
-    rest = sum(spent[process.pid] for process in processes) - reads - embeds
-    return {"worker: reading Kafka": reads, "worker: embedding": embeds, "worker: the rest": rest}
+    """Of workers: beside the first thread, that of the consumer takes most."""
+    reads = sum(max(spent.get(one.id, 0.0) for one in process.threads()[1:]) for process in processes)
+    rest = sum(spent[process.pid] for process in processes) - reads
+    return {"worker: reading Kafka": reads, "worker: the rest": rest}
 
 
 def paced(rig: Rig, release: Path, load: Load, *, published: int, per_s: float, seconds: float) -> Figures:
