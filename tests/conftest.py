@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
 
 import hypothesis
 import pytest
@@ -26,11 +25,8 @@ TowerOf = Callable[..., Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of faults take longest. They come first, so that no process still runs one when the others have ended.
-
-    The other modules are mixed: those that compute take the cores while those beside them wait for servers.
-    """
-    items.sort(key=lambda item: (not re.search("faults|hostile", item.path.name), crc32(item.path.name.encode())))
+    """Tests of faults take longest. They come first, so that no process still runs one when the others have ended."""
+    items.sort(key=lambda item: not re.search("faults|hostile", item.path.name))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ app = batch_app(
     settings, role="tracks", release=release_id, records_per_fetch=32, turns=8, on_away=health.report_away
 )
 app.consume(topic, handler, in_hand=256)              # one record at a time
-app.consume_batches(topic, batch_handler, in_hand=2)  # or all that waits together
+app.consume_batches(topic, batch_handler, in_hand=3)  # or what waits of a partition together
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class BatchApp(faust.App):
         self._add(topic, RecordsInHand(handler, size=in_hand, on_away=self._on_away, on_done=self._note_done))
 
     def consume_batches(self, topic: str, handler: BatchHandler, *, in_hand: int) -> None:
-        """Register the agent of a topic, which handles the fetched batches that wait together, up to a full fetch.
+        """Register the agent of a topic, which handles the fetched batches of a partition that wait together.
 
         Args:
             topic: name of an existing topic.

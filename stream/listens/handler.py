@@ -152,7 +152,7 @@ class ListenHandler:
         return list(states.values())
 
     async def _embed(self, stored: Sequence[StoredHistory]) -> Refreshed:
-        """In the event loop: a thread would wait for Python's lock most of the time."""
+        """In the event loop: a thread would compete with it for Python's lock, and fewer listens would be drained."""
         parts = list[Refreshed]()
         for begin in range(0, max(1, len(stored)), _EMBEDDED_AT_ONCE):
             newest = read_newest(self._tower, stored[begin : begin + _EMBEDDED_AT_ONCE])

@@ -149,11 +149,11 @@ class HistoryStore:
         feedback: list[tuple[bytes, float]] = scored
         if scored and isinstance(scored[0], bytes):  # of a script, or of a connection with RESP2
             feedback = list(zip(scored[::2], map(float, scored[1::2]), strict=True))
-        history, outdated, forgotten = change.history, 0, 0
+        outdated = forgotten = 0
         if forgotten_at:
             forgotten = sum(at <= forgotten_at for entries in change for at in entries.values())
-        if history and len(members) >= self._settings.history and min(history) < members[0]:
-            outdated += sum(member < members[0] and at > forgotten_at for member, at in history.items())
+        if change.history and len(members) >= self._settings.history:
+            outdated += sum(member < members[0] and at > forgotten_at for member, at in change.history.items())
         if change.feedback and len(feedback) >= self._settings.feedback:
             (oldest, since), kept = feedback[0], {statement(member) for member, _ in feedback}
             outdated += sum(
