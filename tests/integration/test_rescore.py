@@ -62,8 +62,8 @@ def rescore(platform: Platform, *options: str) -> str:
     return " ".join(platform.run("release", "rescore", *options).split())
 
 
-def near(one: TrackTagged, other: TrackTagged) -> bool:
-    """Whether two answers are the same but for when they were given, with numbers within 0.001."""
+def near(one: TrackTagged, other: TrackTagged, *, within: float = 1e-3) -> bool:
+    """Whether two answers are the same but for when they were given, with numbers that differ by no more than that."""
     if one.embedding is None or other.embedding is None:
         return False
     first, second = (
@@ -71,7 +71,7 @@ def near(one: TrackTagged, other: TrackTagged) -> bool:
     )
     first["genres"], second["genres"] = (dict(answer["genres"]) for answer in (first, second))
     for name in ("confidence", "genres", "tags", "embedding"):
-        if first.pop(name) != pytest.approx(second.pop(name), abs=1e-3):
+        if first.pop(name) != pytest.approx(second.pop(name), abs=within, rel=0.0):
             return False
     return first == second
 
@@ -172,7 +172,8 @@ def test_a_run_that_was_killed_goes_on_and_nothing_is_missing_or_wrong(make) -> 
     held = {track.track_id: platform.held(track.track_id) for track in tracks}
     for name, one in held.items():
         fields = {field.encode(): value for field, value in track_fields(expected[name]).items()}
-        assert msgspec.structs.replace(one, tagged_at=0) == track_answer(name, platform.release, fields)
+        answer = track_answer(name, platform.release, fields)
+        assert near(one, answer, within=1e-5), (one, answer)  # some processors round by the size of a part
     assert published(platform) == {name: encode_event(one) for name, one in held.items()}
 
 
