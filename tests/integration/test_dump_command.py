@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,10 +23,10 @@ from models.events import Listen, encode_event
 from offline.interactions.dump_folder import Span
 from offline.interactions.dump_kafka import READING, PartitionReader
 from offline.interactions.dump_parquet import log_files
+from tests.platform.commands import OFFLINE, run_command
 
 pytestmark = pytest.mark.servers
 
-OFFLINE = Path(sys.executable).with_name("tastewave-offline")
 PARTITIONS = 3
 YEAR_2023_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
@@ -69,9 +68,12 @@ class Listens:
 
     def dump(self, *options: str | int, rc: int = 0, before: Callable[[], None] | None = None) -> str:
         """What the command prints: its output, or its one sentence of an error."""
-        done = subprocess.run(
-            self.command(*options), capture_output=True, text=True, check=False, timeout=120, preexec_fn=before
-        )
+        if before:
+            done = subprocess.run(
+                self.command(*options), capture_output=True, text=True, check=False, timeout=120, preexec_fn=before
+            )
+        else:
+            done = run_command("tastewave-offline", *self.command(*options)[1:], environment={})
         assert done.returncode == rc, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         if rc:

@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -39,10 +37,10 @@ from stream.commands.topics import create_topics
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client, sync_client
 from stream.store.coverage import coverage
+from tests.platform.commands import run_command
 
 pytestmark = pytest.mark.servers
 
-TASTEWAVE = Path(sys.executable).with_name("tastewave")
 RELEASE = "0123456789ab"
 
 
@@ -55,14 +53,7 @@ class Shell:
 
     def __call__(self, *arguments: str | Path, rc: int = 0, **settings: str) -> str:
         changed = {f"TASTEWAVE_{name.upper()}": value for name, value in settings.items()}
-        done = subprocess.run(
-            [TASTEWAVE, *arguments],
-            env=self.environment | changed,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        done = run_command("tastewave", *arguments, environment=self.environment | changed)
         assert done.returncode == rc, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         if rc:
@@ -736,7 +727,7 @@ def test_a_platform_is_published_in_the_order_of_its_times_at_the_rate_that_was_
     tastewave("simulate", tmp_path, rc=1)
     assert f"{tmp_path} is no synthetic platform" in tastewave.error
     make = ["synth", "platform", platform, "--tracks", "16", "--users", "20", "--listens", "1000", "--no-audio"]
-    subprocess.run([TASTEWAVE.with_name("tastewave-offline"), *make], check=True, capture_output=True)
+    assert run_command("tastewave-offline", *make, environment={}).returncode == 0
     create_topics(settings)
     started = time.monotonic()
     told = tastewave("simulate", platform, "--rate", "1000")

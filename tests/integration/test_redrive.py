@@ -10,9 +10,10 @@ from models.contract import DEAD_LETTER, FORGOTTEN, LISTENS, TRACKS_UPLOADED
 from models.events import TrackUploaded, encode_event
 from stream.broker.redrive import Choice, Source, redrive
 from tests.platform.clock import until
+from tests.platform.commands import TASTEWAVE
 from tests.platform.letters import put_letter, upload
 from tests.platform.music import write_music
-from tests.platform.tracks import TASTEWAVE, Platform
+from tests.platform.tracks import Platform
 
 pytestmark = pytest.mark.servers
 

@@ -18,9 +18,10 @@ from stream.store.tracks import PublishedFeatures
 from tests.models.test_rescoring import hearing_all
 from tests.platform import taste
 from tests.platform.clock import now_ms, until
+from tests.platform.commands import TASTEWAVE
 from tests.platform.encoders import write_filterbank
 from tests.platform.music import write_music
-from tests.platform.tracks import TASTEWAVE, Platform, worker_environment
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 

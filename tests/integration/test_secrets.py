@@ -21,8 +21,9 @@ from deploy.local import Redis
 from deploy.local.process import free_port
 from models.contract import TRACKS_TAGGED
 from tests.platform.clock import until
+from tests.platform.commands import TASTEWAVE
 from tests.platform.music import write_music
-from tests.platform.tracks import TASTEWAVE, Platform, worker_environment
+from tests.platform.tracks import Platform, worker_environment
 
 pytestmark = pytest.mark.servers
 CANARY = "c4nary"

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,9 +22,9 @@ from models.release import load_release
 from stream.commands.topics import create_topics
 from stream.settings import PREFIX, Settings, load_settings
 from tests.platform.clock import now_ms, until
+from tests.platform.commands import TASTEWAVE, run_command
 from tests.platform.records import read_all
 
-TASTEWAVE = Path(sys.executable).with_name("tastewave")
 DELIVERY_TIMEOUT_S = 150.0  # longer than the producer itself tries
 
 
@@ -75,9 +74,7 @@ class Platform:
 
     def try_to_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `tastewave` with these arguments, whether it succeeds or not."""
-        return subprocess.run(
-            [TASTEWAVE, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
+        return run_command("tastewave", *arguments, environment=self.environment)
 
     def start_worker(self, *, program: Sequence[str] = (str(TASTEWAVE),), **settings: str) -> subprocess.Popen[bytes]:
         """Start a worker without waiting for it; settings are those of the environment, in lower case."""
