@@ -8,8 +8,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +19,7 @@ from deploy.local import Redis
 from deploy.local.process import free_port
 from models.contract import TRACKS_TAGGED
 from tests.platform.clock import until
-from tests.platform.commands import TASTEWAVE
+from tests.platform.commands import run_command
 from tests.platform.music import write_music
 from tests.platform.tracks import Platform, worker_environment
 
@@ -39,9 +37,7 @@ def assert_silent(*texts: str) -> None:
 
 
 def assert_command_silent(environment: dict[str, str], command: list[str], *, status: int = 1) -> str:
-    done = subprocess.run(
-        [TASTEWAVE, *command], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_command("tastewave", *command, environment=environment)
     assert done.returncode == status, done
     assert "Traceback" not in done.stderr
     assert_silent(done.stdout, done.stderr)
@@ -49,10 +45,9 @@ def assert_command_silent(environment: dict[str, str], command: list[str], *, st
 
 
 def assert_commands_silent(environment: dict[str, str], commands: Sequence[list[str]], said: str) -> None:
-    """Each command fails with this text. They run side by side, since each waits for a server that does not answer."""
-    with ThreadPoolExecutor(len(commands)) as executor:
-        for error in executor.map(partial(assert_command_silent, environment), commands):
-            assert said in error
+    """Each command fails with this text."""
+    for command in commands:
+        assert said in assert_command_silent(environment, command)
 
 
 def worker_titles(platform: Platform) -> str:
