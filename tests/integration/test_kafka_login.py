@@ -58,23 +58,30 @@ class TokenKafka(Kafka):
         return command
 
 
+@pytest.fixture(scope="module")
+def token_kafka() -> Iterator[TokenKafka]:
+    with TokenKafka() as kafka:
+        yield kafka
+
+
 @pytest.fixture
-def platform(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
+def platform(
+    environment: dict[str, str], token_kafka: TokenKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Platform]:
     """A platform whose events come over the plain listener; its workers and commands log in with tokens."""
     (tmp_path / "providers_of_tokens.py").write_text(PROVIDERS)
-    with TokenKafka() as kafka:
-        platform = Platform(
-            worker_environment(environment | {"TASTEWAVE_KAFKA_BROKERS": kafka.brokers}, tmp_path), tmp_path
-        )
-        platform.environment |= {
-            "PYTHONPATH": str(tmp_path),
-            "TASTEWAVE_KAFKA_BROKERS": f"127.0.0.1:{kafka.token_port}",
-            "TASTEWAVE_KAFKA_SECURITY": "SASL_PLAINTEXT",
-            "TASTEWAVE_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
-            "TASTEWAVE_KAFKA_TOKEN_PROVIDER": "providers_of_tokens:token",
-        }
-        yield platform
-        platform.close()
+    monkeypatch.syspath_prepend(tmp_path)  # for commands, which run in this process
+    environment |= {"TASTEWAVE_KAFKA_BROKERS": token_kafka.brokers}
+    platform = Platform(worker_environment(environment, tmp_path), tmp_path)
+    platform.environment |= {
+        "PYTHONPATH": str(tmp_path),
+        "TASTEWAVE_KAFKA_BROKERS": f"127.0.0.1:{token_kafka.token_port}",
+        "TASTEWAVE_KAFKA_SECURITY": "SASL_PLAINTEXT",
+        "TASTEWAVE_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+        "TASTEWAVE_KAFKA_TOKEN_PROVIDER": "providers_of_tokens:token",
+    }
+    yield platform
+    platform.close()
 
 
 def test_workers_and_commands_log_in_with_tokens(platform: Platform) -> None:

@@ -42,13 +42,29 @@ class AuthorizingKafka(Kafka):
         return command
 
 
-@pytest.fixture
-def guarded(environment: dict[str, str], tmp_path: Path) -> Iterator[Platform]:
-    """A platform on a broker with ACLs."""
+@pytest.fixture(scope="module")
+def authorizing() -> Iterator[Kafka]:
+    """A broker with ACLs. A test takes back those that it makes."""
     with AuthorizingKafka() as kafka:
-        own = {"TASTEWAVE_KAFKA_BROKERS": kafka.brokers, "TASTEWAVE_TOPIC_PARTITIONS": "1"}
-        with contextlib.closing(Platform(worker_environment(environment | own, tmp_path), tmp_path)) as platform:
-            yield platform
+        yield kafka
+
+
+@pytest.fixture
+def guarded(environment: dict[str, str], authorizing: Kafka, tmp_path: Path) -> Iterator[Platform]:
+    """A platform on a broker with ACLs."""
+    own = {"TASTEWAVE_KAFKA_BROKERS": authorizing.brokers, "TASTEWAVE_TOPIC_PARTITIONS": "1"}
+    with contextlib.closing(Platform(worker_environment(environment | own, tmp_path), tmp_path)) as platform:
+        yield platform
+
+
+@contextlib.contextmanager
+def with_acls(platform: Platform, acls: list[ACL]) -> Iterator[None]:
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))) as admin:
+        admin.create_acls(acls)
+        try:
+            yield
+        finally:
+            admin.delete_acls(acls)
 
 
 @contextlib.contextmanager
@@ -57,10 +73,8 @@ def without_right(platform: Platform, operation: ACLOperation, kind: ResourceTyp
     pattern = ResourcePattern(kind, name if name == "*" else platform.settings.topics.named(name))
     allowed = ACL(everybody, "*", ACLOperation.ALL, ACLPermissionType.ALLOW, pattern)
     denied = ACL(everybody, "*", operation, ACLPermissionType.DENY, pattern)
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(platform.settings.kafka.brokers))) as admin:
-        admin.create_acls([allowed, denied])
+    with with_acls(platform, [allowed, denied]):
         yield
-        admin.delete_acls([denied])
 
 
 @pytest.mark.parametrize("topic", [TRACKS_TAGGED, TRACKS_FEATURES, DEAD_LETTER])
@@ -110,13 +124,11 @@ def test_the_documented_rights_are_enough(guarded: Platform) -> None:
         for (kind, name), operations in rights.items()
         for operation in operations
     ]  # fmt: skip
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=list(guarded.settings.kafka.brokers))) as admin:
-        admin.create_acls(acls)
+    with with_acls(guarded, acls):
         guarded.start_worker()
         assert guarded.wait_for(event).status != "failed"
         guarded.until_ready()
         until(lambda: guarded.lag() == 0)
-        admin.delete_acls(acls)
     assert guarded.output().keys() == {event.track_id, missing.track_id}
     assert len(guarded.dead_letters()) == len(guarded.read(TRACKS_FEATURES)) == 1
 
