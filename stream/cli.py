@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def worker_tracks() -> None:
     from stream.worker.stop import end_at_signals
 
     end_at_signals()
+    gc.disable()  # until all is imported: to look over and over at what stays takes a tenth of the start
     from stream.settings import load_settings
     from stream.worker.tracks import run_tracks_worker
 
@@ -69,6 +71,7 @@ def worker_listens() -> None:
     from stream.worker.stop import end_at_signals
 
     end_at_signals()
+    gc.disable()  # until all is imported, as for tracks
     from stream.settings import load_settings
     from stream.worker.listens import run_listens_worker
 
@@ -90,6 +93,7 @@ def serve() -> None:
     from stream.worker.stop import end_at_signals
 
     end_at_signals()
+    gc.disable()  # until all is imported, as for a worker of tracks
     # Read when numpy is imported. An index is built in one thread, and those of OpenBLAS would compete for the cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from stream.serve.server import run_server

@@ -43,7 +43,6 @@ def run_listens_worker(settings: Settings) -> None:
     configure_logs(settings)
     release = load_release(settings.worker.release, public_key=settings.worker.release_public_key)
     role = ListensRole(settings, release)
-    gc.freeze()
     gc.set_threshold(*_GC_THRESHOLD)
     with traces.exported(settings.traces, service="tastewave-listens"):
         asyncio.run(serve(settings, release, role))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import math
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -107,6 +108,8 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         RedisUnusable: Redis refuses this client for good.
         SettingsError: the health port is taken, the Redis URL cannot be read, or TLS cannot be set up.
     """
+    gc.freeze()  # what was imported stays
+    gc.enable()
     created = datetime.datetime.fromisoformat(release.manifest.created)
     metrics.RELEASE_CREATED.labels(release.release_id).set(created.timestamp())
     stopping = asyncio.Event()
