@@ -205,8 +205,7 @@ class AnswerReader:
         """One round trip. Whoever does not wait any more gets nothing."""
         commands = [command for asked, _ in trip for command in asked]
         try:
-            async with asyncio.timeout(self._timeout_s):
-                answers = await self._exchange(self._client, commands)
+            answers = await self._exchange(self._client, commands, timeout_s=self._timeout_s)
         except Exception as error:  # noqa: BLE001 - it is told to everybody who asked
             for _, answered in trip:
                 if not answered.done():
