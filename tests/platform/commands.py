@@ -49,4 +49,5 @@ def run_command(*command: str | Path, environment: Mapping[str, str]) -> subproc
             status = int(end.code or 0)
         finally:
             logging.getLogger().removeHandler(logs)
+            sys.stdout.flush()
         return subprocess.CompletedProcess(command, status, out.getvalue().decode(), err.getvalue().decode())
