@@ -1,7 +1,7 @@
 # `make` alone prints what there is. Set-up happens by itself and is remembered in .venv.
 PYTHON ?= python3
-# Tests wait for servers nearly half of their time: three processes keep two cores busy. Each needs up to 3 GB.
-JOBS ?= 3
+# Tests wait for servers half of their time: four processes keep two cores busy. Each needs up to 3 GB.
+JOBS ?= 4
 BIN := .venv/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --no-deps
