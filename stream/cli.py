@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable
@@ -47,10 +46,11 @@ def worker_tracks() -> None:
     Example:
       TASTEWAVE_FILE_ROOTS=/srv/uploads tastewave worker tracks
     """
+    from stream.worker.start import import_quickly
     from stream.worker.stop import end_at_signals
 
     end_at_signals()
-    gc.disable()  # until all is imported: to look over and over at what stays takes a tenth of the start
+    import_quickly()
     from stream.settings import load_settings
     from stream.worker.tracks import run_tracks_worker
 
@@ -68,10 +68,11 @@ def worker_listens() -> None:
     Example:
       TASTEWAVE_RELEASE=releases/2026-11 tastewave worker listens
     """
+    from stream.worker.start import import_quickly
     from stream.worker.stop import end_at_signals
 
     end_at_signals()
-    gc.disable()  # until all is imported, as for tracks
+    import_quickly()
     from stream.settings import load_settings
     from stream.worker.listens import run_listens_worker
 
@@ -90,10 +91,11 @@ def serve() -> None:
       tastewave serve
       curl http://127.0.0.1:6068/v1/tracks/my-track
     """
+    from stream.worker.start import import_quickly
     from stream.worker.stop import end_at_signals
 
     end_at_signals()
-    gc.disable()  # until all is imported, as for a worker of tracks
+    import_quickly()
     # Read when numpy is imported. An index is built in one thread, and those of OpenBLAS would compete for the cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from stream.serve.server import run_server

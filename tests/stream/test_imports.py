@@ -41,6 +41,18 @@ def test_the_main_process_of_a_worker_has_neither_network_nor_decoders() -> None
     assert "kafka" not in modules  # the client of commands: a fifth of a second and 160 modules
 
 
+def test_a_long_running_process_imports_neither_rich_nor_what_redis_would_measure_with_and_both_can_be_imported_later():
+    modules = imported_by(
+        "from stream.worker.start import import_quickly\n"
+        "import_quickly()\n"
+        "import stream.worker.service, stream.worker.tracks, stream.listens.agent\n"
+        "before = set(sys.modules)\n"
+        "import rich, opentelemetry.sdk.metrics\n"
+        "assert not {'rich', 'opentelemetry.sdk.metrics'} & before"
+    )
+    assert {"faust", "redis", "structlog", "rich", "opentelemetry.sdk.metrics"} <= modules
+
+
 def test_help_imports_next_to_nothing() -> None:
     modules = imported_by("import stream.cli")
     assert modules.isdisjoint({"faust", "aiokafka", "kafka", "redis", "numpy", "pydantic", "rich", "aiohttp"})
