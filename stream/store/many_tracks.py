@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from redis.exceptions import NoScriptError
 
 from models.contract import KEY_PREFIX, corrected_key, features_key, forgotten_track_key, track_answer, track_key
 from models.events import TrackFeatures, TrackTagged
@@ -114,10 +113,7 @@ class ManyTracks:
         answers = list[Any]()
         for at in range(0, len(commands), _COMMANDS_AT_ONCE):
             part = commands[at : at + _COMMANDS_AT_ONCE]
-            of_part = await self._exchange(self._client, part)
-            if any(isinstance(answer, NoScriptError) for answer in of_part):
-                await self._client.script_load(self._put.script)
-                of_part = await self._exchange(self._client, part)
+            of_part = await self._exchange(self._client, part, script=self._put.script)
             for command, answer in zip(part, of_part, strict=True):
                 if isinstance(answer, Exception):
                     with named(str(command[3] if command[0] == "EVALSHA" else command[1])):

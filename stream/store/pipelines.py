@@ -19,7 +19,11 @@ _IDLE: WeakKeyDictionary[redis.asyncio.ConnectionPool, list[Any]] = WeakKeyDicti
 
 
 async def exchange(
-    client: redis.asyncio.Redis, commands: Sequence[tuple[Any, ...] | bytes], *, timeout_s: float | None = None
+    client: redis.asyncio.Redis,
+    commands: Sequence[tuple[Any, ...] | bytes],
+    *,
+    script: str | None = None,
+    timeout_s: float | None = None,
 ) -> list[Any]:
     """Send commands to a single server; returns their answers, which are exceptions where Redis refused.
 
@@ -30,6 +34,7 @@ async def exchange(
     Args:
         client: one that returns bytes.
         commands: to send.
+        script: that they call; where Redis does not know it, it is loaded, and all are sent once more.
         timeout_s: how long all of it may take.
 
     Raises:
@@ -44,6 +49,8 @@ async def exchange(
             connection: Any = idle.pop() if idle else await client.connection_pool.get_connection()
             try:
                 answers = await _exchange(connection, commands)
+                if script and _lacks_script(answers):  # the same connection leads to the same server
+                    _, *answers = await _exchange(connection, [("SCRIPT", "LOAD", script), *commands])
             except BaseException:
                 await connection.disconnect(nowait=True)  # answers may be left on it
                 raise
@@ -75,6 +82,10 @@ async def _exchange(connection: Any, commands: Sequence[tuple[Any, ...] | bytes]
     return answers
 
 
+def _lacks_script(answers: Sequence[Any]) -> bool:
+    return any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers)
+
+
 def packed_word(text: str) -> bytes:
     """A word of a command as Redis reads it."""
     encoded = text.encode()
@@ -101,14 +112,26 @@ async def _answers(connection: Any, count: int) -> list[Any]:
 
 
 async def exchange_with_cluster(
-    client: redis.asyncio.RedisCluster, commands: Sequence[tuple[Any, ...]], *, timeout_s: float | None = None
+    client: redis.asyncio.RedisCluster,
+    commands: Sequence[tuple[Any, ...]],
+    *,
+    script: str | None = None,
+    timeout_s: float | None = None,
 ) -> list[Any]:
     """Send commands to the nodes of a Cluster, each with keys of one slot; returns and raises as exchange does.
 
     Where no time is given, the client's own time limits hold. Beyond it TimeoutError is raised.
     """
+    async with asyncio.timeout(timeout_s):
+        answers = await _exchange_with_cluster(client, commands)
+        if script and _lacks_script(answers):
+            await client.script_load(script)
+            answers = await _exchange_with_cluster(client, commands)
+        return answers
+
+
+async def _exchange_with_cluster(client: redis.asyncio.RedisCluster, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     pipeline = client.pipeline()
     for command in commands:
         pipeline.execute_command(*command)
-    async with asyncio.timeout(timeout_s):
-        return await pipeline.execute(raise_on_error=False)
+    return await pipeline.execute(raise_on_error=False)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
-from redis.exceptions import NoScriptError
 
 from stream.store.away import is_foreign, named
 from stream.store.pipelines import exchange, exchange_with_cluster
@@ -91,10 +90,7 @@ class UsersScript:
         for chunk in chunks:
             commands.append(_call(self._script.sha, chunk, shared))
             commands += [read for user in chunk for read in user.reads]
-        answers = await self._exchange(self._client, commands)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            await self._client.script_load(self._script.script)
-            answers = await self._exchange(self._client, commands)
+        answers = await self._exchange(self._client, commands, script=self._script.script)
         results, reads, begin = list[tuple[Any, ...]](), len(users[0].reads) if users else 0, 0
         failed = any(isinstance(answer, Exception) for answer in answers)
         for chunk in chunks:
@@ -114,7 +110,8 @@ class UsersScript:
                 raise error
         if is_foreign(error):
             for user in chunk:
-                (answer,) = await self._exchange(self._client, [_call(self._script.sha, [user], shared)])
+                call = _call(self._script.sha, [user], shared)
+                (answer,) = await self._exchange(self._client, [call], script=self._script.script)
                 if isinstance(answer, Exception):
                     await self._raise(answer, [user], shared)
         raise error

@@ -1,5 +1,6 @@
 """What the launcher promises: its servers answer, keep their data, and end with the process that started them."""
 
+import contextlib
 import os
 import select
 import signal
@@ -271,7 +272,9 @@ def test_up_starts_both_once_and_down_stops_only_them(
             client.set("kept", 1)
     finally:
         assert command(shell.cli, ["down"]).output == "kafka stopped\nredis stopped\n"
-    assert all(wait_for_end(server.pid) for server in running.values())
+    for server in running.values():
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(server.pid, 0)  # `up` ran in this process: a later test would find its zombies
     assert command(shell.cli, ["status"]).exit_code == 1
     assert command(shell.cli, ["down"]).output == "nothing was running\n"
     with ask(redis_server) as client:

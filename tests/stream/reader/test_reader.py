@@ -48,9 +48,9 @@ async def test_what_is_asked_at_the_same_moment_is_one_round_trip_and_everybody_
     reader, trips = AnswerReader(client, cluster=settings.cluster), list[int]()
     exchange = reader._exchange
 
-    async def counted(client: Any, commands: Any) -> list[Any]:
+    async def counted(client: Any, commands: Any, **options: Any) -> list[Any]:
         trips.append(len(commands))
-        return await exchange(client, commands)
+        return await exchange(client, commands, **options)
 
     reader._exchange = counted
     assert await reader.live() == RELEASE
