@@ -70,7 +70,7 @@ async def _serve(settings: Settings, uploads: Uploads | None) -> None:
             timeout_graceful_shutdown=int(settings.serve.timeout_s) + 1,
         )
         gc.freeze()  # to look at 130,000 objects that stay takes 40 to 80 ms, in which nobody is answered
-        gc.enable()
+        gc.enable()  # import_quickly turned it off
         with _listening(settings) as listening:
             host, port = listening.getsockname()[:2]
             log.info("serve.listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}")

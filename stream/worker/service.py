@@ -109,7 +109,7 @@ async def serve(settings: Settings, release: Release, role: Role) -> None:
         SettingsError: the health port is taken, the Redis URL cannot be read, or TLS cannot be set up.
     """
     gc.freeze()  # what was imported stays
-    gc.enable()
+    gc.enable()  # import_quickly turned it off
     created = datetime.datetime.fromisoformat(release.manifest.created)
     metrics.RELEASE_CREATED.labels(release.release_id).set(created.timestamp())
     stopping = asyncio.Event()

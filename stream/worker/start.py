@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 
 def import_quickly() -> None:
-    """Import the libraries that import others which nobody here uses, without these; turn the collector off.
+    """Import structlog and redis-py without what they load beside them, and turn Python's garbage collector off.
 
-    structlog imports Rich for tracebacks in colour, and redis-py imports OpenTelemetry's metrics. Each takes a tenth of
-    a second. So does Python's collector, which looks over and over at what imports make, and what stays. Turn it on
-    again (gc.enable) when all is imported.
+    structlog loads Rich, for tracebacks in colour, and redis-py loads OpenTelemetry's metrics. Nothing here uses them,
+    and each takes a tenth of a second. So does the collector, which looks over and over at the objects of imports, all
+    of which stay. Turn it on again (gc.enable) when everything is imported.
     """
     gc.disable()
     with _not_installed("rich", "opentelemetry.sdk.metrics"):
