@@ -19,7 +19,7 @@ pytest.register_assert_rewrite("tests.platform")  # its assertions show what the
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests of all processes share the cores: more threads only wait
 hypothesis.settings.register_profile("shared cores", deadline=None)  # and an example may wait for one
 hypothesis.settings.load_profile("shared cores")
-gc.disable()  # until the tests are collected: a million objects stay, and looking at them took 3 of 20 s
+gc.disable()  # until the tests are collected: looking over what stays took 3 of 20 s
 
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]

@@ -39,6 +39,7 @@ async def exchange(
 
     Raises:
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: some may have been done.
+        redis.exceptions.ResponseError: Redis refuses to load the script.
     """
     if not commands:
         return []
@@ -50,7 +51,9 @@ async def exchange(
             try:
                 answers = await _exchange(connection, commands)
                 if script and _lacks_script(answers):  # the same connection leads to the same server
-                    _, *answers = await _exchange(connection, [("SCRIPT", "LOAD", script), *commands])
+                    loaded, *answers = await _exchange(connection, [("SCRIPT", "LOAD", script), *commands])
+                    if isinstance(loaded, Exception):
+                        raise loaded
             except BaseException:
                 await connection.disconnect(nowait=True)  # answers may be left on it
                 raise

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 def import_quickly() -> None:
     """Import structlog and redis-py without what they load beside them, and turn Python's garbage collector off.
 
-    structlog loads Rich, for tracebacks in colour, and redis-py loads OpenTelemetry's metrics. Nothing here uses them,
-    and each takes a tenth of a second. So does the collector, which looks over and over at the objects of imports, all
-    of which stay. Turn it on again (gc.enable) when everything is imported.
+    structlog loads Rich, for tracebacks in colour, and redis-py loads OpenTelemetry's metrics. No process that runs for
+    long uses them, and each takes a tenth of a second. So does the collector, which looks over and over at the objects
+    of imports, all of which stay. Turn it on again (gc.enable) when everything is imported.
     """
     gc.disable()
     with _not_installed("rich", "opentelemetry.sdk.metrics"):

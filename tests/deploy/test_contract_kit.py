@@ -47,8 +47,8 @@ def build_python(folder: Path) -> list[str]:
 
 
 def build_go(folder: Path) -> list[str]:
-    # Without optimisation, C and what debuggers need: on a fresh machine Go compiles its whole library, in half of the
-    # time.
+    # Without optimisation, C and what debuggers need: on a fresh machine Go compiles its whole library, in little
+    # more than half of the time.
     bare = ["env", "CGO_ENABLED=0", "go", "build", "-gcflags=all=-N -l -dwarf=0", "-ldflags=-s -w"]
     _run(*bare, "-o", folder / "reader", ".", cwd=CLIENTS / "go")
     return [str(folder / "reader")]

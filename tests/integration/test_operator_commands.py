@@ -652,7 +652,7 @@ def test_a_rewind_is_refused_while_workers_run_and_shown_all_the_same(
     )
     deadline = time.monotonic() + 30
     while not running.assignment():
-        running.poll(timeout_ms=1000)  # a shorter one gives a join up that takes longer
+        running.poll(timeout_ms=100)
         assert time.monotonic() < deadline
     try:
         assert len(moves(tastewave(*rewind, "--dry-run"))) == 3

@@ -1,13 +1,11 @@
 """`tastewave serve` as a process of its own, and a platform around it that needs no worker."""
 
 import json
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import redis
@@ -26,10 +24,9 @@ from models.contract import (
 from models.events import TrackTagged, UserEmbedded, encode_event
 from stream.commands.topics import create_topics
 from stream.settings import PREFIX, load_settings
+from tests.platform.commands import TASTEWAVE
 from tests.platform.letters import put_letter
 from tests.platform.records import read_all
-
-TASTEWAVE = Path(sys.executable).with_name("tastewave")
 
 
 class Api(Server):

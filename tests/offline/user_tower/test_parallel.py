@@ -14,6 +14,7 @@ from models.errors import SettingsError
 from models.user_tower import load_user_tower
 from offline.user_tower.parallel import Team, team_of
 from tests.offline.user_tower.rule_log import QUICK, train_alone, write_log
+from tests.platform.commands import OFFLINE
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
@@ -69,7 +70,7 @@ def command(log_path, out, **settings):
     words = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in settings.items()]
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python",
-        str(Path(sys.executable).with_name("tastewave-offline")), "train-user-tower", log_path, str(out), *words,
+        str(OFFLINE), "train-user-tower", log_path, str(out), *words,
     ]  # fmt: skip
 
 

@@ -1,9 +1,7 @@
 import resource
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -24,6 +22,7 @@ from offline.user_tower.scorer import NetworkScorer
 from offline.user_tower.settings import TowerTraining
 from offline.user_tower.train import describe, run
 from tests.offline.user_tower.rule_log import QUICK, START, train_alone, write_log
+from tests.platform.commands import OFFLINE
 
 ONE_DROPOUT = QUICK | {"dropouts": (0.1,)}
 LONGER = {"steps": 250, "validate_every": 50, "learning_rate": 0.005}
@@ -139,7 +138,7 @@ def test_without_a_terminal_each_validation_is_a_line_and_what_is_to_come_is_sta
 
 def command(log_path, out, **settings):
     words = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in (QUICK | settings).items()]
-    return [str(Path(sys.executable).with_name("tastewave-offline")), "train-user-tower", log_path, str(out), *words]
+    return [str(OFFLINE), "train-user-tower", log_path, str(out), *words]
 
 
 def test_a_killed_training_goes_on_and_ends_like_an_undisturbed_one(log_path, tmp_path):

@@ -1,7 +1,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,8 @@ from stream.settings import load_settings
 from stream.worker import listens, tracks
 from tests.conftest import TowerOf
 from tests.platform import taste
+from tests.platform.commands import TASTEWAVE
 from tests.platform.keys import write_keys
-
-TASTEWAVE = Path(sys.executable).with_name("tastewave")
 
 
 @pytest.mark.parametrize("role", ["tracks", "listens"])
