@@ -30,6 +30,8 @@ AGENT = "listens"
 # The users of a large batch go their way in parts: while one is embedded, Redis has another, and Kafka a third. In
 # smaller parts, what is fixed in three trips to Redis and a publish costs each user more.
 _USERS_OF_A_PART = 1024
+# Of all batches. With fewer, listens are drained more slowly; with more, only memory grows with the users of a batch.
+_PARTS_AT_ONCE = 4
 # Some 10 ms of the event loop, 80 of a tower with attention. What a forward pass needs stays in the processor's cache.
 _EMBEDDED_AT_ONCE = 256
 
@@ -84,6 +86,7 @@ class ListenHandler:
         self._future_tolerance_ms = future_tolerance_ms
         self._cluster = cluster
         self._now_ms = now_ms
+        self._turns = asyncio.Semaphore(_PARTS_AT_ONCE)
 
     def is_away(self, error: BaseException) -> bool:
         """Whether Redis or Kafka is not there now."""
@@ -95,7 +98,8 @@ class ListenHandler:
             changes = await read_changes(
                 records, now_ms=self._now_ms(), future_tolerance_ms=self._future_tolerance_ms, cluster=self._cluster
             )
-        states = await _all(self.refresh(part) for part in _parts(changes.of_user))
+        failed = asyncio.Event()
+        states = await _all(self._refresh_in_turn(part, failed) for part in _parts(changes.of_user))
         await _all(self._publisher.dead_letter(record, error) for record, error in changes.refused)  # once, if it waits
         forgotten = sum(state.forgotten for part in states for state in part)
         outdated = sum(state.outdated for part in states for state in part)
@@ -150,6 +154,17 @@ class ListenHandler:
             if new := (*changes[user_id].history.values(), *changes[user_id].feedback.values()):
                 metrics.LISTEN_TO_EMBEDDING_SECONDS.observe(max(0, ended_ms - max(new)) / 1000)
         return list(states.values())
+
+    async def _refresh_in_turn(self, changes: Mapping[str, Change], failed: asyncio.Event) -> list[UserState]:
+        """Refresh the users of a part of a batch, unless another part has failed: the batch is handled again then."""
+        async with self._turns:
+            if failed.is_set():
+                return []
+            try:
+                return await self.refresh(changes)
+            except BaseException:
+                failed.set()
+                raise
 
     async def _embed(self, stored: Sequence[StoredHistory]) -> Refreshed:
         """In the event loop: a thread would compete with it for Python's lock, and fewer listens would be drained."""

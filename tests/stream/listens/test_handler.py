@@ -1,5 +1,6 @@
 """The handler of listens, with stores and a publisher that the test plays."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,12 +67,14 @@ class Publisher:
     """Remembers what is published."""
 
     def __init__(self) -> None:
+        self.calls = 0
         self.sent: list[tuple[bytes, bytes | None]] = []
         self.letters: list[tuple[ConsumerRecord, TastewaveError]] = []
         self.fails: BaseException | None = None
 
     async def send_many(self, topic: str, records: Sequence[tuple[bytes, bytes | None]]) -> None:
         assert topic == USERS_EMBEDDED
+        self.calls += 1
         if self.fails:
             raise self.fails
         self.sent += records
@@ -131,6 +134,31 @@ async def test_many_users_are_refreshed_in_parts_and_each_once(stage: Stage) -> 
     alone = stage.users.held["u0"].embedding
     assert {user.embedding for user in stage.users.held.values()} == {alone}
     np.testing.assert_allclose(np.linalg.norm(alone), 1.0, atol=1e-5)
+
+
+async def test_four_parts_of_all_batches_are_in_hand_at_a_time(stage: Stage) -> None:
+    in_hand, add = list[int](), stage.histories.add
+
+    async def watched(changes: Mapping[str, Change]) -> dict[str, UserState]:
+        added = await add(changes)
+        in_hand.append(len(stage.histories.added) - stage.publisher.calls)
+        return added
+
+    stage.histories.add = watched
+    await asyncio.gather(*(stage.handle(*(like(f"{batch}-{user}") for user in range(5000))) for batch in "ab"))
+    assert max(in_hand) == 4
+    assert len(stage.users.held) == 10_000
+
+
+async def test_what_has_not_begun_of_a_batch_that_failed_waits_for_the_next_try(stage: Stage) -> None:
+    listens = [like(f"u{number}") for number in range(9000)]
+    stage.publisher.fails = RedisConnectionError("away")
+    with pytest.raises(RedisConnectionError):
+        await stage.handle(*listens)
+    assert stage.publisher.calls == 4
+    stage.publisher.fails = None
+    await stage.handle(*listens)
+    assert len(stage.users.held) == 9000
 
 
 async def test_what_another_worker_wrote_meanwhile_is_published_again(stage: Stage) -> None:
