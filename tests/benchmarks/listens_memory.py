@@ -9,8 +9,8 @@ from pathlib import Path
 
 from listens_path import MIB, TRACKS, USERS, Figures, Load, Rig
 
-DRAINS = {USERS: 10_000_000, 1_000_000: 3_000_000}
-"""Users, and how many listens of them."""
+DRAINED = 10_000_000
+DRAINED_USERS = USERS, 1_000_000
 PIECE = 200_000
 TABLES, OF_TABLE, SHARING = (TRACKS, 1_000_000), 300_000, 2
 
@@ -18,21 +18,21 @@ TABLES, OF_TABLE, SHARING = (TRACKS, 1_000_000), 300_000, 2
 def memory(folder: Path) -> Figures:
     """Private memory of a worker by tenth of so many listens, which are made and published while it drains them."""
     figures: Figures = {}
-    for users, count in DRAINS.items():
+    for users in DRAINED_USERS:
         with Rig(folder / str(users)) as rig:
             rig.keep_little()
-            figures[f"{users:,} users"] = _by_tenth(rig, Load(users=users), count)
+            figures[f"{users:,} users"] = _by_tenth(rig, Load(users=users))
             held = sum(file.stat().st_blocks for file in Path(rig.kafka.folder).rglob("*.log")) * 512
             print(f"  Kafka held {held / MIB:,.0f} MiB at the end", flush=True)
     return figures
 
 
-def _by_tenth(rig: Rig, load: Load, count: int) -> Figures:
+def _by_tenth(rig: Rig, load: Load) -> Figures:
     release, by_tenth, published, waited_s = rig.release(), list[float](), 0, 0.0
     began = time.monotonic()
     with rig.worker(release) as worker:
         for tenth in range(1, 11):
-            while published < count * tenth // 10:
+            while published < DRAINED * tenth // 10:
                 rig.fill(load.draw(PIECE))
                 published += PIECE
                 waits = time.monotonic()

@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ DRAINED = 768_000
 MEASURED = DRAINED * 3 // 4
 AWAKE = PARTITIONS * 10  # listens that show that a worker has begun
 PACES, PACED_S = (5_000, 10_000, 21_000), 15  # 21,000 is 70 % of the least rate of a worker
+SHARE, TURN_S = 0.4, 0.02  # of the time, and for so long, where workers run in turn
 GROUP = "tastewave.listens"
 Figures = dict[str, Any]
 
@@ -256,13 +258,44 @@ def cpu_s(processes: Sequence[psutil.Process]) -> dict[int, float]:
     return spent
 
 
-def drain(rig: Rig, release: Path, *, workers: int = 1) -> Figures:
+def drain(rig: Rig, release: Path, *, workers: int = 1, in_turn: bool = False) -> Figures:
     """Listens a second of workers that drain a full topic, what each costs of CPU, and the workers' memory."""
     rig.begin_anew(release)
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(rig.worker(release)) for _ in range(workers)]
         rig.until_joined(release, workers)
+        if in_turn:
+            stack.enter_context(_in_turn(processes))
         return measured(rig, release, processes)
+
+
+@contextlib.contextmanager
+def _in_turn(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Let each process run for a SHARE of the time, as a quota of CPU does, and never two of them at once.
+
+    So they do not compete for cores, and what they share beside is what could keep them from adding up.
+    """
+    over = threading.Event()
+
+    def take_turns() -> None:
+        for process in processes:
+            process.suspend()
+        while not over.is_set():
+            for process in processes:
+                process.resume()
+                time.sleep(TURN_S)
+                process.suspend()
+            time.sleep(TURN_S / SHARE - TURN_S * len(processes))
+        for process in processes:
+            process.resume()
+
+    turns = threading.Thread(target=take_turns)
+    turns.start()
+    try:
+        yield
+    finally:
+        over.set()
+        turns.join()
 
 
 def drain_with_quix(rig: Rig, release: Path) -> Figures:
@@ -423,6 +456,12 @@ def _compare(rig: Rig, mean: Path, figures: Figures) -> None:
     times, cores = two["listens_per_s"] / of_mean["listens_per_s"], os.cpu_count() or 1
     print(f"  two beside one                {times:8.2f} times as fast (mark: 1.6); by CPU, {cores} cores of their own "
           f"end at {cores / _ours(two) * 1e6:,.0f} listens/s")  # fmt: skip
+    for workers in (1, 2):
+        name = f"{workers} in turn, {SHARE:.0%} of the time each"
+        figures[name] = drain(rig, mean, workers=workers, in_turn=True)
+        _show(name, figures[name])
+    one, both = (figures[name]["listens_per_s"] for name in list(figures)[-2:])
+    print(f"  two beside one, in turn       {both / one:8.2f} times as fast (mark: 1.6)")
 
 
 def _ours(drained: Figures) -> float:
