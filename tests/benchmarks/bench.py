@@ -4,7 +4,7 @@ python tests/benchmarks/bench.py            # everything but listens-memory, lis
 python tests/benchmarks/bench.py hear       # one part: hear, tag, robustness, start, path, guards, redelivery, queue,
                                             # listens, listens-latency, listens-table, users, encoder,
                                             # encoder-training, encoder-losses, reader, rescore, serve, index, feed or
-                                            # listens-memory (13 million)
+                                            # listens-memory (20 million)
 python tests/benchmarks/bench.py robustness --audio music  # of a folder of music, not of synthesised music
 """
 

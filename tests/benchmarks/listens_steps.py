@@ -7,7 +7,6 @@ import gc
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +20,7 @@ from stream.broker.app import batch_app
 from stream.broker.publish import Publisher
 from stream.listens.agent import usable_tower
 from stream.listens.changes import read_changes
-from stream.listens.handler import ListenHandler
+from stream.listens.handler import ListenHandler, _parts
 from stream.settings import Settings, load_settings
 from stream.store.client import async_client
 from stream.store.histories import DAY_S, Change, HistoryStore
@@ -31,7 +30,7 @@ from stream.worker.listens import _GC_THRESHOLD
 if TYPE_CHECKING:
     from listens_path import Rig
 
-BATCHES, RECORDS, USERS_AT_ONCE = 6, 12_000, 420  # of as many records and users as the worker takes at a time
+BATCHES, RECORDS = 6, 12_000  # of as many records as the worker takes at a time
 
 
 class Meter:
@@ -108,11 +107,6 @@ async def _embed(tower: Any, states: Sequence[Any]) -> None:
 async def _changes(batch: Sequence[ConsumerRecord]) -> Mapping[str, Change]:
     now_ms = time.time_ns() // 1_000_000
     return (await read_changes(batch, now_ms=now_ms, future_tolerance_ms=0, cluster=False)).of_user
-
-
-def _parts(changes: Mapping[str, Change]) -> list[dict[str, Change]]:
-    users = iter(changes.items())
-    return list(iter(lambda: dict(islice(users, USERS_AT_ONCE)), {}))
 
 
 async def _batches(brokers: Sequence[str]) -> list[list[ConsumerRecord]]:
