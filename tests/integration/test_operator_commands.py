@@ -650,8 +650,8 @@ def test_a_rewind_is_refused_while_workers_run_and_shown_all_the_same(
     running = KafkaConsumer(
         uploads, **settings.kafka.client_arguments(), group_id=settings.topics.named(GROUP), enable_auto_commit=False
     )
-    # Not by short polls: where kafka-python joins twice, for it learned of the topic late, and a poll ends meanwhile, it
-    # never takes what it was assigned.
+    # Not by short polls: kafka-python joins again where it learned of the topic late. If a poll ends meanwhile, the
+    # consumer never takes what it was assigned.
     running.poll(timeout_ms=30_000)
     assert running.assignment()
     try:
