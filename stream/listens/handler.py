@@ -30,7 +30,7 @@ AGENT = "listens"
 # The users of a large batch go their way in parts: while one is embedded, Redis has another, and Kafka a third. In
 # smaller parts, what is fixed in three trips to Redis and a publish costs each user more.
 _USERS_OF_A_PART = 1024
-# Of all batches. With fewer, listens are drained more slowly; with more, only memory grows with the users of a batch.
+# Of all batches. With two, listens are drained more slowly; with all, only memory grows with the users of a batch.
 _PARTS_AT_ONCE = 4
 # Some 10 ms of the event loop, 80 of a tower with attention. What a forward pass needs stays in the processor's cache.
 _EMBEDDED_AT_ONCE = 256

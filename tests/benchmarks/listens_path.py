@@ -457,11 +457,10 @@ def _compare(rig: Rig, mean: Path, figures: Figures) -> None:
     print(f"  two beside one                {times:8.2f} times as fast (mark: 1.6); by CPU, {cores} cores of their own "
           f"end at {cores / _ours(two) * 1e6:,.0f} listens/s")  # fmt: skip
     for workers in (1, 2):
-        name = f"{workers} in turn, {SHARE:.0%} of the time each"
-        figures[name] = drain(rig, mean, workers=workers, in_turn=True)
-        _show(name, figures[name])
-    one, both = (figures[name]["listens_per_s"] for name in list(figures)[-2:])
-    print(f"  two beside one, in turn       {both / one:8.2f} times as fast (mark: 1.6)")
+        figures[f"{workers}_in_turn"] = drain(rig, mean, workers=workers, in_turn=True)
+        _show(f"{workers} in turn, {SHARE:.0%} of the time each", figures[f"{workers}_in_turn"])
+    times = figures["2_in_turn"]["listens_per_s"] / figures["1_in_turn"]["listens_per_s"]
+    print(f"  two beside one, in turn       {times:8.2f} times as fast (mark: 1.6)")
 
 
 def _ours(drained: Figures) -> float:
